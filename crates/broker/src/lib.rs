@@ -1,1 +1,11 @@
-//! (being written)
+//! The order of events: judge, ask, write down, run, clean, write down.
+//!
+//! [`pipeline::Broker::handle`] is the one way a call takes. What it needs from outside comes through the ports in
+//! [`port`]: a store that remembers, an executor that acts, a clock.
+#![forbid(unsafe_code)]
+
+pub mod authorized;
+pub mod outcome;
+pub mod pipeline;
+pub mod port;
+pub mod rulebook;

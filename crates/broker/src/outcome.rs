@@ -1,0 +1,91 @@
+//! What came of a call, in the form that may be shown.
+
+use bytes::Bytes;
+use toolgate_core::call::CallId;
+use toolgate_core::json::{Document, JsonError};
+use toolgate_core::scrub::Scrubbed;
+
+use crate::port::Position;
+
+/// What a server, or an agent that was asked something, answered: the `result` or the `error` member of its response.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// A JSON-RPC error object.
+    Error(Document),
+    /// A result object.
+    Result(Document),
+}
+
+impl Answer {
+    /// The answer as stored for a repeat: one byte for the kind, then the JSON as it came.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let (kind, document) = match self {
+            Self::Error(document) => (b'e', document),
+            Self::Result(document) => (b'r', document),
+        };
+        let raw = document.root().raw();
+        let mut bytes = Vec::with_capacity(raw.len() + 1);
+        bytes.push(kind);
+        bytes.extend_from_slice(raw);
+        bytes.into()
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote; `None` if it is not that.
+    ///
+    /// # Errors
+    /// The JSON is not what was stored.
+    pub fn decode(bytes: &Bytes) -> Result<Option<Self>, JsonError> {
+        let limits = toolgate_core::json::Limits::default();
+        match bytes.first() {
+            Some(b'e') => Document::parse(bytes.slice(1..), &limits).map(|d| Some(Self::Error(d))),
+            Some(b'r') => Document::parse(bytes.slice(1..), &limits).map(|d| Some(Self::Result(d))),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// The JSON of the result or error.
+    #[must_use]
+    pub const fn document(&self) -> &Document {
+        match self {
+            Self::Error(document) | Self::Result(document) => document,
+        }
+    }
+}
+
+/// What came of a call that was opened. Nothing raw is in it.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The agent cancelled it; what the server did is not known.
+    Cancelled,
+    /// The connection broke after it was sent; what the server did is not known.
+    Lost,
+    /// It was not sent.
+    NotRun,
+    /// The server answered.
+    Ran(Scrubbed<Answer>),
+    /// The server did not answer in time; what it did is not known.
+    TimedOut,
+    /// The server answered with something that may not be shown: too large, or not JSON.
+    Withheld,
+}
+
+/// Proof that both lines of a call are on the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// The call.
+    pub call: CallId,
+    /// Where the intent is.
+    pub intent: Position,
+    /// Where the outcome is.
+    pub outcome: Position,
+}
+
+/// What the gateway may release.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Where it is written down.
+    pub receipt: Receipt,
+}
