@@ -1,0 +1,442 @@
+//! The bodies of records. Fields are in alphabetical order: they are written in the order they stand in.
+
+use serde::{Deserialize, Serialize};
+
+use crate::tree::Hash;
+
+/// What was asked for, by whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallInfo {
+    /// The id of the action: `server/tool`, `resources/read` and the like.
+    pub action: String,
+    /// Who asked.
+    pub agent: AgentInfo,
+    /// Commitment to the canonical bytes of the arguments. Absent if they were refused before they had such a form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Hash>,
+    /// The number of the call.
+    pub id: String,
+    /// Commitment to the exact bytes of `params` that are sent, where they are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub params: Option<Hash>,
+    /// Digest of the accepted definition of the tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Hash>,
+    /// The server that offers it, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// The run of the agent.
+    pub session: String,
+}
+
+/// An agent, and how it showed that it is that agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentInfo {
+    /// Its name.
+    pub name: String,
+    /// How it showed who it is.
+    pub proof: AgentProof,
+}
+
+/// How an agent showed who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "snake_case", deny_unknown_fields)]
+pub enum AgentProof {
+    /// A bearer token.
+    Bearer,
+    /// The built-in demo agent.
+    Demo,
+    /// An OAuth access token.
+    Oauth {
+        /// Its `iss`.
+        issuer: String,
+        /// Its `sub`.
+        subject: String,
+    },
+    /// The user id at the other end of a Unix socket or pipe.
+    Peer {
+        /// The numeric user id.
+        uid: u32,
+    },
+}
+
+/// What the rules said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Judged {
+    /// Digest of the policy in force.
+    pub policy: Hash,
+    /// The rules that decided, by name, sorted.
+    pub rules: Vec<String>,
+    /// What they said together.
+    pub verdict: VerdictWord,
+}
+
+/// A verdict, as a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictWord {
+    /// It may run.
+    Allow,
+    /// A person has to say yes first.
+    Ask,
+    /// It does not run.
+    Deny,
+}
+
+/// A call is about to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intent {
+    /// The call.
+    pub call: CallInfo,
+    /// What the rules said.
+    pub judged: Judged,
+    /// The persons who approved it, sorted; empty if nobody was asked.
+    pub persons: Vec<String>,
+    /// The question that was asked about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
+}
+
+/// A call ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outcome {
+    /// Bytes that the server answered with.
+    pub bytes_in: u64,
+    /// Bytes that were sent to the server.
+    pub bytes_out: u64,
+    /// The number of the call.
+    pub call: String,
+    /// When it ended, in milliseconds since 1970.
+    pub ended_ms: u64,
+    /// The index of the intent that this closes.
+    pub intent: u64,
+    /// Commitment to the exact bytes that are released, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<Hash>,
+    /// When it was sent, in milliseconds since 1970.
+    pub started_ms: u64,
+    /// How it ended.
+    pub status: Status,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// The server answered.
+    Answered,
+    /// It was cancelled while it ran; what it did is unknown.
+    Cancelled,
+    /// The server asks the client for more input before it goes on.
+    InputRequired,
+    /// The connection was lost after it was sent; what it did is unknown.
+    Lost,
+    /// It never left the gate.
+    NotSent,
+    /// The server answered with a protocol error.
+    ProtocolError,
+    /// No answer came in time; what it did is unknown.
+    TimedOut,
+    /// The tool said that it failed.
+    ToolError,
+    /// The server answered, but the answer may not be released.
+    Withheld,
+}
+
+impl Status {
+    /// The word that stands in records.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Cancelled => "cancelled",
+            Self::InputRequired => "input_required",
+            Self::Lost => "lost",
+            Self::NotSent => "not_sent",
+            Self::ProtocolError => "protocol_error",
+            Self::TimedOut => "timed_out",
+            Self::ToolError => "tool_error",
+            Self::Withheld => "withheld",
+        }
+    }
+}
+
+/// A call was under way when the gate stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutcomeUnknown {
+    /// The number of the call.
+    pub call: String,
+    /// The index of the intent that this closes.
+    pub intent: u64,
+}
+
+/// An answer reached the client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delivered {
+    /// The number of the call.
+    pub call: String,
+    /// The index of its outcome.
+    pub outcome: u64,
+}
+
+/// A call did not run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refusal {
+    /// The call.
+    pub call: CallInfo,
+    /// Why, as one of the fixed words that the agent is told by.
+    pub code: String,
+    /// What the rules said, if it came so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub judged: Option<Judged>,
+    /// The question that was asked about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
+    /// The rule that refused, if one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+}
+
+/// A question was put to people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuestionAsked {
+    /// The call that waits for the answer.
+    pub call: CallInfo,
+    /// Digest of the call: what an approval is bound to.
+    pub digest: Hash,
+    /// When it expires, in milliseconds since 1970.
+    pub expires_ms: u64,
+    /// What the rules said.
+    pub judged: Judged,
+    /// How many different persons must say yes.
+    pub needed: u32,
+    /// Its number.
+    pub question: String,
+    /// Digest of the statement that is signed with an answer.
+    pub statement: Hash,
+    /// Which `[questions.…]` it is.
+    pub topic: String,
+}
+
+/// Somebody answered a question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuestionAnswered {
+    /// What they said.
+    pub answer: Answer,
+    /// Who.
+    pub person: String,
+    /// How they showed who they are.
+    pub proof: PersonProof,
+    /// The question's number.
+    pub question: String,
+}
+
+/// What a person said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Yes, to this very call.
+    Approve,
+    /// No.
+    Deny,
+}
+
+/// How a person showed who they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "snake_case", deny_unknown_fields)]
+pub enum PersonProof {
+    /// A signature over the statement.
+    Key {
+        /// The public key, as the note verifier key or in base64.
+        key: String,
+        /// The signature, in base64.
+        signature: String,
+    },
+    /// A one-time code.
+    Totp,
+}
+
+/// A question ended without an answer that counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuestionExpired {
+    /// The question's number.
+    pub question: String,
+    /// Why.
+    pub why: ExpiredWhy,
+}
+
+/// Why a question ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpiredWhy {
+    /// The tool's accepted definition changed.
+    PinChanged,
+    /// The policy changed.
+    PolicyChanged,
+    /// Nobody answered in time, or the approval was not used in time.
+    TimedOut,
+    /// An operator or the client took it back.
+    Withdrawn,
+}
+
+/// A policy was loaded, or was refused and the old one kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Whether it is in force now.
+    pub action: PolicyAction,
+    /// Its digest.
+    pub digest: Hash,
+    /// The digest of the policy in force before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Hash>,
+    /// How many rules it has; 0 if it could not be read.
+    pub rules: u32,
+}
+
+/// What became of a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyAction {
+    /// It is in force.
+    Loaded,
+    /// It was broken; the one before stays in force.
+    Rejected,
+}
+
+/// A tool's definition was accepted, changed or removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolPin {
+    /// What happened.
+    pub action: PinAction,
+    /// Who did it; absent if the server did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Digest of the definition as it is now; absent if there is none any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Hash>,
+    /// Digest of the definition that was accepted before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Hash>,
+    /// The tool, `server/tool`.
+    pub tool: String,
+}
+
+/// What happened to a pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PinAction {
+    /// An operator accepted this definition.
+    Accepted,
+    /// The server offers another definition than the accepted one. It is refused until accepted.
+    Changed,
+    /// An operator took the acceptance back.
+    Removed,
+}
+
+/// An agent was added, changed or removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agent {
+    /// What happened.
+    pub action: RosterAction,
+    /// Who did it: the user of the operating system.
+    pub by: String,
+    /// The agent's name.
+    pub name: String,
+}
+
+/// A person was enrolled, changed or removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Person {
+    /// What happened.
+    pub action: RosterAction,
+    /// Who did it: the user of the operating system.
+    pub by: String,
+    /// The public key they answer with, if they have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The person's name.
+    pub name: String,
+}
+
+/// What happened to an agent or person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RosterAction {
+    /// New.
+    Added,
+    /// Another token, key or name.
+    Changed,
+    /// Gone.
+    Removed,
+}
+
+/// A key of the log came into use or went out of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Key {
+    /// What happened.
+    pub action: RosterAction,
+    /// The verifier key, as signed-note has it.
+    pub key: String,
+}
+
+/// Values were erased.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Erasure {
+    /// Who did it.
+    pub by: String,
+    /// The commitments whose values and salts are gone. Long lists go into several records.
+    pub commitments: Vec<Hash>,
+    /// Why: the legal ground, or what the operator wrote.
+    pub ground: String,
+}
+
+/// Records were exported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Export {
+    /// Who did it.
+    pub by: String,
+    /// The index of the first.
+    pub first: u64,
+    /// In which form: `jsonl`, `ocsf`.
+    pub format: String,
+    /// The index after the last.
+    pub next: u64,
+}
+
+/// The gate began to work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// Digest of the configuration.
+    pub configuration: Hash,
+    /// The log's name.
+    pub origin: String,
+    /// The version of the program.
+    pub program: String,
+}
+
+/// The gate stopped in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    /// Why, as one word: `signal`, `client_gone`, `error`.
+    pub reason: String,
+}

@@ -1,0 +1,220 @@
+use super::*;
+
+fn hash(byte: u8) -> Hash {
+    Hash([byte; 32])
+}
+
+fn call() -> CallInfo {
+    CallInfo {
+        action: "github/create_issue".into(),
+        agent: AgentInfo { name: "support".into(), proof: AgentProof::Peer { uid: 1000 } },
+        arguments: Some(hash(1)),
+        id: "00000000-0001-7fff-bfff-ffffffffffff".into(),
+        params: Some(hash(2)),
+        pin: Some(hash(3)),
+        server: Some("github".into()),
+        session: "s-1".into(),
+    }
+}
+
+fn judged() -> Judged {
+    Judged { policy: hash(4), rules: vec!["a".into(), "b".into()], verdict: VerdictWord::Ask }
+}
+
+/// One record of each kind, every optional field present.
+fn one_of_each() -> Vec<Record> {
+    let id = call().id;
+    let bodies: Vec<Body> = vec![
+        Agent { action: RosterAction::Added, by: "root".into(), name: "support".into() }.into(),
+        Delivered { call: id.clone(), outcome: 8 }.into(),
+        Erasure { by: "ann".into(), commitments: vec![hash(1)], ground: "gdpr-17".into() }.into(),
+        Export { by: "ann".into(), first: 0, format: "ocsf".into(), next: 10 }.into(),
+        Intent { call: call(), judged: judged(), persons: vec!["ann".into()], question: Some("q-1".into()) }
+            .into(),
+        Key { action: RosterAction::Added, key: "log+00000000+AAAA".into() }.into(),
+        Outcome {
+            bytes_in: 1,
+            bytes_out: 2,
+            call: id.clone(),
+            ended_ms: 4,
+            intent: 7,
+            result: Some(hash(5)),
+            started_ms: 3,
+            status: Status::InputRequired,
+        }
+        .into(),
+        OutcomeUnknown { call: id, intent: 7 }.into(),
+        Person {
+            action: RosterAction::Removed,
+            by: "root".into(),
+            key: Some("k".into()),
+            name: "ann".into(),
+        }
+        .into(),
+        Policy { action: PolicyAction::Rejected, digest: hash(4), previous: Some(hash(6)), rules: 3 }.into(),
+        QuestionAnswered {
+            answer: Answer::Approve,
+            person: "ann".into(),
+            proof: PersonProof::Key { key: "k".into(), signature: "s".into() },
+            question: "q-1".into(),
+        }
+        .into(),
+        QuestionAsked {
+            call: call(),
+            digest: hash(7),
+            expires_ms: 9,
+            judged: judged(),
+            needed: 1,
+            question: "q-1".into(),
+            statement: hash(8),
+            topic: "finance".into(),
+        }
+        .into(),
+        QuestionExpired { question: "q-1".into(), why: ExpiredWhy::PolicyChanged }.into(),
+        Refusal {
+            call: call(),
+            code: "not_permitted".into(),
+            judged: Some(judged()),
+            question: Some("q-1".into()),
+            rule: Some("a".into()),
+        }
+        .into(),
+        Start { configuration: hash(9), origin: "example.com/log".into(), program: "0.1.0".into() }.into(),
+        Stop { reason: "signal".into() }.into(),
+        ToolPin {
+            action: PinAction::Accepted,
+            by: Some("ann".into()),
+            digest: Some(hash(3)),
+            previous: Some(hash(4)),
+            tool: "github/create_issue".into(),
+        }
+        .into(),
+    ];
+    bodies.into_iter().map(|body| Record::new(1_700_000_000_000, body)).collect()
+}
+
+#[test]
+fn every_kind_is_canonical_and_reads_back() {
+    let records = one_of_each();
+    let kinds: Vec<_> = records.iter().map(|r| r.body.kind().to_owned()).collect();
+    assert_eq!(kinds, KINDS, "one of each kind");
+    for record in records {
+        let bytes = record.encode().unwrap();
+        // A value that sorts its keys gives the same bytes: they were sorted, and nothing is a fraction.
+        let value: Value = serde_json::from_slice(&bytes).unwrap();
+        assert!(is_canonical(&value), "{}", String::from_utf8_lossy(&bytes));
+        assert_eq!(serde_json::to_vec(&value).unwrap(), bytes);
+        assert!(bytes.len() <= 4096);
+        assert_eq!(Record::decode(&bytes), Ok(record));
+    }
+}
+
+#[test]
+fn names_at_their_longest_fit_four_kilobytes() {
+    let mut call = call();
+    call.action = "s".repeat(32) + "/" + &"t".repeat(128);
+    call.server = Some("s".repeat(32));
+    call.session = "s".repeat(64);
+    let long = "n".repeat(64);
+    call.agent = AgentInfo {
+        name: long.clone(),
+        proof: AgentProof::Oauth { issuer: "i".repeat(256), subject: "s".repeat(256) },
+    };
+    let judged = Judged { policy: hash(4), rules: vec![long.clone(); 16], verdict: VerdictWord::Allow };
+    let intent = Intent { call, judged, persons: vec![long.clone(); 5], question: Some(long) };
+    let length = Record::new(1, intent).encode().unwrap().len();
+    assert!(length <= 4096, "{length}");
+}
+
+#[test]
+fn what_is_not_canonical_is_refused() {
+    let good = r#"{"body":{"reason":"signal"},"kind":"stop","time_ms":5,"v":1}"#;
+    assert!(Record::decode(good.as_bytes()).is_ok());
+    for (wrong, want) in [
+        (
+            r#"{"body":{"reason":"signal"},"kind":"stop","time_ms":5,"v":1} "#,
+            "a record of kind `stop` that is not in canonical form",
+        ),
+        (
+            r#"{"kind":"stop","body":{"reason":"signal"},"time_ms":5,"v":1}"#,
+            "a record of kind `stop` that is not in canonical form",
+        ),
+        (
+            r#"{"body":{"reason":"sign\u0061l"},"kind":"stop","time_ms":5,"v":1}"#,
+            "a record of kind `stop` that is not in canonical form",
+        ),
+        (
+            r#"{"body":{"reason":"signal","x":1},"kind":"stop","time_ms":5,"v":1}"#,
+            "not a record: unknown field `x`, expected `reason` at line 1 column 30",
+        ),
+        (
+            r#"{"body":{"reason":"signal","reason":"x"},"kind":"stop","time_ms":5,"v":1}"#,
+            "not a record: duplicate field `reason` at line 1 column 35",
+        ),
+        (
+            r#"{"body":{"reason":"signal"},"kind":"stop","time_ms":5.0,"v":1}"#,
+            "not a record: invalid type: floating point `5.0`, expected u64 at line 1 column 55",
+        ),
+        (
+            r#"{"body":{"b":1,"a":2},"kind":"later","time_ms":5,"v":1}"#,
+            "a record of kind `later` that is not in canonical form",
+        ),
+        (
+            r#"{"body":{"a":1.5},"kind":"later","time_ms":5,"v":1}"#,
+            "a record of kind `later` that is not in canonical form",
+        ),
+        (
+            r#"{"body":{"a":1,"a":1},"kind":"later","time_ms":5,"v":1}"#,
+            "a record of kind `later` that is not in canonical form",
+        ),
+        ("", "not a record: EOF while parsing a value at line 1 column 0"),
+    ] {
+        let got = Record::decode(wrong.as_bytes()).map_err(|e| e.to_string());
+        assert_eq!(got.err().as_deref(), Some(want), "input: {wrong:?}");
+    }
+}
+
+#[test]
+fn later_kinds_and_versions_can_be_read_but_not_written() {
+    for later in [
+        r#"{"body":{"a":[1,{"b":"ü"}]},"kind":"later","time_ms":5,"v":1}"#,
+        r#"{"body":{"reason":7},"kind":"stop","time_ms":5,"v":2}"#,
+    ] {
+        let record = Record::decode(later.as_bytes()).unwrap();
+        assert!(matches!(record.body, Body::Unknown(_)), "input: {later:?}");
+        assert!(matches!(record.encode(), Err(EncodeRecordError::UnknownKind(_))));
+    }
+}
+
+#[test]
+fn framing_is_a_length_and_the_bytes() {
+    let record = Record::new(5, Stop { reason: "signal".into() });
+    let bytes = record.encode().unwrap();
+    let mut framed = vec![7];
+    record.append_framed(&mut framed).unwrap();
+    assert_eq!(framed[0], 7);
+    assert_eq!(framed[1..3], u16::try_from(bytes.len()).unwrap().to_be_bytes());
+    assert_eq!(framed[3..], bytes);
+
+    let long = Record::new(5, Stop { reason: "x".repeat(MAX_ENTRY) });
+    assert!(matches!(long.encode(), Err(EncodeRecordError::TooLong(_))));
+    assert!(matches!(long.append_framed(&mut framed), Err(EncodeRecordError::TooLong(_))));
+    assert_eq!(framed.len(), 3 + bytes.len(), "unchanged when it fails");
+}
+
+#[test]
+fn commitments_depend_on_field_salt_and_bytes() {
+    let base = commit(Field::Result, &[1; 32], b"x");
+    assert_eq!(base, Hash::of(&[b"audit-field/v1\0result\0".as_slice(), &[1; 32], b"x"].concat()));
+    for other in [
+        commit(Field::Arguments, &[1; 32], b"x"),
+        commit(Field::Result, &[2; 32], b"x"),
+        commit(Field::Result, &[1; 32], b"y"),
+    ] {
+        assert_ne!(base, other);
+    }
+    for field in [Field::Arguments, Field::Params, Field::Result, Field::Statement] {
+        assert_eq!(Field::from_path(field.path()), Some(field));
+    }
+    assert_eq!(Field::from_path("x"), None);
+}
