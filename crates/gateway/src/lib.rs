@@ -1,1 +1,4 @@
-//! (being written)
+//! Adapters: agents on one side, servers on the other, MCP of both eras on both.
+#![forbid(unsafe_code)]
+
+pub mod rpc;
