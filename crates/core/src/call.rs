@@ -83,11 +83,12 @@ impl CallId {
     /// Makes a number of a time in milliseconds since 1970 and 10 random bytes.
     #[must_use]
     pub fn new(unix_ms: u64, random: [u8; 10]) -> Self {
-        let value = (u128::from(unix_ms) << 80) | u128::from_be_bytes({
-            let mut low = [0; 16];
-            low[6..].copy_from_slice(&random);
-            low
-        });
+        let value = (u128::from(unix_ms) << 80)
+            | u128::from_be_bytes({
+                let mut low = [0; 16];
+                low[6..].copy_from_slice(&random);
+                low
+            });
         let versioned = (value & !(0xf << 76) & !(0x3 << 62)) | (0x7 << 76) | (0x2 << 62);
         Self(versioned.to_be_bytes())
     }

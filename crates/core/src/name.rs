@@ -7,7 +7,9 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// A server's name has other characters than it may.
-    #[error("server name `{0}` is not 1 to 32 of a-z, 0-9, `-` and single `_`, starting with a letter and ending with a letter or digit")]
+    #[error(
+        "server name `{0}` is not 1 to 32 of a-z, 0-9, `-` and single `_`, starting with a letter and ending with a letter or digit"
+    )]
     Server(String),
     /// A server's name would make its tools look like another kind of call.
     #[error("server name `{0}` is reserved; choose another")]
@@ -19,7 +21,9 @@ pub enum NameError {
     #[error("tool name `{0}` is not 1 to 128 of A-Z, a-z, 0-9, `_`, `-`, `.` and `/`")]
     Tool(String),
     /// An agent's, rule's or question's name has other characters than it may.
-    #[error("{what} name `{name}` is not 1 to 64 of a-z, A-Z, 0-9, `_`, `-` and `.`, starting with a letter or digit")]
+    #[error(
+        "{what} name `{name}` is not 1 to 64 of a-z, A-Z, 0-9, `_`, `-` and `.`, starting with a letter or digit"
+    )]
     Plain {
         /// What was to be named: `agent`, `rule`, `question` or `person`.
         what: &'static str,
@@ -48,7 +52,8 @@ impl FromStr for ServerName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
+        let plain =
+            text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
         let begins = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
         let ends = text.bytes().last().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         if !plain || !begins || !ends || text.len() > 32 || text.contains("__") {
@@ -209,7 +214,10 @@ mod tests {
             ("create_issue", Err("tool name `create_issue` names no server; write it as `server/tool`")),
             ("resources/read", Err("server name `resources` is reserved; choose another")),
             ("a/", Err("tool name `` is not 1 to 128 of A-Z, a-z, 0-9, `_`, `-`, `.` and `/`")),
-            ("a/b\u{200b}", Err("tool name `b\\u{200b}` is not 1 to 128 of A-Z, a-z, 0-9, `_`, `-`, `.` and `/`")),
+            (
+                "a/b\u{200b}",
+                Err("tool name `b\\u{200b}` is not 1 to 128 of A-Z, a-z, 0-9, `_`, `-`, `.` and `/`"),
+            ),
         ] {
             let got = input.parse::<ToolName>().map(|n| n.to_string()).map_err(|e| e.to_string());
             assert_eq!(got.as_deref().map_err(String::as_str), want, "input: {input:?}");

@@ -62,7 +62,10 @@ impl FromStr for Effect {
     type Err = EffectError;
 
     fn from_str(text: &str) -> Result<Self, EffectError> {
-        Self::ALL.into_iter().find(|e| e.as_str() == text).ok_or_else(|| EffectError(text.escape_debug().to_string()))
+        Self::ALL
+            .into_iter()
+            .find(|e| e.as_str() == text)
+            .ok_or_else(|| EffectError(text.escape_debug().to_string()))
     }
 }
 

@@ -1,0 +1,1 @@
+//! The policy: what the rules say about a call.

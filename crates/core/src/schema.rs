@@ -1,0 +1,1 @@
+//! Schemas of tools: what their arguments and results have to look like.

@@ -1,0 +1,1 @@
+//! Showing hostile text to people.
