@@ -7,7 +7,7 @@
 //! // Nobody else can make one: the fields are private and there is no constructor.
 //! fn forge(call: toolgate_core::call::Call, obligations: toolgate_core::verdict::Obligations)
 //!     -> toolgate_broker::authorized::Authorized<toolgate_core::call::Call> {
-//!     toolgate_broker::authorized::Authorized { call, obligations }
+//!     toolgate_broker::authorized::Authorized { call, tool: None, obligations }
 //! }
 //! ```
 //!
@@ -26,16 +26,19 @@
 //! }
 //! ```
 
-use bytes::Bytes;
+use std::sync::Arc;
+
 use toolgate_core::call::{Call, CallId};
 use toolgate_core::verdict::{Allowed, Asked, Obligations};
 
-use crate::port::{Approval, Line, Opened, Opening, Position, Store, StoreError};
+use crate::port::{Approval, Line, Opened, Opening, Position, Repeat, Store, StoreError};
+use crate::rulebook::AcceptedTool;
 
 /// Judged, approved if asked, and written down. Never cloned, defaulted or deserialized.
 #[derive(Debug)]
 pub struct Authorized<T> {
     call: T,
+    tool: Option<Arc<AcceptedTool>>,
     obligations: Obligations,
 }
 
@@ -48,6 +51,11 @@ impl<T> Authorized<T> {
     /// What must hold while it runs.
     pub const fn obligations(&self) -> &Obligations {
         &self.obligations
+    }
+
+    /// The accepted tool it was judged with; `None` for what is not a tool's call.
+    pub const fn tool(&self) -> Option<&Arc<AcceptedTool>> {
+        self.tool.as_ref()
     }
 
     /// Takes it apart to run it.
@@ -92,14 +100,21 @@ pub enum Gate {
     /// The approval could not be used; nothing was written.
     ApprovalGone(Call),
     /// The same call ran before and its answer was never delivered.
-    Repeat(CallId, Bytes),
+    Repeat(Repeat),
 }
 
 /// Opens a call: the approval is taken, the idempotency row inserted and the intent made durable in one transaction.
 ///
 /// # Errors
 /// The store could not, or may not have; then the call must not run.
-pub async fn open<S: Store>(store: &S, call: Call, grounds: Grounds, repeats: bool, line: Line) -> Result<Gate, StoreError> {
+pub async fn open<S: Store>(
+    store: &S,
+    call: Call,
+    tool: Option<Arc<AcceptedTool>>,
+    grounds: Grounds,
+    repeats: bool,
+    line: Line,
+) -> Result<Gate, StoreError> {
     let digest = call.digest();
     let (obligations, approval) = match grounds {
         Grounds::Allowed(Allowed { rules: _, obligations }) => (obligations, None),
@@ -110,10 +125,10 @@ pub async fn open<S: Store>(store: &S, call: Call, grounds: Grounds, repeats: bo
     Ok(match store.open(opening).await? {
         Opened::Fresh(intent) => {
             let entry = Entry { call: call.id, intent };
-            Gate::Authorized(Authorized { call, obligations }, entry)
+            Gate::Authorized(Authorized { call, tool, obligations }, entry)
         }
         Opened::ApprovalGone => Gate::ApprovalGone(call),
-        Opened::Repeat { call, answer } => Gate::Repeat(call, answer),
+        Opened::Repeat(repeat) => Gate::Repeat(repeat),
     })
 }
 

@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod authorized;
+mod desk;
+mod lines;
 pub mod outcome;
 pub mod pipeline;
 pub mod port;

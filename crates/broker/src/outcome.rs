@@ -66,8 +66,17 @@ pub enum Outcome {
     Ran(Scrubbed<Answer>),
     /// The server did not answer in time; what it did is not known.
     TimedOut,
-    /// The server answered with something that may not be shown: too large, or not JSON.
-    Withheld,
+    /// The server answered with something that may not be shown.
+    Withheld(WithheldWhy),
+}
+
+/// Why an answer is withheld.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WithheldWhy {
+    /// Its structured content does not fit the tool's output schema; the text says where.
+    Schema(String),
+    /// It is larger than the call was allowed to bring back.
+    TooLarge,
 }
 
 /// Proof that both lines of a call are on the log.

@@ -9,20 +9,19 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use toolgate_core::call::{Action, Call, CallId};
-use toolgate_core::json::Document;
 use toolgate_core::name::AgentId;
 use toolgate_core::policy::Facts;
 use toolgate_core::refusal::Refusal;
 use toolgate_core::scrub::{Raw, ScrubRules};
 use toolgate_core::tool::Effect;
-use toolgate_core::verdict::{Asked, DenyReason, Obligations, Verdict};
+use toolgate_core::verdict::{Obligations, Verdict};
 
 use crate::authorized::{self, Authorized, Entry, Gate, Grounds};
-use crate::desk::{self, Desk};
-use crate::lines::{self, RefusedBy};
-use crate::outcome::{Answer, Outcome, Receipt, Reply};
+use crate::desk::{self, Yes};
+use crate::lines::{self, RefusedBy, Told};
+use crate::outcome::{Answer, Outcome, Receipt, Reply, WithheldWhy};
 use crate::port::{
-    AgentLine, BoxFuture, Clock, Closing, Executed, Executor, Handle, Stop, StopReason, Store, StoreError,
+    AgentLine, BoxFuture, Clock, Closing, Executed, Executor, Handle, Repeat, Stop, StopReason, Store, StoreError, Unread,
 };
 use crate::rulebook::{AcceptedTool, Rulebook};
 
@@ -31,6 +30,12 @@ pub const REPEAT_WINDOW_MS: u64 = 600_000;
 
 /// How many calls of one agent may be under way at once.
 pub const MAX_CALLS_PER_AGENT: usize = 256;
+
+/// How long an executor may take to return once it was told to stop. It has its own, shorter grace time for the server.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// How often a call is judged anew because its approval was gone or the rules were others when it was to be opened.
+const MAX_ATTEMPTS: usize = 8;
 
 /// The pipeline and what it works with.
 pub struct Broker<S, E, C> {
@@ -55,6 +60,21 @@ struct Inner<S, E, C> {
 impl<S: Store, E: Executor, C: Clock> Handle for Broker<S, E, C> {
     fn handle(&self, call: Call, line: AgentLine) -> BoxFuture<'_, Result<Reply, Refusal>> {
         Box::pin(Self::handle(self, call, line))
+    }
+
+    fn refuse(&self, unread: Unread) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async move {
+            let line = lines::unread(&self.inner.clock, &unread).map_err(|_unwritable| Refusal::Unavailable)?;
+            self.inner.store.append(line).await.map(drop).map_err(|_store| Refusal::Unavailable)
+        })
+    }
+
+    fn delivered(&self, call: CallId) {
+        self.inner.store.delivered(call);
+    }
+
+    fn rulebook(&self) -> Arc<Rulebook> {
+        Self::rulebook(self)
     }
 }
 
@@ -99,21 +119,253 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
         task.await.unwrap_or(Err(Refusal::Unavailable))
     }
 
-    /// Notes that the answer reached the agent, so that the same call runs again when it comes again.
-    pub fn delivered(&self, call: CallId) {
-        self.inner.store.delivered(call);
+    /// Closes what a crash left open: each gets the outcome `outcome_unknown`, and none is run again. Done before the
+    /// first call is taken. Returns how many there were.
+    ///
+    /// # Errors
+    /// The store failed; then nothing may be taken.
+    pub async fn recover(&self) -> Result<usize, StoreError> {
+        let open = self.inner.store.open_calls().await?;
+        for &(call, intent) in &open {
+            let line = lines::outcome_unknown(&self.inner.clock, call, intent)?;
+            self.inner.store.close(Closing { call, line, answer: None }).await?;
+        }
+        Ok(open.len())
     }
 
     async fn pipeline(&self, call: Call, line: AgentLine) -> Result<Reply, Refusal> {
+        let Some(_under_way) = self.enter(&call.agent.id) else {
+            return Err(self.refuse(&self.rulebook(), &call, None, RefusedBy::Busy).await);
+        };
         let (authorized, entry) = match self.authorize(call, &line).await? {
             Admitted::Authorized(authorized, entry) => (authorized, entry),
             Admitted::Repeated(reply) => return Ok(reply),
         };
-        let tool = self.accepted(&authorized.get().action);
-        let started_ms = self.inner.clock.now_ms();
-        let told = Told::of(authorized.get());
-        let outcome = self.run(authorized, tool, line).await;
-        let receipt = self.close(entry, &told, started_ms, &outcome).await?;
+        let told = Told::of(authorized.get(), self.inner.clock.now_ms());
+        let keep = repeats(&authorized.get().action, authorized.tool());
+        let outcome = self.run(authorized, line).await;
+        let receipt = self.close(entry, &told, keep, &outcome).await?;
         Ok(Reply { outcome, receipt })
     }
+
+    /// Judged, approved if asked, and written down; or refused, and that written down.
+    async fn authorize(&self, mut call: Call, line: &AgentLine) -> Result<Admitted, Refusal> {
+        // An approval can be gone, or the rules be others, by the time it is used. Then everything begins again; an
+        // attacker who can change the rules all the time gets a refusal.
+        for _attempt in 0..MAX_ATTEMPTS {
+            let rulebook = self.rulebook();
+            let (verdict, tool) = match self.judge(&rulebook, &call) {
+                Ok(judged) => judged,
+                Err(why) => return Err(self.refuse(&rulebook, &call, None, why).await),
+            };
+            let (grounds, persons) = match &verdict {
+                Verdict::Allow(allowed) => (Grounds::Allowed(allowed.clone()), None),
+                Verdict::Ask(asked) => {
+                    let Inner { store, clock, .. } = &*self.inner;
+                    match desk::settle(&**store, clock, &rulebook, &call, asked, line).await {
+                        // Judged again when used: the loop starts over unless the very same rulebook is in force.
+                        Ok(_yes) if !Arc::ptr_eq(&rulebook, &self.rulebook()) => continue,
+                        Ok(Yes { approval, persons }) => {
+                            let question = approval.question.clone();
+                            (Grounds::Approved(asked.clone(), approval), Some((question, persons)))
+                        }
+                        Err(no) => return Err(self.refuse(&rulebook, &call, Some(&verdict), RefusedBy::NoYes(no)).await),
+                    }
+                }
+                Verdict::Deny(reason) => {
+                    let why = RefusedBy::Denied(reason.clone());
+                    return Err(self.refuse(&rulebook, &call, Some(&verdict), why).await);
+                }
+            };
+            let yes = persons.as_ref().map(|(question, persons)| (question.as_str(), persons.as_slice()));
+            let intent = match lines::intent(&self.inner.clock, &rulebook, &call, &verdict, yes) {
+                Ok(intent) => intent,
+                Err(_unwritable) => return Err(Refusal::Unavailable),
+            };
+            let may_repeat = repeats(&call.action, tool.as_deref());
+            match authorized::open(&*self.inner.store, call, tool, grounds, may_repeat, intent).await {
+                Ok(Gate::Authorized(authorized, entry)) => return Ok(Admitted::Authorized(authorized, entry)),
+                Ok(Gate::ApprovalGone(back)) => call = back,
+                Ok(Gate::Repeat(repeat)) => return self.repeated(repeat).await.map(Admitted::Repeated),
+                Err(_store) => return Err(Refusal::Unavailable),
+            }
+        }
+        Err(self.refuse(&self.rulebook(), &call, None, RefusedBy::Restless).await)
+    }
+
+    /// What the rules say, after what they take for granted: that the agent may see the tool at all, that its accepted
+    /// definition is the one that was shown, and that the arguments fit its schema.
+    fn judge(&self, rulebook: &Rulebook, call: &Call) -> Result<(Verdict, Option<Arc<AcceptedTool>>), RefusedBy> {
+        if !rulebook.servers.contains(&call.server) || !rulebook.policy.may_see(&call.agent, &call.server, &call.action) {
+            return Err(RefusedBy::Hidden);
+        }
+        let tool = match &call.action {
+            Action::Tool(name) => Some(rulebook.tools.get(name).cloned().ok_or(RefusedBy::Hidden)?),
+            Action::Complete
+            | Action::Elicit
+            | Action::GetPrompt
+            | Action::ListRoots
+            | Action::ReadResource
+            | Action::Sample
+            | Action::Subscribe => None,
+        };
+        if let Some(tool) = &tool {
+            if call.pin != Some(tool.tool.pin) {
+                return Err(RefusedBy::Unreviewed);
+            }
+            let arguments = call.arguments.document();
+            tool.input.validate(arguments.root()).map_err(|error| RefusedBy::Invalid(error.to_string()))?;
+        }
+        let facts = Facts { now_ms: self.inner.clock.now_ms() };
+        Ok((rulebook.policy.judge(call, &facts), tool))
+    }
+
+    /// Between the opening and the closing line there is no `?`: an opened entry is closed.
+    async fn run(&self, call: Authorized<Call>, line: AgentLine) -> Outcome {
+        let Obligations { timeout_ms, max_result_bytes } = *call.obligations();
+        let tool = call.tool().cloned();
+        let (tell, stop) = Stop::new();
+        let nested: Arc<dyn Handle> = Arc::new(self.clone());
+        let executing = self.inner.executor.execute(call, Arc::clone(&line), stop, nested);
+        tokio::pin!(executing);
+        let reason = tokio::select! {
+            executed = &mut executing => return clean(executed, max_result_bytes, tool.as_deref()),
+            () = line.gone() => StopReason::Gone,
+            () = tokio::time::sleep(Duration::from_millis(timeout_ms)) => StopReason::Deadline,
+        };
+        tell.send_replace(Some(reason));
+        match (tokio::time::timeout(STOP_GRACE, executing).await, reason) {
+            (Ok(executed), _) => clean(executed, max_result_bytes, tool.as_deref()),
+            (Err(_elapsed), StopReason::Deadline) => Outcome::TimedOut,
+            (Err(_elapsed), StopReason::Gone) => Outcome::Cancelled,
+        }
+    }
+
+    /// Writes the outcome down. Nothing is released before it is durable.
+    async fn close(&self, entry: Entry, told: &Told, keep: bool, outcome: &Outcome) -> Result<Receipt, Refusal> {
+        let Ok(line) = lines::outcome(&self.inner.clock, &entry, told, outcome) else {
+            return Err(Refusal::Unavailable);
+        };
+        let (call, intent) = (entry.call(), entry.intent());
+        let answer = keep.then(|| final_answer(outcome)).flatten();
+        // COMMIT POINT: once this returns, the outcome is on the log and the answer may be released.
+        match self.inner.store.close(Closing { call, line, answer }).await {
+            Ok(outcome) => Ok(Receipt { call, intent, outcome }),
+            Err(_store) => Err(Refusal::Unavailable),
+        }
+    }
+
+    /// Writes a refusal down, and says what the agent is told. What cannot be written down is `Unavailable`, so that a
+    /// broken log does not go unnoticed.
+    async fn refuse(&self, rulebook: &Rulebook, call: &Call, verdict: Option<&Verdict>, why: RefusedBy) -> Refusal {
+        let Ok(line) = lines::refusal(&self.inner.clock, rulebook, call, verdict, &why) else {
+            return Refusal::Unavailable;
+        };
+        match self.inner.store.append(line).await {
+            Ok(_position) => Refusal::from(&why),
+            Err(_store) => Refusal::Unavailable,
+        }
+    }
+
+    /// Releases the answer of a call that ran before and whose answer got lost on the way.
+    async fn repeated(&self, Repeat { call, intent, outcome, answer }: Repeat) -> Result<Reply, Refusal> {
+        let (Ok(Some(answer)), Ok(line)) = (Answer::decode(&answer), lines::delivered(&self.inner.clock, call, outcome))
+        else {
+            return Err(Refusal::Unavailable);
+        };
+        self.inner.store.append(line).await.map_err(|_store| Refusal::Unavailable)?;
+        // It was scrubbed before it was stored; the rules are applied again because they may have grown since.
+        let rules = ScrubRules { max_bytes: usize::MAX };
+        let outcome_shown = Outcome::Ran(Raw::new(answer).scrub(&rules, |answer, _rules| answer));
+        Ok(Reply { outcome: outcome_shown, receipt: Receipt { call, intent, outcome } })
+    }
+
+    /// Counts the call among those under way; `None` if the agent has too many.
+    fn enter(&self, agent: &AgentId) -> Option<UnderWay<'_>> {
+        let mut counts = self.inner.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(agent.clone()).or_default();
+        if *count >= MAX_CALLS_PER_AGENT {
+            return None;
+        }
+        *count += 1;
+        Some(UnderWay { counts: &self.inner.under_way, agent: agent.clone() })
+    }
+}
+
+/// What came of asking for authority.
+enum Admitted {
+    Authorized(Authorized<Call>, Entry),
+    Repeated(Reply),
+}
+
+/// Gives the place among the calls under way back.
+struct UnderWay<'a> {
+    counts: &'a Mutex<HashMap<AgentId, usize>>,
+    agent: AgentId,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.agent) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(&self.agent);
+            }
+        }
+    }
+}
+
+/// Whether a stored answer may stand in for running the call again: not where it does nothing but read, and not for
+/// what is asked of the agent itself.
+fn repeats(action: &Action, tool: Option<&AcceptedTool>) -> bool {
+    match action {
+        Action::Tool(_) => tool.is_none_or(|tool| tool.tool.effects.iter().any(|effect| *effect != Effect::Read)),
+        Action::Complete
+        | Action::Elicit
+        | Action::GetPrompt
+        | Action::ListRoots
+        | Action::ReadResource
+        | Action::Sample
+        | Action::Subscribe => false,
+    }
+}
+
+/// Turns what came back into what may be shown.
+fn clean(executed: Executed, max_bytes: usize, tool: Option<&AcceptedTool>) -> Outcome {
+    match executed {
+        Executed::Answered(raw) => {
+            let answer = raw.scrub(&ScrubRules { max_bytes }, |answer, _rules| answer);
+            match withheld(answer.get(), max_bytes, tool) {
+                Some(why) => Outcome::Withheld(why),
+                None => Outcome::Ran(answer),
+            }
+        }
+        Executed::Cancelled => Outcome::Cancelled,
+        Executed::Lost(_why) => Outcome::Lost,
+        Executed::NotSent(_why) => Outcome::NotRun,
+        Executed::TimedOut => Outcome::TimedOut,
+    }
+}
+
+fn withheld(answer: &Answer, max_bytes: usize, tool: Option<&AcceptedTool>) -> Option<WithheldWhy> {
+    let root = answer.document().root();
+    if root.raw().len() > max_bytes {
+        return Some(WithheldWhy::TooLarge);
+    }
+    let (Answer::Result(_), Some(schema)) = (answer, tool.and_then(|tool| tool.output.as_ref())) else {
+        return None;
+    };
+    let failed = root.get("isError").and_then(|value| value.as_bool()) == Some(true);
+    let structured = root.get("structuredContent").filter(|_content| !failed)?;
+    schema.validate(structured).err().map(|error| WithheldWhy::Schema(error.to_string()))
+}
+
+/// The answer of a call that is over. One that asks for more input is not: its continuation is used up with it.
+fn final_answer(outcome: &Outcome) -> Option<Bytes> {
+    let Outcome::Ran(answer) = outcome else {
+        return None;
+    };
+    let open = answer.get().document().root().get("resultType").and_then(|v| v.as_str()) == Some("input_required");
+    (!open).then(|| answer.get().encode())
 }

@@ -7,16 +7,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use toolgate_core::call::{Call, CallDigest, CallId};
+use toolgate_core::call::{Agent, Call, CallDigest, CallId};
 use toolgate_core::digest::Digest;
 use toolgate_core::json::Document;
 use toolgate_core::name::{AgentId, PersonName, QuestionName};
 use toolgate_core::refusal::Refusal;
 use toolgate_core::scrub::Raw;
-use toolgate_core::verdict::Obligations;
 
 use crate::authorized::Authorized;
 use crate::outcome::{Answer, Reply};
+use crate::rulebook::Rulebook;
 
 /// A boxed future, where a trait has to be an object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -88,12 +88,20 @@ pub enum Opened {
     /// The intent is durable. The call may run.
     Fresh(Position),
     /// The same call ran already and its answer was never delivered: here it is. Nothing was written.
-    Repeat {
-        /// The call that ran.
-        call: CallId,
-        /// Its answer as it was stored: see [`crate::outcome::Answer::encode`].
-        answer: Bytes,
-    },
+    Repeat(Repeat),
+}
+
+/// The answer of a call that ran before.
+#[derive(Debug)]
+pub struct Repeat {
+    /// The call that ran.
+    pub call: CallId,
+    /// Where its intent is.
+    pub intent: Position,
+    /// Where its outcome is.
+    pub outcome: Position,
+    /// Its answer as it was stored: see [`crate::outcome::Answer::encode`].
+    pub answer: Bytes,
 }
 
 /// What closing a call asks of the store.
@@ -185,12 +193,15 @@ pub trait Store: Send + Sync + 'static {
     /// Notes that the answer reached the agent. Written along with the next transaction; nobody waits for it.
     fn delivered(&self, call: CallId);
 
-    /// Stores a question and sequences its record, or gives back the one that is `Open` or `Approved` for the same digest and policy
-    /// and not expired at `question.asked_ms`. Questions about the same digest under another policy become `Expired`.
+    /// Stores a question and sequences its record, or gives back the one that is `Open`, `Approved` or `Denied` for the same
+    /// digest and policy and not expired at `question.asked_ms`: a no stands until its time is over. Questions about the same digest under another policy become `Expired`.
     fn ask(&self, question: Question, line: Line) -> impl Future<Output = Result<Question, StoreError>> + Send;
 
     /// Reads one question. One whose time is over at `now_ms` is `Expired`.
     fn question(&self, number: &str, now_ms: u64) -> impl Future<Output = Result<Option<Question>, StoreError>> + Send;
+
+    /// The calls that were opened and not closed. Asked once, before the first call is taken.
+    fn open_calls(&self) -> impl Future<Output = Result<Vec<(CallId, Position)>, StoreError>> + Send;
 
     /// Resolves after the store was changed by anybody, this process or another, since the receiver last looked.
     fn changes(&self) -> tokio::sync::watch::Receiver<u64>;
@@ -228,6 +239,34 @@ pub trait Executor: Send + Sync + 'static {
 pub trait Handle: Send + Sync + 'static {
     /// See [`crate::pipeline::Broker::handle`].
     fn handle(&self, call: Call, line: AgentLine) -> BoxFuture<'_, Result<Reply, Refusal>>;
+
+    /// Writes down that something was refused before it could become a [`Call`]: a name that is none, arguments without
+    /// a canonical form.
+    ///
+    /// # Errors
+    /// It could not be written down; the agent is told that instead.
+    fn refuse(&self, unread: Unread) -> BoxFuture<'_, Result<(), Refusal>>;
+
+    /// Notes that the answer reached the agent, so that the same call runs again when it comes again.
+    fn delivered(&self, call: CallId);
+
+    /// What is in force now.
+    fn rulebook(&self) -> Arc<Rulebook>;
+}
+
+/// A request that could not become a [`Call`].
+#[derive(Debug, Clone)]
+pub struct Unread {
+    /// The number it would have had.
+    pub id: CallId,
+    /// Who sent it.
+    pub agent: Arc<Agent>,
+    /// The run of the agent.
+    pub session: String,
+    /// What was asked for, as it was written. Hidden characters are escaped before it is written down.
+    pub action: String,
+    /// Why it was refused, as one fixed word.
+    pub code: &'static str,
 }
 
 /// The agent's end of the line while one of its calls runs.
@@ -297,11 +336,42 @@ impl Stop {
     }
 }
 
-/// The time.
+/// The time, and randomness.
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since 1970.
     fn now_ms(&self) -> u64;
+
+    /// Fills an array with random bytes fit for keys.
+    ///
+    /// # Errors
+    /// There are none to be had; then nothing that needs them is done.
+    fn random<const N: usize>(&self) -> Result<[u8; N], NoRandomnessError>;
 }
 
-/// What the executor must know besides the call. Taken apart without `..` by whoever enforces it.
-pub type Limits = Obligations;
+/// The system gives no random bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the system gives no random bytes")]
+pub struct NoRandomnessError;
+
+/// The machine's own clock and randomness.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ms(&self) -> u64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn random<const N: usize>(&self) -> Result<[u8; N], NoRandomnessError> {
+        let mut bytes = [0; N];
+        getrandom::fill(&mut bytes).map_err(|_source| NoRandomnessError)?;
+        Ok(bytes)
+    }
+}
+
+/// Checks what a person is said to have answered, so that a line in the store alone convinces nobody.
+pub trait VerifyAnswer: std::fmt::Debug + Send + Sync + 'static {
+    /// Whether this person, as known now, gave this answer to this question's statement.
+    fn verify(&self, question: &Question, answer: &Answered) -> bool;
+}

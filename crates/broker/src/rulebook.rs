@@ -9,6 +9,8 @@ use toolgate_core::policy::Policy;
 use toolgate_core::schema::Schema;
 use toolgate_core::tool::Tool;
 
+use crate::port::VerifyAnswer;
+
 /// An accepted tool with its schemas compiled.
 #[derive(Debug)]
 pub struct AcceptedTool {
@@ -44,4 +46,6 @@ pub struct Rulebook {
     pub tools: HashMap<ToolName, Arc<AcceptedTool>>,
     /// The questions that rules may ask.
     pub questions: BTreeMap<QuestionName, QuestionRules>,
+    /// What checks people's answers.
+    pub people: Arc<dyn VerifyAnswer>,
 }

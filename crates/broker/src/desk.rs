@@ -1,0 +1,105 @@
+//! The desk: where a call waits for a person.
+//!
+//! The question and the answers are in the store; the desk only waits for them. What comes back from here is a yes to
+//! this very call under this very policy, not yet used; the store takes it when the call is opened.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use toolgate_core::call::Call;
+use toolgate_core::name::PersonName;
+use toolgate_core::verdict::Asked;
+
+use crate::lines;
+use crate::port::{AgentLine, Approval, Clock, Question, QuestionState, Store, StoreError};
+use crate::rulebook::{QuestionRules, Rulebook};
+
+/// How often a waiting agent is told that it waits.
+const REMIND: Duration = Duration::from_secs(10);
+
+/// A yes, and whose.
+#[derive(Debug)]
+pub(crate) struct Yes {
+    /// What the store takes.
+    pub(crate) approval: Approval,
+    /// Who said yes, sorted.
+    pub(crate) persons: Vec<PersonName>,
+}
+
+/// Why there is no yes.
+#[derive(Debug)]
+pub(crate) enum NoYes {
+    /// The agent hung up or cancelled while it waited. The question stays open.
+    AgentLeft { question: String },
+    /// A person said no.
+    Denied { question: String },
+    /// The store says yes, but the proofs of the answers do not hold.
+    Forged { question: String },
+    /// The store failed.
+    Store(StoreError),
+    /// Nobody answered in time.
+    Unanswered { question: String, waited_ms: u64 },
+    /// The rule asks a question that is not configured. Loading the policy refuses that; this is the second lock.
+    Unconfigured,
+}
+
+/// Asks, or finds the question that was asked about the same call before, and waits for its answer.
+pub(crate) async fn settle<S: Store, C: Clock>(
+    store: &S,
+    clock: &C,
+    rulebook: &Rulebook,
+    call: &Call,
+    asked: &Asked,
+    line: &AgentLine,
+) -> Result<Yes, NoYes> {
+    let rules = rulebook.questions.get(&asked.question).ok_or(NoYes::Unconfigured)?;
+    let began_ms = clock.now_ms();
+    let mut changes = store.changes();
+    changes.mark_unchanged();
+    let (question, record) = lines::question(clock, rulebook, rules, call, asked)
+        .map_err(|e| NoYes::Store(StoreError::Write(e.to_string())))?;
+    let mut question = store.ask(question, record).await.map_err(NoYes::Store)?;
+    loop {
+        let waited_ms = clock.now_ms().saturating_sub(began_ms);
+        match question.state {
+            QuestionState::Approved => return yes(rulebook, rules, question),
+            QuestionState::Denied => return Err(NoYes::Denied { question: question.number }),
+            QuestionState::Expired | QuestionState::Used => {
+                return Err(NoYes::Unanswered { question: question.number, waited_ms });
+            }
+            QuestionState::Open if waited_ms >= rules.wait_ms => {
+                return Err(NoYes::Unanswered { question: question.number, waited_ms });
+            }
+            QuestionState::Open => {}
+        }
+        line.waiting(&question.number, waited_ms / 1000);
+        let left = Duration::from_millis(rules.wait_ms.saturating_sub(waited_ms));
+        tokio::select! {
+            _changed = changes.changed() => {}
+            () = tokio::time::sleep(left.min(REMIND)) => {}
+            () = line.gone() => return Err(NoYes::AgentLeft { question: question.number }),
+        }
+        let now_ms = clock.now_ms();
+        question = match store.question(&question.number, now_ms).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return Err(NoYes::Unanswered { question: question.number, waited_ms }),
+            Err(error) => return Err(NoYes::Store(error)),
+        };
+    }
+}
+
+/// Counts the yes of different people who may answer and whose proof holds.
+fn yes(rulebook: &Rulebook, rules: &QuestionRules, question: Question) -> Result<Yes, NoYes> {
+    let persons: BTreeSet<PersonName> = question
+        .answers
+        .iter()
+        .filter(|answer| answer.yes && rules.people.contains(&answer.person))
+        .filter(|answer| rulebook.people.verify(&question, answer))
+        .map(|answer| answer.person.clone())
+        .collect();
+    if persons.len() < rules.quorum.max(1) {
+        return Err(NoYes::Forged { question: question.number });
+    }
+    let approval = Approval { question: question.number, digest: question.digest, policy: question.policy };
+    Ok(Yes { approval, persons: persons.into_iter().collect() })
+}
