@@ -1,1 +1,24 @@
-//! (being written)
+//! The launcher of everything that executes.
+//!
+//! **This is not a sandbox yet.** A [`Launcher`] starts plain child processes: with an environment that holds only what
+//! is named, their own session-less process group, pipes for all three streams, and an end that takes the whole group
+//! along. A child has all the rights of the user who runs the gate: it can read the gate's files and reach the network.
+//! Only what the operator's configuration names is ever started; nothing an agent or a server says becomes a
+//! program, an argument or a variable.
+//!
+//! What is enforced, each with a test in `tests/launch.rs`:
+//! - the environment is empty but for what [`Launch::env`] names;
+//! - [`Child::end`] and dropping a [`Child`] kill the whole process group, also what the child started itself;
+//! - a child is killed when the gate dies, however it dies (`PR_SET_PDEATHSIG`, on Linux);
+//! - standard error is read to the end, its last 64 KiB kept, and shown only with hidden characters escaped.
+//!
+//! What is not: a process that leaves the group (`setsid`) outlives its parent, and what a child had started
+//! before the gate was killed with `SIGKILL` is told only by the end of its pipes.
+
+mod child;
+mod launch;
+mod stderr;
+
+pub use child::{Child, Ended};
+pub use launch::{Launch, LaunchError, Launcher};
+pub use stderr::{KEPT_BYTES, StderrTail};
