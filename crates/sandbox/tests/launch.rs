@@ -1,5 +1,4 @@
 //! What the launcher promises, with real processes.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::time::Duration;
 
