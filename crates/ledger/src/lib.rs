@@ -4,8 +4,16 @@
 //! other people's tools can read a log. This crate knows nothing of policies, agents or servers: an auditor builds
 //! it alone. `docs/ledger.md` describes the format byte by byte.
 
+pub mod checkpoint;
+pub mod cosignature;
+pub mod note;
+pub mod proof;
 pub mod record;
+pub mod tile;
 pub mod tree;
 
+pub use checkpoint::Checkpoint;
+pub use note::{SigningKey, VerifierKey};
+pub use proof::Proof;
 pub use record::{Body, Record, commit};
 pub use tree::Hash;
