@@ -10,7 +10,7 @@ use toolgate_core::refusal::Refusal;
 use toolgate_core::text;
 use toolgate_core::verdict::{Asked, DenyReason, Verdict};
 use toolgate_ledger::record::{
-    AgentInfo, AgentProof, Body, CallInfo, Delivered as DeliveredRecord, EncodeRecordError, Intent, Judged, Outcome as OutcomeRecord,
+    AgentInfo, AgentProof, Body, CallInfo, Delivered as DeliveredRecord, EncodeRecordError, Field, Intent, Judged, Outcome as OutcomeRecord,
     OutcomeUnknown, QuestionAsked, Record, Refusal as RefusalRecord, Status, VerdictWord, commit,
 };
 use toolgate_ledger::tree::Hash;
@@ -172,7 +172,7 @@ pub(crate) fn outcome<C: Clock>(clock: &C, entry: &Entry, told: &Told, outcome: 
     if let Outcome::Ran(answer) = outcome {
         let bytes = answer.get().encode();
         bytes_in = bytes.len() as u64;
-        result = Some(disclose(clock, "result", bytes, &mut disclosed)?);
+        result = Some(disclose(clock, Field::Result, bytes, &mut disclosed)?);
     }
     let body = Body::Outcome(OutcomeRecord {
         bytes_in,
@@ -270,7 +270,7 @@ pub(crate) fn question<C: Clock>(
             .finish(),
     );
     let (info, mut disclosed) = call_info(clock, call)?;
-    let digest = disclose(clock, "digest", Bytes::copy_from_slice(call.digest().0.as_bytes()), &mut disclosed)?;
+    let digest = disclose(clock, Field::Digest, Bytes::copy_from_slice(call.digest().0.as_bytes()), &mut disclosed)?;
     let body = Body::QuestionAsked(QuestionAsked {
         call: info,
         digest,
@@ -317,20 +317,20 @@ fn line<C: Clock>(clock: &C, body: Body, disclosed: Vec<Disclosed>, subject: Str
 /// Commits to a value, and keeps it to be encrypted beside the log.
 fn disclose<C: Clock>(
     clock: &C,
-    path: &'static str,
+    field: Field,
     bytes: Bytes,
     disclosed: &mut Vec<Disclosed>,
 ) -> Result<Hash, NoRandomnessError> {
     let salt = clock.random::<32>()?;
-    let commitment = commit(path, &salt, &bytes);
-    disclosed.push(Disclosed { path, salt, bytes });
+    let commitment = commit(field, &salt, &bytes);
+    disclosed.push(Disclosed { path: field.path(), salt, bytes });
     Ok(commitment)
 }
 
 fn call_info<C: Clock>(clock: &C, call: &Call) -> Result<(CallInfo, Vec<Disclosed>), NoRandomnessError> {
     let mut disclosed = Vec::with_capacity(3);
-    let arguments = disclose(clock, "arguments", Bytes::copy_from_slice(call.arguments.as_bytes()), &mut disclosed)?;
-    let params = disclose(clock, "params", Bytes::copy_from_slice(call.params.root().raw()), &mut disclosed)?;
+    let arguments = disclose(clock, Field::Arguments, Bytes::copy_from_slice(call.arguments.as_bytes()), &mut disclosed)?;
+    let params = disclose(clock, Field::Params, Bytes::copy_from_slice(call.params.root().raw()), &mut disclosed)?;
     let info = CallInfo {
         action: call.action.to_string(),
         agent: agent_info(&call.agent),

@@ -142,7 +142,7 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
             Admitted::Repeated(reply) => return Ok(reply),
         };
         let told = Told::of(authorized.get(), self.inner.clock.now_ms());
-        let keep = repeats(&authorized.get().action, authorized.tool());
+        let keep = repeats(&authorized.get().action, authorized.tool().map(|tool| &**tool));
         let outcome = self.run(authorized, line).await;
         let receipt = self.close(entry, &told, keep, &outcome).await?;
         Ok(Reply { outcome, receipt })

@@ -17,7 +17,7 @@ pub struct CallInfo {
     pub arguments: Option<Hash>,
     /// The number of the call.
     pub id: String,
-    /// Commitment to the exact bytes of `params` that are sent, where they are known.
+    /// Commitment to the bytes of `params` as they came: what the client put around the arguments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub params: Option<Hash>,
     /// Digest of the accepted definition of the tool.
@@ -211,7 +211,7 @@ pub struct Refusal {
 pub struct QuestionAsked {
     /// The call that waits for the answer.
     pub call: CallInfo,
-    /// Digest of the call: what an approval is bound to.
+    /// Commitment to the digest of the call: what an approval is bound to.
     pub digest: Hash,
     /// When it expires, in milliseconds since 1970.
     pub expires_ms: u64,

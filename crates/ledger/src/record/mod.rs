@@ -273,7 +273,9 @@ fn is_canonical(value: &Value) -> bool {
 pub enum Field {
     /// The canonical bytes of a call's arguments.
     Arguments,
-    /// The exact bytes of `params` that were sent.
+    /// The digest of the call: a plain digest of guessable arguments would give them away.
+    Digest,
+    /// The exact bytes of `params` that came.
     Params,
     /// The exact bytes of the result, as released.
     Result,
@@ -287,6 +289,7 @@ impl Field {
     pub const fn path(self) -> &'static str {
         match self {
             Self::Arguments => "arguments",
+            Self::Digest => "digest",
             Self::Params => "params",
             Self::Result => "result",
             Self::Statement => "statement",
@@ -296,7 +299,7 @@ impl Field {
     /// The field with this path.
     #[must_use]
     pub fn from_path(path: &str) -> Option<Self> {
-        [Self::Arguments, Self::Params, Self::Result, Self::Statement].into_iter().find(|f| f.path() == path)
+        [Self::Arguments, Self::Digest, Self::Params, Self::Result, Self::Statement].into_iter().find(|f| f.path() == path)
     }
 }
 
