@@ -4,6 +4,8 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+use crate::text;
+
 use super::number::{self, Lossy};
 use super::parse::{self, Limits, Node, Shape, Tree};
 use super::{Document, Value, edit};
@@ -248,7 +250,7 @@ impl Found {
     /// The same, seen from one level further out. A path does not become longer than a person reads.
     fn below(mut self, step: &str) -> Self {
         if self.steps.len() < 16 {
-            self.steps.push(step.chars().take(40).flat_map(char::escape_debug).collect());
+            self.steps.push(text::quoted(step, 40));
         }
         self
     }

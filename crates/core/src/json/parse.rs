@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use crate::text;
+
 /// How much of it may be parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -115,7 +117,8 @@ impl fmt::Display for JsonErrorKind {
             Self::TooManyValues { limit } => write!(f, "more than {limit} values; send fewer"),
             Self::Trailing => f.write_str("something follows the document; send one value and nothing after it"),
             Self::Unexpected { found, wanted } => {
-                write!(f, "found `{}` where {wanted} should be", found.escape_debug())
+                let found = text::quoted(found.encode_utf8(&mut [0; 4]), 1);
+                write!(f, "found `{found}` where {wanted} should be")
             }
         }
     }
@@ -377,7 +380,7 @@ impl Parser<'_> {
         match twice {
             None => Ok(()),
             Some((name, start)) => {
-                let shown = name.chars().take(64).flat_map(char::escape_debug).collect();
+                let shown = text::quoted(name, 64);
                 Err(error(self.text.as_bytes(), start as usize, JsonErrorKind::DuplicateName(shown)))
             }
         }
