@@ -1,0 +1,119 @@
+//! What the agents' side of the gateway needs from the rest: who an agent is, the broker, and what servers offer
+//! besides tools. Tests put fakes in their place.
+
+use std::sync::Arc;
+
+use toolgate_broker::pipeline::Broker;
+use toolgate_broker::port::{BoxFuture, Clock, Executor, Handle, Store};
+use toolgate_broker::rulebook::Rulebook;
+use toolgate_core::call::{Agent, CallId};
+use toolgate_core::json::Document;
+use toolgate_core::name::ServerName;
+
+/// Why nobody is let in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentifyError {
+    /// The token was issued for this gate, but not for what is asked.
+    #[error("the token lacks the scope `{scope}`")]
+    InsufficientScope {
+        /// The scope that is missing.
+        scope: String,
+    },
+    /// The token is not known, expired, revoked, or for somebody else.
+    #[error("the token is not accepted here")]
+    Invalid,
+    /// The token could not be checked now.
+    #[error("the token cannot be checked now")]
+    Unavailable,
+}
+
+/// Says who an agent is. Durable state such as sessions is bound to the answer; a session is never a proof itself.
+pub trait Identify: Send + Sync + 'static {
+    /// The agent that a bearer token belongs to. Compares in constant time; called on every request.
+    fn bearer<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Arc<Agent>, IdentifyError>>;
+
+    /// The agent that a user id at the other end of a Unix socket stands for, if an operator said so.
+    fn peer(&self, uid: u32) -> Option<Arc<Agent>>;
+}
+
+/// The broker as the agents' side needs it.
+pub trait Keeper: Handle {
+    /// What is in force now.
+    fn rulebook(&self) -> Arc<Rulebook>;
+
+    /// Notes that the answer of a call reached the agent.
+    fn delivered(&self, call: CallId);
+}
+
+impl<S: Store, E: Executor, C: Clock> Keeper for Broker<S, E, C> {
+    fn rulebook(&self) -> Arc<Rulebook> {
+        Self::rulebook(self)
+    }
+
+    fn delivered(&self, call: CallId) {
+        Self::delivered(self, call);
+    }
+}
+
+/// What a server offers besides tools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Offer {
+    /// `prompts/list`.
+    Prompts,
+    /// `resources/list`.
+    Resources,
+    /// `resources/templates/list`.
+    ResourceTemplates,
+}
+
+/// Something that changed at a server, of interest to one session.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// The prompts a server offers are others now.
+    Prompts(ServerName),
+    /// A resource that was subscribed to has changed. `params` is the object that the server sent.
+    Resource {
+        /// Whose resource.
+        server: ServerName,
+        /// Which one.
+        uri: String,
+        /// The server's `params`.
+        params: Document,
+    },
+    /// The resources a server offers are others now.
+    Resources(ServerName),
+}
+
+/// Why a server's offer cannot be listed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("server `{server}` could not be asked: {why}")]
+pub struct OfferError {
+    /// The server.
+    pub server: ServerName,
+    /// What went wrong, for the operator.
+    pub why: String,
+}
+
+/// The servers' side, as far as it is not reached through the broker.
+pub trait Servers: Send + Sync + 'static {
+    /// Everything of one kind that a server offers in a session: all its pages, bounded, each item as it came. Empty
+    /// where the server does not have the capability.
+    fn offered<'a>(
+        &'a self,
+        server: &'a ServerName,
+        session: &'a str,
+        offer: Offer,
+    ) -> BoxFuture<'a, Result<Vec<Document>, OfferError>>;
+
+    /// What changes at the servers of a session from now on. Bounded: who lags loses the oldest.
+    fn changes(&self, session: &str) -> tokio::sync::broadcast::Receiver<Change>;
+
+    /// Ends the subscription to a resource. Nobody waits for it.
+    fn unsubscribe(&self, server: &ServerName, session: &str, uri: &str);
+
+    /// Says which log messages the session wants from now on (`debug` to `emergency`). Nobody waits for it.
+    fn log_level(&self, session: &str, level: &str);
+
+    /// The session is over: its connections to servers can be closed.
+    fn end_session(&self, session: &str);
+}
