@@ -1,1 +1,3 @@
-//! (being written)
+//! Fakes with failure points, store conformance and fixtures: for tests only.
+
+pub mod minutes;

@@ -1,0 +1,310 @@
+//! The order of events, as text: what is judged, asked, written down, run and written down again, and what happens to
+//! a call when any of it fails.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use toolgate_broker::outcome::{Outcome, Reply};
+use toolgate_broker::pipeline::{Broker, MAX_CALLS_PER_AGENT};
+use toolgate_broker::port::{AgentLine, Client, Question, QuestionState, Store as _};
+use toolgate_broker::rulebook::{AcceptedTool, QuestionRules, Rulebook};
+use toolgate_core::call::{Action, Agent, Call, CallId, Proof};
+use toolgate_core::json::{Document, Limits};
+use toolgate_core::name::ToolName;
+use toolgate_core::policy::{KnownAgent, Policy, PolicySource, World};
+use toolgate_core::refusal::Refusal;
+use toolgate_core::schema::Schema;
+use toolgate_core::tool::{self, Effect, Tool};
+use toolgate_testkit::minutes::{Fail, FakeAgent, FakeClock, FakeExecutor, FakeStore, Gullible, Minutes, Server, Write};
+
+const RULES: &str = r#"
+@id("reads") @because("reading is harmless")
+permit(principal == Agent::"bot", action in Action::"read", resource);
+@id("posts") @because("what is posted can be seen by everybody") @ask("owner")
+permit(principal == Agent::"bot", action == Action::"web/post", resource);
+@id("no-secrets") @because("that text is not for the world")
+forbid(principal, action == Action::"web/post", resource) when { context.args.text like "*secret*" };
+"#;
+
+const TOOLS: [(&str, &str, Effect); 3] = [
+    ("web/look", r#"{"name":"look","inputSchema":{"type":"object","properties":{"at":{"type":"string"}},"required":["at"],"additionalProperties":false},"outputSchema":{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}}"#, Effect::Read),
+    ("web/post", r#"{"name":"post","inputSchema":{"type":"object","properties":{"text":{"type":"string"}},"required":["text"]}}"#, Effect::Egress),
+    ("web/wipe", r#"{"name":"wipe","inputSchema":{"type":"object"}}"#, Effect::Delete),
+];
+
+fn json(text: &str) -> Document {
+    Document::parse(text.as_bytes().to_vec(), &Limits::default()).unwrap()
+}
+
+fn tools() -> HashMap<ToolName, Arc<AcceptedTool>> {
+    TOOLS
+        .iter()
+        .map(|(name, definition, effect)| {
+            let name: ToolName = name.parse().unwrap();
+            let definition = json(definition);
+            let pin = tool::pin(&definition.root().canonical().unwrap());
+            let input = Schema::compile(definition.root().get("inputSchema").unwrap()).unwrap();
+            let output = definition.root().get("outputSchema").map(|schema| Schema::compile(schema).unwrap());
+            let tool = Arc::new(Tool { name: name.clone(), effects: BTreeSet::from([*effect]), definition, pin });
+            (name, Arc::new(AcceptedTool { tool, input, output }))
+        })
+        .collect()
+}
+
+fn rulebook(rules: &str) -> Rulebook {
+    let tools = tools();
+    let questions = BTreeMap::from([(
+        "owner".parse().unwrap(),
+        QuestionRules { people: BTreeSet::from(["owner".parse().unwrap()]), quorum: 1, wait_ms: 60_000, expires_ms: 600_000 },
+    )]);
+    let world = World {
+        agents: vec![KnownAgent { id: "bot".parse().unwrap(), groups: Vec::new() }],
+        servers: vec!["web".parse().unwrap()],
+        tools: tools.values().map(|t| Arc::clone(&t.tool)).collect(),
+        questions: questions.keys().cloned().collect(),
+    };
+    let source = PolicySource { path: "rules.cedar".into(), text: rules.into(), examples: None };
+    let policy = Policy::load(&[source], &world).unwrap();
+    let servers = BTreeSet::from(["web".parse().unwrap()]);
+    Rulebook { policy, servers, tools, questions, people: Arc::new(Gullible) }
+}
+
+fn call_as(agent: &str, number: u8, name: &str, arguments: &str) -> Call {
+    let name: ToolName = name.parse().unwrap();
+    let pin = tools().get(&name).map(|tool| tool.tool.pin);
+    Call {
+        id: CallId::new(1_700_000_000_000, [number; 10]),
+        agent: Arc::new(Agent { id: agent.parse().unwrap(), groups: Vec::new(), proof: Proof::Bearer }),
+        session: "s".into(),
+        server: name.server().clone(),
+        action: Action::Tool(name),
+        pin,
+        arguments: json(arguments).root().canonical().unwrap(),
+        params: json(&format!(r#"{{"name":"x","arguments":{arguments}}}"#)),
+    }
+}
+
+fn call(number: u8, name: &str, arguments: &str) -> Call {
+    call_as("bot", number, name, arguments)
+}
+
+struct Bench {
+    minutes: Minutes,
+    broker: Broker<FakeStore, FakeExecutor, FakeClock>,
+    gone: bool,
+}
+
+impl Bench {
+    fn new(person: Option<bool>, server: Server, fail: Option<(Write, Fail)>) -> Self {
+        let minutes = Minutes::default();
+        let store = Arc::new(FakeStore::new(minutes.clone(), person, fail));
+        let executor = FakeExecutor { minutes: minutes.clone(), server };
+        Self { broker: Broker::new(store, executor, FakeClock::default(), rulebook(RULES)), minutes, gone: false }
+    }
+
+    fn agent(&self) -> AgentLine {
+        Arc::new(FakeAgent { minutes: self.minutes.clone(), gone: self.gone, client: Client::default() })
+    }
+
+    async fn handle(&self, call: Call) -> Result<Reply, Refusal> {
+        self.broker.handle(call, self.agent()).await
+    }
+
+    async fn minutes_of(&self, call: Call) -> String {
+        let end = match self.handle(call).await {
+            Ok(reply) => match reply.outcome {
+                Outcome::Ran(answer) => String::from_utf8_lossy(answer.get().document().bytes()).into_owned(),
+                other => format!("{other:?}"),
+            },
+            Err(refusal) => refusal.code().to_owned(),
+        };
+        format!("{} | => {end}", self.minutes.read())
+    }
+}
+
+const DONE: Server = Server::Answers(r#"{"content":[]}"#);
+
+#[tokio::test]
+async fn the_order_of_events() {
+    let look = || call(1, "web/look", r#"{"at":"x"}"#);
+    let post = || call(1, "web/post", r#"{"text":"hi"}"#);
+    for (person, server, fail, call, want) in [
+        (None, DONE, None, look(), r#"open | run web/look {"at":"x"} | close | => {"content":[]}"#),
+        (Some(true), DONE, None, post(), r#"ask owner | yes | open | run web/post {"text":"hi"} | close | => {"content":[]}"#),
+        (Some(false), DONE, None, post(), "ask owner | no | write down | => denied_by_person"),
+        (None, DONE, None, call(1, "web/post", r#"{"text":"my secret"}"#), "write down | => not_permitted"),
+        (None, DONE, None, call(1, "web/wipe", "{}"), "write down | => unknown"),
+        (None, DONE, None, call(1, "web/nothing", "{}"), "write down | => unknown"),
+        (None, DONE, None, call(1, "other/look", "{}"), "write down | => unknown"),
+        (None, DONE, None, call_as("stranger", 1, "web/look", r#"{"at":"x"}"#), "write down | => unknown"),
+        (None, DONE, None, call(1, "web/look", r#"{"at":1}"#), "write down | => invalid_arguments"),
+        (None, DONE, None, call(1, "web/look", r#"{"at":"x","more":1}"#), "write down | => invalid_arguments"),
+        (None, Server::Dies, None, look(), r#"open | run web/look {"at":"x"} | close | => Lost"#),
+        (None, Server::IsAway, None, look(), r#"open | run web/look {"at":"x"} | close | => NotRun"#),
+        (None, DONE, Some((Write::Open, Fail::Before)), look(), "open fails | => unavailable"),
+        (None, DONE, Some((Write::Open, Fail::After)), look(), "open | open fails after all | => unavailable"),
+        (None, DONE, Some((Write::Close, Fail::Before)), look(), r#"open | run web/look {"at":"x"} | close fails | => unavailable"#),
+        (None, DONE, Some((Write::Close, Fail::After)), look(), r#"open | run web/look {"at":"x"} | close | close fails after all | => unavailable"#),
+        (None, DONE, Some((Write::Append, Fail::Before)), call(1, "web/wipe", "{}"), "append fails | => unavailable"),
+        (Some(true), DONE, Some((Write::Ask, Fail::Before)), post(), "ask fails | write down | => unavailable"),
+        (Some(true), DONE, Some((Write::Ask, Fail::After)), post(), "ask owner | yes | ask fails after all | write down | => unavailable"),
+        (Some(true), DONE, Some((Write::Open, Fail::Before)), post(), "ask owner | yes | open fails | => unavailable"),
+    ] {
+        let shown = format!("{person:?} {server:?} {fail:?} {}", call.action);
+        assert_eq!(Bench::new(person, server, fail).minutes_of(call).await, want, "case: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_stale_definition_is_refused() {
+    let bench = Bench::new(None, DONE, None);
+    let mut stale = call(1, "web/look", r#"{"at":"x"}"#);
+    stale.pin = call(1, "web/post", r#"{"text":""}"#).pin;
+    assert_eq!(bench.minutes_of(stale).await, "write down | => unreviewed");
+}
+
+#[tokio::test]
+async fn answers_that_may_not_be_shown_are_withheld() {
+    for (answer, want) in [
+        (r#"{"structuredContent":{"n":1}}"#, r#"{"structuredContent":{"n":1}}"#),
+        (r#"{"structuredContent":{"n":"x"},"isError":true}"#, r#"{"structuredContent":{"n":"x"},"isError":true}"#),
+        (r#"{"structuredContent":{"n":"x"}}"#, "Withheld(Schema("),
+    ] {
+        let bench = Bench::new(None, Server::Answers(answer), None);
+        let minutes = bench.minutes_of(call(1, "web/look", r#"{"at":"x"}"#)).await;
+        assert!(minutes.contains(&format!("close | => {want}")), "{minutes}");
+    }
+}
+
+/// One yes is one call: the same call again is asked about again.
+#[tokio::test]
+async fn a_yes_is_used_once() {
+    let bench = Bench::new(Some(true), DONE, None);
+    let first = bench.handle(call(1, "web/post", r#"{"text":"hi"}"#)).await.unwrap();
+    bench.broker.store().delivered(first.receipt.call);
+    bench.handle(call(2, "web/post", r#"{"text":"hi"}"#)).await.unwrap();
+    let once = "ask owner | yes | open | run web/post {\"text\":\"hi\"} | close";
+    assert_eq!(bench.minutes.read(), format!("{once} | {once}"));
+}
+
+/// An answer that never reached the agent stands in for running the call again.
+#[tokio::test]
+async fn a_lost_answer_is_not_a_second_run() {
+    let bench = Bench::new(Some(true), DONE, None);
+    bench.handle(call(1, "web/post", r#"{"text":"hi"}"#)).await.unwrap();
+    let again = bench.handle(call(2, "web/post", r#"{"text":"hi"}"#)).await.unwrap();
+    assert_eq!(again.receipt.call, CallId::new(1_700_000_000_000, [1; 10]));
+    assert_eq!(bench.minutes.read().matches("run web/post").count(), 1, "{}", bench.minutes.read());
+}
+
+/// What a line in the store says convinces nobody if the proof does not hold.
+#[tokio::test]
+async fn a_forged_answer_is_refused() {
+    let forge = |q: &mut Question| q.answers.iter_mut().for_each(|a| a.evidence = bytes::Bytes::from_static(b"bad"));
+    let nobody = |q: &mut Question| q.answers.clear();
+    let stranger = |q: &mut Question| q.answers.iter_mut().for_each(|a| a.person = "mallory".parse().unwrap());
+    let no = |q: &mut Question| q.answers.iter_mut().for_each(|a| a.yes = false);
+    for (what, meddle) in [
+        ("forged", &forge as &dyn Fn(&mut Question)),
+        ("no answers", &nobody),
+        ("a stranger's", &stranger),
+        ("a no", &no),
+    ] {
+        let bench = Bench::new(None, DONE, None);
+        let store = Arc::clone(bench.broker.store());
+        let waiting = bench.handle(call(1, "web/post", r#"{"text":"hi"}"#));
+        tokio::pin!(waiting);
+        // Let it ask, then let another process write a yes into the store.
+        let refused = tokio::select! {
+            early = &mut waiting => panic!("{what}: {early:?}"),
+            () = asked(&bench.minutes) => {
+                store.meddle(|q| { q.state = QuestionState::Approved; q.answers = vec![toolgate_testkit::minutes::said(true)]; meddle(q); });
+                waiting.await
+            }
+        };
+        assert!(matches!(refused, Err(Refusal::Denied { .. })), "{what}: {refused:?}");
+        assert!(!bench.minutes.read().contains("run"), "{what}: {}", bench.minutes.read());
+    }
+}
+
+async fn asked(minutes: &Minutes) {
+    while !minutes.read().contains("wait") {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Other rules while a person thinks: the yes to the old question is void.
+#[tokio::test]
+async fn other_rules_void_a_yes() {
+    let bench = Bench::new(None, DONE, None);
+    let waiting = bench.handle(call(1, "web/post", r#"{"text":"hi"}"#));
+    tokio::pin!(waiting);
+    let end = tokio::select! {
+        early = &mut waiting => panic!("{early:?}"),
+        () = asked(&bench.minutes) => {
+            bench.broker.replace_rulebook(rulebook(&RULES.replace("permit(principal == Agent::\"bot\", action == ", "forbid(principal == Agent::\"bot\", action == ").replace(" @ask(\"owner\")", "")));
+            bench.broker.store().meddle(|q| { q.state = QuestionState::Approved; q.answers = vec![toolgate_testkit::minutes::said(true)]; });
+            waiting.await
+        }
+    };
+    assert!(matches!(end, Err(Refusal::Unknown | Refusal::NotPermitted { .. })), "{end:?}");
+    assert!(!bench.minutes.read().contains("run"), "{}", bench.minutes.read());
+}
+
+#[tokio::test]
+async fn an_agent_that_hangs_up_while_a_person_thinks_runs_nothing() {
+    let bench = Bench { gone: true, ..Bench::new(None, DONE, None) };
+    let minutes = bench.minutes_of(call(1, "web/post", r#"{"text":"hi"}"#)).await;
+    assert_eq!(minutes, "ask owner | wait | write down | => unanswered");
+}
+
+/// Hanging up tells the server to stop, and the outcome is written down all the same.
+#[tokio::test]
+async fn an_agent_that_hangs_up_while_it_runs_cancels_nothing_between_open_and_close() {
+    let bench = Bench { gone: true, ..Bench::new(None, Server::Hangs, None) };
+    let minutes = bench.minutes_of(call(1, "web/look", r#"{"at":"x"}"#)).await;
+    assert_eq!(minutes, r#"open | run web/look {"at":"x"} | stop: Gone | close | => Cancelled"#);
+}
+
+#[tokio::test]
+async fn what_a_crash_left_open_is_closed_and_not_run_again() {
+    let bench = Bench::new(None, DONE, Some((Write::Open, Fail::After)));
+    bench.handle(call(1, "web/look", r#"{"at":"x"}"#)).await.unwrap_err();
+    assert_eq!(bench.broker.recover().await, Ok(1));
+    assert_eq!(bench.broker.recover().await, Ok(0));
+    assert_eq!(bench.minutes.read(), "open | open fails after all | close");
+    let last = String::from_utf8(bench.broker.store().leaves().pop().unwrap()).unwrap();
+    assert!(last.contains(r#""kind":"outcome_unknown""#), "{last}");
+}
+
+#[tokio::test]
+async fn a_flood_is_bounded_and_leaves_room_for_others() {
+    let bench = Bench::new(None, Server::Hangs, None);
+    let mut running = tokio::task::JoinSet::new();
+    for number in 0..=u8::MAX {
+        let (broker, line) = (bench.broker.clone(), bench.agent());
+        running.spawn(async move { broker.handle(call(number, "web/look", r#"{"at":"x"}"#), line).await });
+    }
+    while bench.minutes.read().matches("run").count() < MAX_CALLS_PER_AGENT {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.handle(call(1, "web/look", r#"{"at":"y"}"#)).await.unwrap_err(), Refusal::Busy);
+    running.abort_all();
+    let stranger = bench.handle(call_as("stranger", 1, "web/look", r#"{"at":"x"}"#)).await;
+    assert_eq!(stranger.unwrap_err(), Refusal::Unknown);
+}
+
+/// Nothing of what was asked for stands in the log in clear.
+#[tokio::test]
+async fn arguments_and_results_are_not_in_the_leaves() {
+    let bench = Bench::new(Some(true), Server::Answers(r#"{"content":[{"type":"text","text":"answer-text"}]}"#), None);
+    bench.handle(call(1, "web/post", r#"{"text":"argument-text"}"#)).await.unwrap();
+    bench.handle(call(2, "web/wipe", r#"{"text":"argument-text"}"#)).await.unwrap_err();
+    let leaves = bench.broker.store().leaves();
+    assert_eq!(leaves.len(), 4);
+    for leaf in leaves {
+        let leaf = String::from_utf8(leaf).unwrap();
+        assert!(!leaf.contains("argument-text") && !leaf.contains("answer-text"), "{leaf}");
+    }
+}
