@@ -6,14 +6,20 @@
 
 pub mod checkpoint;
 pub mod cosignature;
+pub mod folder;
 pub mod note;
 pub mod proof;
+pub mod publish;
 pub mod record;
+pub mod signer;
 pub mod tile;
 pub mod tree;
 
 pub use checkpoint::Checkpoint;
+pub use folder::Folder;
 pub use note::{SigningKey, VerifierKey};
-pub use proof::Proof;
+pub use proof::{Proof, Trust};
+pub use publish::Publisher;
 pub use record::{Body, Record, commit};
+pub use signer::Signer;
 pub use tree::Hash;
