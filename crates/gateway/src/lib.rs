@@ -4,4 +4,5 @@
 pub mod headers;
 pub mod port;
 pub mod rpc;
+pub mod upstream;
 pub mod version;

@@ -1,0 +1,200 @@
+//! The upstream leg: connections to MCP servers of both eras, over stdio and Streamable HTTP, and the
+//! [`Executor`] over them.
+//!
+//! # Use
+//! - [`Upstreams::new`] takes the configured servers; it is cheap to clone, and all clones are one. Give one clone to the
+//!   broker as its executor and another to the agents' side as its [`Servers`](crate::port::Servers); a third is of use for
+//!   [`Upstreams::fetch_tools`], [`Upstreams::discover`], [`Upstreams::events`] and [`Upstreams::shutdown`].
+//! - Servers start when they are first needed. There is one connection for each server and session, so what one session
+//!   does on a server never shows in another.
+//!
+//! # What is sent
+//! - `tools/call`: `params` of the call as they came, but `name` is the server's own, `arguments` are the canonical bytes
+//!   that were judged, and `_meta` is rebuilt for the server's era.
+//! - Every other action: each member of the call's `arguments` replaces the member of `params` with the same name. So
+//!   `arguments` holds the judged members of `params`, in the server's own words: `{"uri":…}` for `resources/read` and
+//!   `resources/subscribe`, `{"name":…,"arguments":{…}}` for `prompts/get`, `{"ref":…,"argument":…}` for
+//!   `completion/complete`, everything but `_meta` for what servers ask of agents.
+//! - Nothing is ever sent twice: what broke is [`Executed::Lost`], also where it is likely that nothing happened.
+//!
+//! # What comes back
+//! The answer in the agent's era: `resultType` and cache hints are added for modern agents and taken away for legacy
+//! ones; everything else is as the server wrote it, byte for byte.
+//!
+//! # What servers ask of agents
+//! Each request is judged as a call of its own ([`Action::Elicit`], [`Action::ListRoots`], [`Action::Sample`]) through
+//! `nested`, and never asked if the agent did not declare that it can be. A legacy agent is asked through
+//! [`Agentward::ask`]; to a modern one the request is the `input_required` result of its call. If the
+//! *server* is legacy, the call stays open at the server meanwhile, in a bounded table, under a sealed and
+//! single-use `requestState`; the retry resumes it.
+//!
+//! # Known limits
+//! - Over pipes a legacy server's request does not say which call it belongs to: the youngest call of the session is
+//!   taken.
+//! - A parked call is lost when the gate restarts; the retry is then not sent.
+
+mod config;
+mod observe;
+mod sse;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::broadcast;
+use toolgate_broker::authorized::Authorized;
+use toolgate_broker::port::{AgentLine, Clock, Executed, Executor, Handle, Stop};
+use toolgate_core::call::Call;
+#[expect(unused_imports, reason = "named in the documentation")]
+use toolgate_core::call::Action;
+#[expect(unused_imports, reason = "named in the documentation")]
+use toolgate_broker::port::Agentward;
+use toolgate_core::json::Document;
+use toolgate_core::name::ServerName;
+
+pub use config::{Asks, Bounds, HttpServer, HttpServerError, ServerConfig, Transport};
+pub use observe::{Counters, Observer, Oddity, Unobserved, UpstreamEvent, UpstreamEventKind};
+pub use sse::{SseError, SseParser};
+
+/// What a server said about itself. Self-reported: never decides anything.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The protocol version that is spoken with it.
+    pub version: String,
+    /// Whether that is a modern one.
+    pub modern: bool,
+    /// Its capabilities: an object.
+    pub capabilities: Document,
+    /// Its `serverInfo`, if it gave one.
+    pub info: Option<Document>,
+    /// Its `instructions`, if it gave some.
+    pub instructions: Option<String>,
+}
+
+/// Why a server could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpstreamError {
+    /// It failed a moment ago and is not tried again yet.
+    #[error("server `{server}` failed and is tried again in {wait_ms} ms: {why}")]
+    BackingOff {
+        /// The server.
+        server: String,
+        /// How long it is left alone.
+        wait_ms: u64,
+        /// What happened.
+        why: String,
+    },
+    /// Too many connections are open and none is idle.
+    #[error("too many connections to servers are open")]
+    Busy,
+    /// It could not be started, reached or agreed with.
+    #[error("server `{server}` could not be opened: {why}")]
+    Open {
+        /// The server.
+        server: String,
+        /// What happened.
+        why: String,
+    },
+    /// It answered with an error.
+    #[error("the server answered with error {code}: {message}")]
+    Refused {
+        /// The JSON-RPC code.
+        code: i64,
+        /// The message, hidden characters escaped.
+        message: String,
+    },
+    /// It broke, or answered with something that cannot be used.
+    #[error("server `{server}` failed: {why}")]
+    Lost {
+        /// The server.
+        server: String,
+        /// What happened.
+        why: String,
+    },
+    /// It did not answer in time.
+    #[error("server `{0}` did not answer in time")]
+    TimedOut(String),
+    /// No server has this name.
+    #[error("there is no server `{0}`")]
+    Unknown(String),
+}
+
+/// All servers and the connections to them. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Upstreams {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    servers: HashMap<ServerName, ServerConfig>,
+    #[expect(dead_code, reason = "used by what is being added")]
+    clock: Arc<dyn Clock>,
+    #[expect(dead_code, reason = "used by what is being added")]
+    observer: Arc<dyn Observer>,
+    counters: Arc<Counters>,
+    events: broadcast::Sender<UpstreamEvent>,
+}
+
+/// How many announcements may wait for a slow listener.
+const MAX_EVENTS: usize = 1024;
+
+impl Upstreams {
+    /// Takes the configured servers. Nothing is started yet.
+    ///
+    /// # Errors
+    /// The launcher of processes cannot start, or the system's certificates cannot be read though a server needs them.
+    pub fn new(
+        servers: Vec<ServerConfig>,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, UpstreamError> {
+        let (events, _) = broadcast::channel(MAX_EVENTS);
+        let servers = servers.into_iter().map(|server| (server.name.clone(), server)).collect();
+        let inner = Inner { servers, clock, observer, counters: Arc::default(), events };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The configured servers, in the order of their names.
+    #[must_use]
+    pub fn servers(&self) -> Vec<&ServerName> {
+        let mut names: Vec<_> = self.inner.servers.keys().collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// What servers announce, from now on. A listener that is too slow loses the oldest.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<UpstreamEvent> {
+        self.inner.events.subscribe()
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.inner.counters
+    }
+
+    /// What the server says about itself, on a connection of its own.
+    ///
+    /// # Errors
+    /// The server cannot be used.
+    pub async fn discover(&self, server: &ServerName) -> Result<Peer, UpstreamError> {
+        Err(UpstreamError::Unknown(server.to_string()))
+    }
+
+    /// All definitions of tools of the server, as it wrote them, on a connection of its own.
+    ///
+    /// # Errors
+    /// The server cannot be used, or lists too many.
+    pub async fn fetch_tools(&self, server: &ServerName) -> Result<Vec<Document>, UpstreamError> {
+        Err(UpstreamError::Unknown(server.to_string()))
+    }
+
+    /// Closes everything and waits for the processes to end.
+    pub async fn shutdown(&self) {}
+}
+
+impl Executor for Upstreams {
+    async fn execute(&self, call: Authorized<Call>, _line: AgentLine, _stop: Stop, _nested: Arc<dyn Handle>) -> Executed {
+        Executed::NotSent(UpstreamError::Unknown(call.get().server.to_string()).to_string())
+    }
+}
