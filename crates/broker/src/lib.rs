@@ -5,9 +5,11 @@
 #![forbid(unsafe_code)]
 
 pub mod authorized;
+pub mod blob;
 mod desk;
 mod lines;
 pub mod outcome;
 pub mod pipeline;
 pub mod port;
 pub mod rulebook;
+pub mod store;

@@ -1,0 +1,462 @@
+//! Values that may have to be forgotten: encrypted beside the log, which only commits to them.
+//!
+//! Three layers of keys. The *root key* lies in a file of its own and wraps the keys of the subjects. A *subject's key*
+//! lies in the store and wraps the data keys of everything that is about that subject (an agent). A *data key* is
+//! random, used for one record, and lies wrapped beside what it encrypts. To forget one record, its row is deleted; to
+//! forget a subject, wherever copies may be, its keys are deleted.
+//!
+//! All of it is XChaCha20-Poly1305. Wrapping uses random nonces of 24 bytes. A data key seals at most one message of
+//! each [`Part`], whose number is the nonce.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use chacha20poly1305::aead::{Aead as _, Payload};
+use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
+use toolgate_core::digest::Digest;
+use zeroize::Zeroizing;
+
+use crate::port::Disclosed;
+
+const KEY: usize = 32;
+const NONCE: usize = 24;
+
+/// Why something could not be sealed or opened. It never says what was in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// The operating system gave no randomness.
+    #[error("the operating system gave no random bytes")]
+    NoRandomness,
+    /// It was changed, was sealed for something else, or was sealed under another key.
+    #[error("a sealed value does not open with this key")]
+    Wrong,
+}
+
+/// Why the root key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// The file could not be read or made.
+    #[error("could not use the key file `{path}`")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file does not hold 32 bytes.
+    #[error(
+        "the key file `{0}` does not hold a key of 32 bytes; restore it from a copy, as nothing encrypted opens without it"
+    )]
+    Length(PathBuf),
+    /// Others than the owner can read the file.
+    #[error("the key file `{0}` can be read by others than its owner; run `chmod 600` on it")]
+    Open(PathBuf),
+    /// No randomness for a new key.
+    #[error("could not make a key")]
+    Seal(#[from] SealError),
+}
+
+/// The key over all keys.
+pub struct RootKey(Zeroizing<[u8; KEY]>);
+
+impl RootKey {
+    /// The key whose 32 bytes are these.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; KEY]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// Reads the key from its file; makes key and file if there is no file. A new key is durable before it is used.
+    ///
+    /// # Errors
+    /// The file cannot be used, or others can read it.
+    pub fn load_or_create(path: &Path) -> Result<Self, KeyFileError> {
+        let io = |source| KeyFileError::Io { path: path.to_owned(), source };
+        match Self::create(path) {
+            Ok(key) => return Ok(key),
+            Err(KeyFileError::Io { path: _, source }) if source.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        let mut file = File::open(path).map_err(io)?;
+        if file.metadata().map_err(io)?.permissions().mode() & 0o077 != 0 {
+            return Err(KeyFileError::Open(path.to_owned()));
+        }
+        let mut bytes = Zeroizing::new(Vec::with_capacity(KEY + 1));
+        (&mut file).take(KEY as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
+        let key = bytes.as_slice().try_into().map_err(|_length| KeyFileError::Length(path.to_owned()))?;
+        Ok(Self(Zeroizing::new(key)))
+    }
+
+    /// Writes a new key beside its place and links it there, so that the file is whole or absent, and nobody's key is
+    /// overwritten when two processes do it at once.
+    fn create(path: &Path) -> Result<Self, KeyFileError> {
+        let io = |source| KeyFileError::Io { path: path.to_owned(), source };
+        if path.exists() {
+            return Err(io(io::ErrorKind::AlreadyExists.into()));
+        }
+        let mut key = Zeroizing::new([0; KEY]);
+        fill(&mut *key)?;
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{}.new", std::process::id()));
+        let temporary = PathBuf::from(name);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(io)?;
+        file.write_all(&*key).and_then(|()| file.sync_all()).map_err(io)?;
+        let linked = std::fs::hard_link(&temporary, path);
+        std::fs::remove_file(&temporary).map_err(io)?;
+        linked.map_err(io)?;
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+        }
+        Ok(Self(key))
+    }
+
+    /// Seals a small secret, such as the seed of somebody's one-time codes. It opens for the same `purpose` only.
+    ///
+    /// # Errors
+    /// There is no randomness.
+    pub fn seal(&self, purpose: &str, bytes: &[u8]) -> Result<Vec<u8>, SealError> {
+        wrap(&self.0, purpose.as_bytes(), bytes)
+    }
+
+    /// Opens what [`seal`](Self::seal) sealed.
+    ///
+    /// # Errors
+    /// It was changed, or sealed for another purpose or under another key.
+    pub fn unseal(&self, purpose: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        unwrap(&self.0, purpose.as_bytes(), sealed)
+    }
+}
+
+/// The key of one subject. There may be several for one subject; each has its own number.
+pub(crate) struct SubjectKey {
+    pub(crate) id: i64,
+    pub(crate) subject: String,
+    pub(crate) wrapped: Vec<u8>,
+    /// Whether its row was seen in the store, or written to it. If so and the row is not there, it was erased.
+    pub(crate) stored: AtomicBool,
+    key: Zeroizing<[u8; KEY]>,
+}
+
+impl SubjectKey {
+    fn new(root: &RootKey, subject: &str) -> Result<Self, SealError> {
+        let mut random = Zeroizing::new([0; KEY + 8]);
+        fill(&mut *random)?;
+        let (key, id) = random.split_first_chunk::<KEY>().ok_or(SealError::NoRandomness)?;
+        // Half of the range: the sign bit is cleared, so that the number is positive everywhere.
+        let id = id.iter().fold(0_i64, |id, byte| (id << 8) | i64::from(*byte)) & i64::MAX;
+        let wrapped = wrap(&root.0, &subject_context(id, subject), key)?;
+        let key = Zeroizing::new(*key);
+        Ok(Self { id, subject: subject.to_owned(), wrapped, stored: AtomicBool::new(false), key })
+    }
+
+    pub(crate) fn from_row(
+        root: &RootKey,
+        id: i64,
+        subject: &str,
+        wrapped: Vec<u8>,
+    ) -> Result<Self, SealError> {
+        let bytes = unwrap(&root.0, &subject_context(id, subject), &wrapped)?;
+        let key = bytes.as_slice().try_into().map_err(|_length| SealError::Wrong)?;
+        let key = Zeroizing::new(key);
+        Ok(Self { id, subject: subject.to_owned(), wrapped, stored: AtomicBool::new(true), key })
+    }
+}
+
+fn subject_context(id: i64, subject: &str) -> Vec<u8> {
+    [b"toolgate/subject/v1".as_slice(), &id.to_be_bytes(), subject.as_bytes()].concat()
+}
+
+/// The keys of the subjects that this process has met.
+pub(crate) struct SubjectKeys {
+    root: RootKey,
+    /// The newest key of each subject. Guards nothing else.
+    newest: Mutex<HashMap<String, Arc<SubjectKey>>>,
+}
+
+impl SubjectKeys {
+    pub(crate) fn new(root: RootKey) -> Self {
+        Self { root, newest: Mutex::default() }
+    }
+
+    pub(crate) const fn root(&self) -> &RootKey {
+        &self.root
+    }
+
+    /// The key to seal with: the one in hand, else the one `read` finds in the store, else a new one.
+    pub(crate) fn of<E: From<SealError>>(
+        &self,
+        subject: &str,
+        read: impl FnOnce() -> Result<Option<(i64, Vec<u8>)>, E>,
+    ) -> Result<Arc<SubjectKey>, E> {
+        if let Some(key) = self.lock().get(subject) {
+            return Ok(Arc::clone(key));
+        }
+        let found = match read()? {
+            Some((id, wrapped)) => SubjectKey::from_row(&self.root, id, subject, wrapped)?,
+            None => SubjectKey::new(&self.root, subject)?,
+        };
+        // Somebody else may have been first; all take the same key.
+        Ok(Arc::clone(self.lock().entry(subject.to_owned()).or_insert_with(|| Arc::new(found))))
+    }
+
+    /// Lets go of a key that was erased.
+    pub(crate) fn forget(&self, key: &SubjectKey) {
+        let mut newest = self.lock();
+        if newest.get(&key.subject).is_some_and(|newest| newest.id == key.id) {
+            newest.remove(&key.subject);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<SubjectKey>>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a data key may seal, once each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The values a record commits to; bound to the record.
+    Values,
+    /// An answer kept for a repeat; bound to the call.
+    Answer,
+    /// The statement of a question; bound to its number.
+    Statement,
+}
+
+impl Part {
+    const fn number(self) -> u8 {
+        match self {
+            Self::Values => 0,
+            Self::Answer => 1,
+            Self::Statement => 2,
+        }
+    }
+
+    fn nonce(self) -> XNonce {
+        let mut nonce = XNonce::default();
+        nonce.fill(self.number());
+        nonce
+    }
+
+    fn context(self, bound: &[u8]) -> Vec<u8> {
+        [b"toolgate/blob/v1".as_slice(), &[self.number()], bound].concat()
+    }
+}
+
+/// A data key: made for one record.
+pub(crate) struct DataKey {
+    cipher: XChaCha20Poly1305,
+    /// The key, wrapped by the subject's key.
+    pub(crate) wrapped: Vec<u8>,
+}
+
+impl DataKey {
+    pub(crate) fn new(subject: &SubjectKey) -> Result<Self, SealError> {
+        // One request for key and nonce: randomness is a system call.
+        let mut random = Zeroizing::new([0; KEY + NONCE]);
+        fill(&mut *random)?;
+        let (key, nonce) = random.split_first_chunk::<KEY>().ok_or(SealError::NoRandomness)?;
+        let wrapped = wrap_with(&subject.key, nonce, b"toolgate/data/v1", key)?;
+        Ok(Self { cipher: XChaCha20Poly1305::new(&(*key).into()), wrapped })
+    }
+
+    pub(crate) fn from_row(subject: &SubjectKey, wrapped: &[u8]) -> Result<Self, SealError> {
+        let key = unwrap(&subject.key, b"toolgate/data/v1", wrapped)?;
+        let cipher = XChaCha20Poly1305::new_from_slice(&key).map_err(|_length| SealError::Wrong)?;
+        Ok(Self { cipher, wrapped: wrapped.to_vec() })
+    }
+
+    pub(crate) fn seal(&self, part: Part, bound: &[u8], bytes: &[u8]) -> Result<Vec<u8>, SealError> {
+        let aad = part.context(bound);
+        self.cipher
+            .encrypt(&part.nonce(), Payload { msg: bytes, aad: &aad })
+            .map_err(|_opaque| SealError::Wrong)
+    }
+
+    pub(crate) fn open(&self, part: Part, bound: &[u8], sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+        let aad = part.context(bound);
+        self.cipher
+            .decrypt(&part.nonce(), Payload { msg: sealed, aad: &aad })
+            .map_err(|_opaque| SealError::Wrong)
+    }
+}
+
+/// What the values of a record are bound to.
+pub(crate) fn leaf_binding(leaf: &[u8]) -> [u8; 32] {
+    *Digest::of("toolgate/blob/leaf/v1", &[leaf]).as_bytes()
+}
+
+/// A value that a record commits to, as it was read back.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Value {
+    /// Which value of the record it is: `arguments`, `result`, …
+    pub path: String,
+    /// The salt of the commitment.
+    pub salt: [u8; 32],
+    /// The value.
+    pub bytes: Bytes,
+}
+
+/// Puts values one after another: a byte with the length of the path, the path, the salt, four bytes with the length
+/// of the value, the value.
+pub(crate) fn frame(values: &[Disclosed]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(values.iter().map(|v| v.path.len() + v.bytes.len() + 37).sum());
+    for Disclosed { path, salt, bytes } in values {
+        let path = path.as_bytes().get(..255).unwrap_or(path.as_bytes());
+        out.push(u8::try_from(path.len()).unwrap_or(u8::MAX));
+        out.extend_from_slice(path);
+        out.extend_from_slice(salt);
+        // What is longer than 4 GiB does not come this far.
+        out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend_from_slice(bytes);
+    }
+    out
+}
+
+/// Takes apart what [`frame`] put together; `None` if it is not that.
+pub(crate) fn unframe(framed: Vec<u8>) -> Option<Vec<Value>> {
+    let mut rest = Bytes::from(framed);
+    let mut values = Vec::new();
+    while !rest.is_empty() {
+        let length = usize::from(*rest.first()?);
+        let path = take(&mut rest, length + 1)?;
+        let path = std::str::from_utf8(path.get(1..)?).ok()?.to_owned();
+        let salt = *take(&mut rest, 32)?.first_chunk::<32>()?;
+        let length = u32::from_be_bytes(*take(&mut rest, 4)?.first_chunk::<4>()?);
+        let bytes = take(&mut rest, usize::try_from(length).ok()?)?;
+        values.push(Value { path, salt, bytes });
+    }
+    Some(values)
+}
+
+fn take(rest: &mut Bytes, length: usize) -> Option<Bytes> {
+    (rest.len() >= length).then(|| rest.split_to(length))
+}
+
+fn fill(bytes: &mut [u8]) -> Result<(), SealError> {
+    getrandom::fill(bytes).map_err(|_errno| SealError::NoRandomness)
+}
+
+fn wrap(key: &[u8; KEY], context: &[u8], bytes: &[u8]) -> Result<Vec<u8>, SealError> {
+    let mut nonce = [0; NONCE];
+    fill(&mut nonce)?;
+    wrap_with(key, &nonce, context, bytes)
+}
+
+fn wrap_with(key: &[u8; KEY], nonce: &[u8], context: &[u8], bytes: &[u8]) -> Result<Vec<u8>, SealError> {
+    let at: &XNonce = nonce.try_into().map_err(|_length| SealError::Wrong)?;
+    let sealed = XChaCha20Poly1305::new(&(*key).into())
+        .encrypt(at, Payload { msg: bytes, aad: context })
+        .map_err(|_opaque| SealError::Wrong)?;
+    Ok([nonce, &sealed].concat())
+}
+
+fn unwrap(key: &[u8; KEY], context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    let (nonce, sealed) = sealed.split_at_checked(NONCE).ok_or(SealError::Wrong)?;
+    let nonce: &XNonce = nonce.try_into().map_err(|_length| SealError::Wrong)?;
+    XChaCha20Poly1305::new(&(*key).into())
+        .decrypt(nonce, Payload { msg: sealed, aad: context })
+        .map(Zeroizing::new)
+        .map_err(|_opaque| SealError::Wrong)
+}
+
+/// Marks a key as written.
+pub(crate) fn mark_stored(key: &SubjectKey) {
+    key.stored.store(true, Ordering::Release);
+}
+
+/// Whether a key was written, so that its absence means it was erased.
+pub(crate) fn was_stored(key: &SubjectKey) -> bool {
+    key.stored.load(Ordering::Acquire)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root(byte: u8) -> RootKey {
+        RootKey::from_bytes([byte; KEY])
+    }
+
+    #[test]
+    fn a_secret_opens_for_its_purpose_and_key_only() {
+        let sealed = root(1).seal("totp/ada", b"seed").unwrap();
+        assert_eq!(root(1).unseal("totp/ada", &sealed).unwrap().as_slice(), b"seed");
+        assert_eq!(root(1).unseal("totp/bob", &sealed).unwrap_err(), SealError::Wrong);
+        assert_eq!(root(2).unseal("totp/ada", &sealed).unwrap_err(), SealError::Wrong);
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert_eq!(root(1).unseal("totp/ada", &changed).unwrap_err(), SealError::Wrong, "byte {at}");
+        }
+        assert_eq!(root(1).unseal("totp/ada", &sealed[..10]).unwrap_err(), SealError::Wrong);
+    }
+
+    #[test]
+    fn a_data_key_opens_with_its_subject_key_and_its_binding() {
+        let subject = SubjectKey::new(&root(1), "ada").unwrap();
+        let data = DataKey::new(&subject).unwrap();
+        let sealed = data.seal(Part::Values, b"leaf", b"value").unwrap();
+
+        let again = SubjectKey::from_row(&root(1), subject.id, "ada", subject.wrapped.clone()).unwrap();
+        let read = DataKey::from_row(&again, &data.wrapped).unwrap();
+        assert_eq!(read.open(Part::Values, b"leaf", &sealed).unwrap(), b"value");
+        assert_eq!(read.open(Part::Values, b"other leaf", &sealed).unwrap_err(), SealError::Wrong);
+        assert_eq!(read.open(Part::Answer, b"leaf", &sealed).unwrap_err(), SealError::Wrong);
+
+        assert!(SubjectKey::from_row(&root(1), subject.id, "bob", subject.wrapped.clone()).is_err());
+        assert!(SubjectKey::from_row(&root(1), subject.id ^ 1, "ada", subject.wrapped.clone()).is_err());
+        assert!(SubjectKey::from_row(&root(2), subject.id, "ada", subject.wrapped.clone()).is_err());
+        let other = SubjectKey::new(&root(1), "ada").unwrap();
+        assert!(DataKey::from_row(&other, &data.wrapped).is_err());
+    }
+
+    #[test]
+    fn frames_read_back_and_nothing_else_does() {
+        let values = [
+            Disclosed { path: "arguments", salt: [1; 32], bytes: Bytes::from_static(b"{}") },
+            Disclosed { path: "params", salt: [2; 32], bytes: Bytes::new() },
+        ];
+        let framed = frame(&values);
+        let read = unframe(framed.clone()).unwrap();
+        assert_eq!(read.len(), 2);
+        for (read, was) in read.iter().zip(&values) {
+            assert_eq!((read.path.as_str(), read.salt, &read.bytes), (was.path, was.salt, &was.bytes));
+        }
+        for cut in 1..framed.len() {
+            let whole = unframe(framed[..cut].to_vec());
+            assert!(whole.is_none_or(|values| values.len() == 1), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn the_key_file_is_made_once_and_kept_private() {
+        let folder = crate::store::tests::Folder::new("key-file");
+        let path = folder.path().join("root.key");
+        let made = RootKey::load_or_create(&path).unwrap();
+        let read = RootKey::load_or_create(&path).unwrap();
+        assert_eq!(*made.0, *read.0);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(RootKey::load_or_create(&path), Err(KeyFileError::Open(_))));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        for length in [0, 31, 33] {
+            std::fs::write(&path, vec![0; length]).unwrap();
+            assert!(
+                matches!(RootKey::load_or_create(&path), Err(KeyFileError::Length(_))),
+                "length {length}"
+            );
+        }
+    }
+}

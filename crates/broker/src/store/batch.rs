@@ -1,0 +1,165 @@
+//! One transaction: what the writes in it share.
+
+use std::collections::HashSet;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use toolgate_core::call::CallId;
+
+use super::connection::{sql, unsql};
+use super::record::Record;
+use crate::blob::{SubjectKey, mark_stored, was_stored};
+use crate::port::Position;
+
+/// What is known of the rows of `subject_key`, so that each write need not look.
+#[derive(Default)]
+pub(super) struct KnownKeys {
+    ids: HashSet<i64>,
+    /// The `data_version` at which they were read; `None` if they have to be read again.
+    version: Option<i64>,
+}
+
+impl KnownKeys {
+    /// Forgets it all, as after a rollback.
+    pub(super) fn forget(&mut self) {
+        self.ids.clear();
+        self.version = None;
+    }
+}
+
+/// The transaction under way.
+pub(super) struct Batch<'a> {
+    connection: &'a Connection,
+    keys: &'a mut KnownKeys,
+    first: u64,
+    next: u64,
+    framed: Vec<u8>,
+    /// The time of the transaction, in milliseconds since 1970.
+    pub(super) now_ms: u64,
+    /// The number of this process, as the owner of the calls it opens.
+    pub(super) owner: i64,
+    /// Whether something changed that somebody may wait for.
+    pub(super) changed: bool,
+}
+
+impl<'a> Batch<'a> {
+    /// Begins: the transaction has its lock. Also says whether another process wrote since the last time.
+    pub(super) fn begin(
+        connection: &'a Connection,
+        keys: &'a mut KnownKeys,
+        now_ms: u64,
+        owner: i64,
+    ) -> rusqlite::Result<Self> {
+        let version: i64 =
+            connection.prepare_cached("PRAGMA data_version")?.query_one([], |row| row.get(0))?;
+        let changed = keys.version != Some(version);
+        if changed {
+            let mut select = connection.prepare_cached("SELECT id FROM subject_key")?;
+            keys.ids = select.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            keys.version = Some(version);
+        }
+        let next: i64 = connection
+            .prepare_cached("SELECT next_index FROM coord WHERE one = 1")?
+            .query_one([], |row| row.get(0))?;
+        let next = unsql(next)?;
+        Ok(Self { connection, keys, first: next, next, framed: Vec::new(), now_ms, owner, changed })
+    }
+
+    /// Ends: writes the records as one row. The transaction is not committed yet. Says how many records there are.
+    pub(super) fn end(self) -> rusqlite::Result<u64> {
+        let count = self.next - self.first;
+        if count == 0 {
+            return Ok(0);
+        }
+        // Time does not go back in this column, whatever the clock does, so that it can be searched.
+        self.connection
+            .prepare_cached(
+                "INSERT INTO batch (first_index, count, at_ms, records) VALUES (?1, ?2, \
+                 max(?3, coalesce((SELECT at_ms FROM batch ORDER BY first_index DESC LIMIT 1), 0)), ?4)",
+            )?
+            .execute(params![sql(self.first), sql(count), sql(self.now_ms), self.framed])?;
+        self.connection
+            .prepare_cached("UPDATE coord SET next_index = ?1 WHERE one = 1")?
+            .execute(params![sql(self.next)])?;
+        Ok(count)
+    }
+
+    /// The connection, inside the transaction.
+    pub(super) const fn sql(&self) -> &'a Connection {
+        self.connection
+    }
+
+    /// Whether the key the record was sealed under was erased since.
+    pub(super) fn is_stale(&self, record: &Record) -> bool {
+        record
+            .sealed
+            .as_ref()
+            .is_some_and(|sealed| was_stored(&sealed.key) && !self.keys.ids.contains(&sealed.key.id))
+    }
+
+    /// Sequences a record and stores its sealed values.
+    pub(super) fn sequence(&mut self, record: &Record) -> rusqlite::Result<Position> {
+        let index = self.next;
+        if let Some(sealed) = &record.sealed {
+            self.store_key(&sealed.key)?;
+            if let Some(values) = &sealed.values {
+                self.connection
+                    .prepare_cached(
+                        "INSERT INTO blob (idx, subject_key, wrapped, sealed) VALUES (?1, ?2, ?3, ?4)",
+                    )?
+                    .execute(params![sql(index), sealed.key.id, sealed.wrapped, values])?;
+            }
+        }
+        // The length was checked when the record was made.
+        let length = u16::try_from(record.leaf.len()).map_err(|_long| rusqlite::Error::InvalidQuery)?;
+        self.framed.extend_from_slice(&length.to_be_bytes());
+        self.framed.extend_from_slice(&record.leaf);
+        self.next += 1;
+        Ok(Position(index))
+    }
+
+    fn store_key(&mut self, key: &SubjectKey) -> rusqlite::Result<()> {
+        if self.keys.ids.insert(key.id) {
+            self.connection
+                .prepare_cached(
+                    "INSERT INTO subject_key (id, subject, made_ms, wrapped) VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute(params![key.id, key.subject, sql(self.now_ms), key.wrapped])?;
+            mark_stored(key);
+        }
+        Ok(())
+    }
+
+    /// Deletes the keys of a subject.
+    pub(super) fn delete_keys(&mut self, subject: &str) -> rusqlite::Result<()> {
+        let mut select =
+            self.connection.prepare_cached("DELETE FROM subject_key WHERE subject = ?1 RETURNING id")?;
+        let deleted =
+            select.query_map([subject], |row| row.get::<_, i64>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+        for id in deleted {
+            self.keys.ids.remove(&id);
+        }
+        Ok(())
+    }
+
+    /// Deletes the stored answer of a call: it was delivered.
+    pub(super) fn delete_answer(&self, call: CallId) -> rusqlite::Result<()> {
+        self.connection.prepare_cached("DELETE FROM answer WHERE call = ?1")?.execute([call.as_bytes()])?;
+        Ok(())
+    }
+
+    /// Deletes a few of the answers whose time is over; says whether there may be more.
+    pub(super) fn prune_answers(&self) -> rusqlite::Result<bool> {
+        let deleted = self
+            .connection
+            .prepare_cached(
+                "DELETE FROM answer WHERE until_ms < ?1 AND call IN (SELECT call FROM answer ORDER BY call LIMIT 256)",
+            )?
+            .execute([sql(self.now_ms)])?;
+        Ok(deleted == 256)
+    }
+
+    /// Whether a row is there.
+    pub(super) fn exists(&self, query: &str, params: impl rusqlite::Params) -> rusqlite::Result<bool> {
+        Ok(self.connection.prepare_cached(query)?.query_row(params, |_row| Ok(())).optional()?.is_some())
+    }
+}

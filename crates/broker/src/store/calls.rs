@@ -1,0 +1,230 @@
+//! Opening and closing calls.
+
+use std::sync::Arc;
+
+use rusqlite::{OptionalExtension as _, params};
+use toolgate_core::call::CallId;
+
+use super::batch::Batch;
+use super::connection::{sql, unsql};
+use super::record::{Aside, Record};
+use super::{Kind, SqliteStore, owner, read_error, write_error};
+use crate::blob::{DataKey, Part, SealError, SubjectKey};
+use crate::pipeline::REPEAT_WINDOW_MS;
+use crate::port::{Approval, Closing, Opened, Opening, Position, Repeat, StoreError};
+
+/// What the transaction found when a call was to be opened.
+enum Found {
+    ApprovalGone,
+    Fresh(Position),
+    Repeat(Kept),
+    /// A call of this number is open already.
+    Twice,
+}
+
+/// A stored answer as it lies in its row.
+struct Kept {
+    call: CallId,
+    intent: Position,
+    outcome: Position,
+    key: KeyRow,
+    wrapped: Vec<u8>,
+    sealed: Vec<u8>,
+}
+
+/// A subject's key as it lies in its row.
+pub(super) struct KeyRow {
+    pub(super) id: i64,
+    pub(super) subject: String,
+    pub(super) wrapped: Vec<u8>,
+}
+
+impl SqliteStore {
+    pub(super) async fn open_call(&self, opening: Opening) -> Result<Opened, StoreError> {
+        let Opening { call, agent, digest, repeats, approval, line } = opening;
+        let digest = *digest.0.as_bytes();
+        let agent = agent.to_string();
+        let found = self
+            .write(line, None, Kind::Other, move |batch, record| {
+                if repeats && let Some(kept) = kept_answer(batch, &digest)? {
+                    return Ok(Found::Repeat(kept));
+                }
+                if is_open(batch, call)? {
+                    return Ok(Found::Twice);
+                }
+                if let Some(approval) = &approval
+                    && !take_approval(batch, approval)?
+                {
+                    return Ok(Found::ApprovalGone);
+                }
+                let intent = batch.sequence(record)?;
+                batch
+                    .sql()
+                    .prepare_cached(
+                        "INSERT INTO call (id, owner, agent, digest, opened_ms, intent) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    )?
+                    .execute(params![call.as_bytes(), batch.owner, agent, digest, sql(batch.now_ms), sql(intent.0)])?;
+                Ok(Found::Fresh(intent))
+            })
+            .await?;
+        match found {
+            Found::ApprovalGone => Ok(Opened::ApprovalGone),
+            Found::Fresh(intent) => Ok(Opened::Fresh(intent)),
+            Found::Repeat(kept) => self.open_kept(kept).map(Opened::Repeat),
+            Found::Twice => Err(StoreError::Write(format!("call `{call}` is open already"))),
+        }
+    }
+
+    pub(super) async fn close_call(&self, closing: Closing) -> Result<Position, StoreError> {
+        let Closing { call, line, answer } = closing;
+        let aside = answer.map(|bytes| Aside { part: Part::Answer, bound: call.as_bytes().to_vec(), bytes });
+        self.write(line, aside, Kind::End, move |batch, record| close(batch, record, call))
+            .await?
+            .ok_or_else(|| StoreError::Write(format!("call `{call}` is not open")))
+    }
+
+    /// The open calls of processes that are gone. They become this process's own, so that nobody else ends them too.
+    pub(super) async fn take_over_calls(&self) -> Result<Vec<(CallId, Position)>, StoreError> {
+        let folder = self.folder.clone();
+        self.write_no_record(move |batch| {
+            let mut owners = batch.sql().prepare_cached("SELECT DISTINCT owner FROM call")?;
+            let owners = owners.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+            for gone in
+                owners.into_iter().filter(|owner| *owner != batch.owner && !owner::is_alive(&folder, *owner))
+            {
+                batch
+                    .sql()
+                    .prepare_cached("UPDATE call SET owner = ?1 WHERE owner = ?2")?
+                    .execute(params![batch.owner, gone])?;
+            }
+            let mut calls =
+                batch.sql().prepare_cached("SELECT id, intent FROM call WHERE owner = ?1 ORDER BY intent")?;
+            calls
+                .query_map([batch.owner], |row| {
+                    Ok((CallId::from_bytes(row.get(0)?), Position(unsql(row.get(1)?)?)))
+                })?
+                .collect()
+        })
+        .await
+    }
+
+    fn open_kept(&self, kept: Kept) -> Result<Repeat, StoreError> {
+        let Kept { call, intent, outcome, key, wrapped, sealed } = kept;
+        let open = || -> Result<Vec<u8>, SealError> {
+            let key = SubjectKey::from_row(self.keys.root(), key.id, &key.subject, key.wrapped)?;
+            DataKey::from_row(&key, &wrapped)?.open(Part::Answer, call.as_bytes(), &sealed)
+        };
+        let answer = open().map_err(read_error)?.into();
+        Ok(Repeat { call, intent, outcome, answer })
+    }
+
+    /// The key that a subject's values are sealed with.
+    pub(super) fn subject_key(&self, subject: &str) -> Result<Arc<SubjectKey>, StoreError> {
+        self.keys
+            .of(subject, || self.readers.with(|sql| newest_key(sql, subject)).map_err(KeyError::Store))
+            .map_err(StoreError::from)
+    }
+}
+
+/// Why there is no key to seal with.
+enum KeyError {
+    Seal(SealError),
+    Store(StoreError),
+}
+
+impl From<SealError> for KeyError {
+    fn from(error: SealError) -> Self {
+        Self::Seal(error)
+    }
+}
+
+impl From<KeyError> for StoreError {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Seal(error) => write_error(error),
+            KeyError::Store(error) => error,
+        }
+    }
+}
+
+fn newest_key(sql: &rusqlite::Connection, subject: &str) -> rusqlite::Result<Option<(i64, Vec<u8>)>> {
+    sql.prepare_cached(
+        "SELECT id, wrapped FROM subject_key WHERE subject = ?1 ORDER BY made_ms DESC, id LIMIT 1",
+    )?
+    .query_row([subject], |row| Ok((row.get(0)?, row.get(1)?)))
+    .optional()
+}
+
+fn is_open(batch: &Batch<'_>, call: CallId) -> rusqlite::Result<bool> {
+    batch.exists("SELECT 1 FROM call WHERE id = ?1", [call.as_bytes()])
+}
+
+/// Uses the approval up. It has to be for this very call and policy, and not expired.
+fn take_approval(batch: &Batch<'_>, approval: &Approval) -> rusqlite::Result<bool> {
+    let Approval { question, digest, policy } = approval;
+    let taken = batch
+        .sql()
+        .prepare_cached(
+            "UPDATE question SET state = 'used' \
+             WHERE number = ?1 AND digest = ?2 AND policy = ?3 AND state = 'approved' AND expires_ms > ?4",
+        )?
+        .execute(params![question, digest.0.as_bytes(), policy.as_bytes(), sql(batch.now_ms)])?;
+    Ok(taken == 1)
+}
+
+/// The oldest answer to the same call that was not delivered and is not too old.
+fn kept_answer(batch: &Batch<'_>, digest: &[u8; 32]) -> rusqlite::Result<Option<Kept>> {
+    batch
+        .sql()
+        .prepare_cached(
+            "SELECT answer.call, intent, outcome, subject_key.id, subject, subject_key.wrapped, answer.wrapped, sealed \
+             FROM answer JOIN subject_key ON subject_key.id = answer.subject_key \
+             WHERE digest = ?1 AND until_ms >= ?2 ORDER BY answer.call LIMIT 1",
+        )?
+        .query_row(params![digest, sql(batch.now_ms)], |row| {
+            Ok(Kept {
+                call: CallId::from_bytes(row.get(0)?),
+                intent: Position(unsql(row.get(1)?)?),
+                outcome: Position(unsql(row.get(2)?)?),
+                key: KeyRow { id: row.get(3)?, subject: row.get(4)?, wrapped: row.get(5)? },
+                wrapped: row.get(6)?,
+                sealed: row.get(7)?,
+            })
+        })
+        .optional()
+}
+
+/// Closes a call; `None` if it is not open.
+fn close(batch: &mut Batch<'_>, record: &Record, call: CallId) -> rusqlite::Result<Option<Position>> {
+    let row = batch
+        .sql()
+        .prepare_cached("DELETE FROM call WHERE id = ?1 RETURNING digest, intent")?
+        .query_row([call.as_bytes()], |row| Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, i64>(1)?)))
+        .optional()?;
+    let Some((digest, intent)) = row else {
+        return Ok(None);
+    };
+    let outcome = batch.sequence(record)?;
+    if let Some(sealed) = &record.sealed
+        && let Some(answer) = &sealed.aside
+    {
+        let until_ms = batch.now_ms.saturating_add(REPEAT_WINDOW_MS);
+        batch
+            .sql()
+            .prepare_cached(
+                "INSERT INTO answer (call, digest, until_ms, intent, outcome, subject_key, wrapped, sealed) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (call) DO NOTHING",
+            )?
+            .execute(params![
+                call.as_bytes(),
+                digest,
+                sql(until_ms),
+                intent,
+                sql(outcome.0),
+                sealed.key.id,
+                sealed.wrapped,
+                answer
+            ])?;
+    }
+    Ok(Some(outcome))
+}
