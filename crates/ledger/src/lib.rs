@@ -14,6 +14,7 @@ pub mod record;
 pub mod signer;
 pub mod tile;
 pub mod tree;
+pub mod verify;
 
 pub use checkpoint::Checkpoint;
 pub use folder::Folder;

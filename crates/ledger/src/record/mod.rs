@@ -299,7 +299,9 @@ impl Field {
     /// The field with this path.
     #[must_use]
     pub fn from_path(path: &str) -> Option<Self> {
-        [Self::Arguments, Self::Digest, Self::Params, Self::Result, Self::Statement].into_iter().find(|f| f.path() == path)
+        [Self::Arguments, Self::Digest, Self::Params, Self::Result, Self::Statement]
+            .into_iter()
+            .find(|f| f.path() == path)
     }
 }
 
