@@ -77,9 +77,12 @@ mod tests {
         let digest = Digest::of("test", &[b"a"]);
         let text = digest.to_string();
         assert_eq!(Digest::from_hex(&text), Some(digest));
-        for wrong in
-            [text.to_uppercase(), text[1..].to_owned(), format!("{text}00"), text.replace(&text[..1], "g")]
-        {
+        for wrong in [
+            text.to_uppercase(),
+            text.get(1..).unwrap().to_owned(),
+            format!("{text}00"),
+            text.replace(text.get(..1).unwrap(), "g"),
+        ] {
             assert_eq!(Digest::from_hex(&wrong), None, "input: {wrong:?}");
         }
     }

@@ -397,84 +397,93 @@ fn meant() -> impl Strategy<Value = Meant> {
     })
 }
 
-/// Spells the value; `dice` decides how.
-fn spell(value: &Meant, dice: &mut impl FnMut() -> u8, out: &mut String) {
-    let space = |dice: &mut dyn FnMut() -> u8, out: &mut String| {
-        out.push_str(["", " ", "\n\t", "", ""][usize::from(dice() % 5)])
-    };
-    space(dice, out);
-    match value {
-        Meant::Null => out.push_str("null"),
-        Meant::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-        Meant::Number(0) => out.push_str(["0", "0.0", "0e7", "0.000E-3"][usize::from(dice() % 4)]),
-        Meant::Number(thousandths) => {
-            let sign = if *thousandths < 0 { "-" } else { "" };
-            let (whole, part) = (thousandths.unsigned_abs() / 1000, thousandths.unsigned_abs() % 1000);
-            out.push_str(&match dice() % 4 {
-                0 => format!("{thousandths}e-3"),
-                1 => format!("{sign}{whole}.{part:03}00"),
-                2 => format!("{sign}0.{:06}{part:03}E+6", whole % 1_000_000).replace(
-                    "0.",
-                    &if whole < 1_000_000 { "0.".to_owned() } else { format!("{}.", whole / 1_000_000) },
-                ),
-                _ if part == 0 => format!("{sign}{whole}"),
-                _ => format!("{sign}{whole}.{}", format!("{part:03}").trim_end_matches('0')),
-            });
-        }
-        Meant::Text(text) => spell_text(text, dice, out),
-        Meant::Array(elements) => {
-            out.push('[');
-            for (at, element) in elements.iter().enumerate() {
-                out.push_str(if at > 0 { "," } else { "" });
-                spell(element, dice, out);
-            }
-            out.push(']');
-        }
-        Meant::Object(members) => {
-            out.push('{');
-            let mut members: Vec<_> = members.iter().collect();
-            if !members.is_empty() {
-                let by = usize::from(dice()) % members.len();
-                members.rotate_left(by);
-            }
-            for (at, (name, member)) in members.into_iter().enumerate() {
-                out.push_str(if at > 0 { "," } else { "" });
-                space(dice, out);
-                spell_text(name, dice, out);
-                space(dice, out);
-                out.push(':');
-                spell(member, dice, out);
-            }
-            out.push('}');
-        }
-    }
-    space(dice, out);
-}
-
-fn spell_text(text: &str, dice: &mut dyn FnMut() -> u8, out: &mut String) {
-    out.push('"');
-    for character in text.chars() {
-        if dice() % 3 == 0 {
-            for unit in character.encode_utf16(&mut [0; 2]) {
-                out.push_str(&if dice() % 2 == 0 {
-                    format!("\\u{unit:04x}")
-                } else {
-                    format!("\\u{unit:04X}")
-                });
-            }
-        } else {
-            let quoted = quote(&character.to_string());
-            out.push_str(&quoted[1..quoted.len() - 1]);
-        }
-    }
-    out.push('"');
+/// Writes values in one of the many ways in which they can be written; the dice decide.
+struct Speller<'a> {
+    dice: std::iter::Cycle<std::slice::Iter<'a, u8>>,
+    out: String,
 }
 
 fn spelled(value: &Meant, dice: &[u8]) -> String {
-    let mut dice = dice.iter().cycle().copied();
-    let mut out = String::new();
-    spell(value, &mut || dice.next().unwrap_or(0), &mut out);
-    out
+    let mut speller = Speller { dice: dice.iter().cycle(), out: String::new() };
+    speller.value(value);
+    speller.out
+}
+
+impl Speller<'_> {
+    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        let throw = usize::from(*self.dice.next().unwrap());
+        *choices.get(throw % choices.len()).unwrap()
+    }
+
+    fn space(&mut self) {
+        let space = self.one_of(&["", "", "", " ", "\n\t"]);
+        self.out.push_str(space);
+    }
+
+    fn value(&mut self, value: &Meant) {
+        self.space();
+        match value {
+            Meant::Null => self.out.push_str("null"),
+            Meant::Bool(value) => self.out.push_str(&value.to_string()),
+            Meant::Number(thousandths) => self.number(*thousandths),
+            Meant::Text(text) => self.text(text),
+            Meant::Array(elements) => {
+                self.out.push('[');
+                for (at, element) in elements.iter().enumerate() {
+                    self.out.push_str(if at > 0 { "," } else { "" });
+                    self.value(element);
+                }
+                self.out.push(']');
+            }
+            Meant::Object(members) => {
+                let mut members: Vec<_> = members.iter().collect();
+                let first = self.one_of(&[0, 1, 2, 3]).min(members.len());
+                members.rotate_left(first);
+                self.out.push('{');
+                for (at, (name, member)) in members.into_iter().enumerate() {
+                    self.out.push_str(if at > 0 { "," } else { "" });
+                    self.space();
+                    self.text(name);
+                    self.space();
+                    self.out.push(':');
+                    self.value(member);
+                }
+                self.out.push('}');
+            }
+        }
+        self.space();
+    }
+
+    fn number(&mut self, thousandths: i64) {
+        let sign = if thousandths < 0 { "-" } else { "" };
+        let (whole, part) = (thousandths.unsigned_abs() / 1000, thousandths.unsigned_abs() % 1000);
+        let spelling = match self.one_of(&[0, 1, 2, 3]) {
+            _ if thousandths == 0 => self.one_of(&["0", "0.0", "0e7", "0.000E-3"]).to_owned(),
+            0 => format!("{thousandths}e-3"),
+            1 => format!("{thousandths}00E-05"),
+            2 if part == 0 => format!("{sign}{whole}"),
+            _ => format!("{sign}{whole}.{part:03}00"),
+        };
+        self.out.push_str(&spelling);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.out.push('"');
+        for character in text.chars() {
+            let as_it_is = !matches!(character, '"' | '\\' | '\0'..='\u{1f}');
+            if as_it_is && self.one_of(&[true, true, false]) {
+                self.out.push(character);
+                continue;
+            }
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                let spelling =
+                    if self.one_of(&[true, false]) { format!("{unit:04x}") } else { format!("{unit:04X}") };
+                self.out.push_str("\\u");
+                self.out.push_str(&spelling);
+            }
+        }
+        self.out.push('"');
+    }
 }
 
 proptest! {

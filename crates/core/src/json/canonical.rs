@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 use crate::text;
 
 use super::number::{self, Lossy};
-use super::parse::{self, Limits, Node, Shape, Tree};
+use super::parse::{self, JsonError, Limits, Node, Shape, Tree};
 use super::{Document, Value, edit};
 
 /// JSON in its canonical form. Two of them have the same bytes only if they are the same value, however each was written.
@@ -140,16 +140,15 @@ impl Value<'_> {
             reason: found.reason,
         })?;
         let limits = Limits { max_bytes: usize::MAX, max_depth: usize::MAX, max_nodes: usize::MAX };
-        parse::parse_within(out, u32::MAX as usize, &limits)
-            .map(|tree| Canonical(Document::whole(tree)))
-            .map_err(
-                // INVARIANT: what was just written parses, so this does not happen.
-                |_| NotCanonicalError {
-                    path: String::new(),
-                    number: String::new(),
-                    reason: NotCanonicalReason::Overflow,
-                },
-            )
+        match parse::parse_within(out, u32::MAX as usize, &limits) {
+            Ok(tree) => Ok(Canonical(Document::whole(tree))),
+            // INVARIANT: what was just written parses. If it did not, it would have no canonical form.
+            Err(JsonError { .. }) => Err(NotCanonicalError {
+                path: String::new(),
+                number: String::new(),
+                reason: NotCanonicalReason::Overflow,
+            }),
+        }
     }
 
     /// Whether no space surrounds it, if it is a whole document.
