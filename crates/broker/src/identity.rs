@@ -1,0 +1,395 @@
+//! Agents: who calls, and how they show it.
+//!
+//! Three proofs count: a bearer token that `toolgate agent add` minted, the user id at the other end of a Unix socket
+//! as the kernel reports it, and an access token of the configured authorization server. Nobody comes in without one.
+
+mod jwt;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use subtle::ConstantTimeEq as _;
+use toolgate_core::call::{Agent, Proof};
+use toolgate_core::digest::Digest;
+use toolgate_core::name::{AgentId, GroupName};
+use zeroize::Zeroizing;
+
+use crate::config::{AgentRules, Config, DEMO_AGENT, OAuth};
+use crate::totp::{base32, from_base32};
+
+pub use jwt::{Claims, JwtError, KeySet, KeySetError, Verifier};
+
+/// What every token of ours starts with, so that scanners for lost secrets can find it.
+const PREFIX: &str = "tg_";
+
+/// A bearer token. It is shown once, when it is minted; the store keeps its [`TokenHash`].
+pub struct Token(Zeroizing<[u8; 32]>);
+
+impl Token {
+    /// The token made of these random bytes.
+    #[must_use]
+    pub const fn new(random: [u8; 32]) -> Self {
+        Self(Zeroizing::new(random))
+    }
+
+    /// Reads a token. A slip of the pen is told from a token that nobody has: the last letters are a checksum.
+    ///
+    /// # Errors
+    /// It is no token of ours, or was not copied right.
+    pub fn parse(text: &str) -> Result<Self, IdentityError> {
+        let digits = text.strip_prefix(PREFIX).ok_or(IdentityError::NotAToken)?;
+        if digits.len() > 64 || digits.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(IdentityError::Mistyped);
+        }
+        let bytes = from_base32(&digits.to_ascii_uppercase()).map(Zeroizing::new).ok_or(IdentityError::Mistyped)?;
+        let (random, sum) = bytes.split_first_chunk::<32>().ok_or(IdentityError::Mistyped)?;
+        if sum != checksum(random) {
+            return Err(IdentityError::Mistyped);
+        }
+        Ok(Self::new(*random))
+    }
+
+    /// The token as its agent presents it.
+    #[must_use]
+    pub fn reveal(&self) -> Zeroizing<String> {
+        let mut bytes = Zeroizing::new(self.0.to_vec());
+        bytes.extend_from_slice(&checksum(&self.0));
+        Zeroizing::new(format!("{PREFIX}{}", Zeroizing::new(base32(&bytes)).to_ascii_lowercase()))
+    }
+
+    /// What the store keeps.
+    #[must_use]
+    pub fn hash(&self) -> TokenHash {
+        TokenHash(Digest::of("toolgate/token/v1", &[self.0.as_slice()]))
+    }
+}
+
+/// Four bytes that a mistyped token does not have.
+fn checksum(random: &[u8; 32]) -> [u8; 4] {
+    let digest = Digest::of("toolgate/token-checksum/v1", &[random]);
+    let [a, b, c, d, ..] = *digest.as_bytes();
+    [a, b, c, d]
+}
+
+/// The SHA-256 digest of a token. The token has 256 random bits, so nothing slower is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TokenHash(pub Digest);
+
+/// Why somebody is not let in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// The access token is not good.
+    #[error(transparent)]
+    AccessToken(#[from] JwtError),
+    /// The access token is good, but has not the scopes it needs.
+    #[error("the access token lacks the scope `{0}`")]
+    InsufficientScope(String),
+    /// The `Authorization` header has another form than `Bearer TOKEN`.
+    #[error("the `Authorization` header is not `Bearer` and a token")]
+    Malformed,
+    /// There is no `Authorization` header.
+    #[error("no token was presented")]
+    Missing,
+    /// It begins like a token of ours but was not copied right.
+    #[error("the token was not copied right: its checksum does not fit")]
+    Mistyped,
+    /// It is no token of ours, and no other kind is accepted.
+    #[error("this is no token of this gate")]
+    NotAToken,
+    /// The user at the other end of the socket is no agent.
+    #[error("user {uid} is no agent; give one `peer_uid = {uid}` in the configuration")]
+    UnknownPeer {
+        /// The user's number.
+        uid: u32,
+    },
+    /// The access token is good, but its subject is no agent.
+    #[error("the subject of the access token is no agent")]
+    UnknownSubject,
+    /// The token has the right form, but no agent has it (any more).
+    #[error("no agent has this token")]
+    UnknownToken,
+}
+
+/// How an HTTP request without a good proof is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Challenge {
+    /// 401 or 403.
+    pub status: u16,
+    /// The value of the `WWW-Authenticate` header.
+    pub www_authenticate: String,
+}
+
+impl IdentityError {
+    /// The answer of RFC 6750 and RFC 9728. `metadata` is the address of the resource metadata, if there is one.
+    #[must_use]
+    pub fn challenge(&self, metadata: Option<&str>) -> Challenge {
+        let (status, error) = match self {
+            Self::Missing => (401, String::new()),
+            Self::InsufficientScope(scope) => {
+                (403, format!("error=\"insufficient_scope\", scope=\"{scope}\", error_description=\"{self}\""))
+            }
+            Self::UnknownSubject | Self::UnknownPeer { .. } => {
+                (403, format!("error=\"insufficient_scope\", error_description=\"{self}\""))
+            }
+            Self::AccessToken(_) | Self::Malformed | Self::Mistyped | Self::NotAToken | Self::UnknownToken => {
+                (401, format!("error=\"invalid_token\", error_description=\"{self}\""))
+            }
+        };
+        let metadata = metadata.map(|url| format!("resource_metadata=\"{url}\""));
+        let parts: Vec<String> = metadata.into_iter().chain((!error.is_empty()).then_some(error)).collect();
+        let realm = if parts.is_empty() { "realm=\"toolgate\"".to_owned() } else { parts.join(", ") };
+        Challenge { status, www_authenticate: format!("Bearer {realm}") }
+    }
+}
+
+/// The agents that are known, and how to recognize them. Replaced as a whole when configuration or store change.
+#[derive(Debug, Default)]
+pub struct Roster {
+    /// Keyed by the hash of the token. The map's own timing tells at most something about a hash, whose token it
+    /// does not help to find.
+    by_token: HashMap<TokenHash, Arc<Agent>>,
+    by_uid: BTreeMap<u32, Arc<Agent>>,
+    by_subject: BTreeMap<String, (AgentId, AgentRules)>,
+    group_scopes: BTreeMap<String, GroupName>,
+    required_scopes: Vec<String>,
+}
+
+impl Roster {
+    /// Puts together what the configuration and the store know.
+    pub fn new(config: &Config, tokens: impl IntoIterator<Item = (AgentId, TokenHash)>) -> Self {
+        let groups = |id: &AgentId| config.agents.get(id).map(|rules| rules.groups.iter().cloned().collect());
+        let by_token = tokens
+            .into_iter()
+            .filter(|(id, _)| id.as_str() != DEMO_AGENT)
+            .map(|(id, hash)| {
+                let groups = groups(&id).unwrap_or_default();
+                (hash, Arc::new(Agent { id, groups, proof: Proof::Bearer }))
+            })
+            .collect();
+        let by_uid = config.agents.iter().filter_map(|(id, rules)| {
+            let uid = rules.peer_uid?;
+            let groups = groups(id).unwrap_or_default();
+            Some((uid, Arc::new(Agent { id: id.clone(), groups, proof: Proof::Peer { uid } })))
+        });
+        let by_subject = config.agents.iter().filter_map(|(id, rules)| {
+            Some((rules.oauth_subject.clone()?, (id.clone(), rules.clone())))
+        });
+        let oauth = config.oauth.as_ref();
+        Self {
+            by_token,
+            by_uid: by_uid.collect(),
+            by_subject: by_subject.collect(),
+            group_scopes: oauth.map(|o| o.group_scopes.clone()).unwrap_or_default(),
+            required_scopes: oauth.map(|o| o.required_scopes.iter().cloned().collect()).unwrap_or_default(),
+        }
+    }
+
+    /// Recognizes an agent by the value of its `Authorization` header.
+    ///
+    /// # Errors
+    /// Why it is not let in.
+    pub fn authorization(
+        &self,
+        header: Option<&str>,
+        verifier: Option<&Verifier>,
+        now_s: u64,
+    ) -> Result<Arc<Agent>, IdentityError> {
+        let (scheme, token) = header.ok_or(IdentityError::Missing)?.split_once(' ').ok_or(IdentityError::Malformed)?;
+        if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.contains(char::is_whitespace) {
+            return Err(IdentityError::Malformed);
+        }
+        match verifier {
+            Some(verifier) if !token.starts_with(PREFIX) => self.claimant(&verifier.verify(token, now_s)?),
+            Some(_) | None => self.bearer(token),
+        }
+    }
+
+    /// Recognizes an agent by a token of ours.
+    ///
+    /// # Errors
+    /// Why it is not let in.
+    pub fn bearer(&self, token: &str) -> Result<Arc<Agent>, IdentityError> {
+        let hash = Token::parse(token)?.hash();
+        let (known, agent) = self.by_token.get_key_value(&hash).ok_or(IdentityError::UnknownToken)?;
+        if !bool::from(known.0.as_bytes().ct_eq(hash.0.as_bytes())) {
+            return Err(IdentityError::UnknownToken);
+        }
+        Ok(Arc::clone(agent))
+    }
+
+    /// Recognizes an agent by the user at the other end of a Unix socket.
+    ///
+    /// # Errors
+    /// The user is no agent.
+    pub fn peer(&self, uid: u32) -> Result<Arc<Agent>, IdentityError> {
+        self.by_uid.get(&uid).map(Arc::clone).ok_or(IdentityError::UnknownPeer { uid })
+    }
+
+    /// Recognizes an agent by an access token that was verified.
+    ///
+    /// # Errors
+    /// Its subject is no agent, or a scope is missing.
+    pub fn claimant(&self, claims: &Claims) -> Result<Arc<Agent>, IdentityError> {
+        let missing: Vec<&str> = self
+            .required_scopes
+            .iter()
+            .filter(|scope| !claims.scopes.contains(*scope))
+            .map(String::as_str)
+            .collect();
+        if !missing.is_empty() {
+            return Err(IdentityError::InsufficientScope(self.required_scopes.join(" ")));
+        }
+        let (id, rules) = self.by_subject.get(&claims.subject).ok_or(IdentityError::UnknownSubject)?;
+        let lent = self.group_scopes.iter().filter(|(scope, _)| claims.scopes.contains(*scope)).map(|(_, group)| group);
+        let groups: std::collections::BTreeSet<GroupName> = rules.groups.iter().chain(lent).cloned().collect();
+        let proof = Proof::OAuth { issuer: claims.issuer.clone(), subject: claims.subject.clone() };
+        Ok(Arc::new(Agent { id: id.clone(), groups: groups.into_iter().collect(), proof }))
+    }
+}
+
+/// The demo agent: whoever is given it may use the demo tools and nothing else.
+#[must_use]
+pub fn demo_agent() -> Option<Agent> {
+    Some(Agent { id: DEMO_AGENT.parse().ok()?, groups: Vec::new(), proof: Proof::Demo })
+}
+
+/// The metadata document of RFC 9728: where clients get tokens for this gate.
+#[must_use]
+pub fn resource_metadata(oauth: &OAuth) -> String {
+    let mut scopes: Vec<&str> = oauth.required_scopes.iter().map(String::as_str).collect();
+    scopes.extend(oauth.group_scopes.keys().map(String::as_str));
+    scopes.sort_unstable();
+    scopes.dedup();
+    serde_json::json!({
+        "resource": oauth.audience,
+        "authorization_servers": [oauth.issuer],
+        "scopes_supported": scopes,
+        "bearer_methods_supported": ["header"],
+        "resource_name": "Toolgate",
+    })
+    .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config::parse(
+            std::path::Path::new("toolgate.toml"),
+            r#"
+[agents.support]
+groups = ["helpdesk"]
+peer_uid = 1000
+oauth_subject = "client-1"
+[oauth]
+issuer = "https://login.example.org"
+audience = "https://gate.example.org/mcp"
+jwks_file = "keys.json"
+required_scopes = ["toolgate"]
+group_scopes = { "toolgate:admin" = "admins" }
+"#,
+        )
+        .unwrap()
+    }
+
+    fn roster(token: &Token) -> Roster {
+        Roster::new(&config(), [("support".parse().unwrap(), token.hash())])
+    }
+
+    #[test]
+    fn a_token_reads_back_and_a_slip_is_noticed() {
+        let token = Token::new([7; 32]);
+        let text = token.reveal();
+        assert_eq!(text.len(), 61);
+        assert!(text.starts_with("tg_"));
+        assert_eq!(Token::parse(&text).unwrap().hash(), token.hash());
+        for at in 3..text.len() {
+            let mut slip: Vec<char> = text.chars().collect();
+            slip[at] = if slip[at] == 'a' { 'b' } else { 'a' };
+            let slip: String = slip.into_iter().collect();
+            assert_eq!(Token::parse(&slip).map(|t| t.hash()), Err(IdentityError::Mistyped), "{slip}");
+        }
+        for (wrong, want) in [
+            ("", IdentityError::NotAToken),
+            ("ghp_abc", IdentityError::NotAToken),
+            ("tg_", IdentityError::Mistyped),
+            (&text.to_uppercase().replace("TG_", "tg_"), IdentityError::Mistyped),
+            (&format!("{}a", *text), IdentityError::Mistyped),
+        ] {
+            assert_eq!(Token::parse(wrong).map(|t| t.hash()), Err(want), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn nobody_comes_in_without_a_proof() {
+        let token = Token::new([7; 32]);
+        let roster = roster(&token);
+        let good = format!("Bearer {}", *token.reveal());
+        let agent = roster.authorization(Some(&good), None, 0).unwrap();
+        assert_eq!((agent.id.as_str(), &agent.proof), ("support", &Proof::Bearer));
+        assert_eq!(agent.groups[0].as_str(), "helpdesk");
+        let other = format!("Bearer {}", *Token::new([8; 32]).reveal());
+        for (header, want) in [
+            (None, IdentityError::Missing),
+            (Some(""), IdentityError::Malformed),
+            (Some("Bearer"), IdentityError::Malformed),
+            (Some("Bearer "), IdentityError::Malformed),
+            (Some("Basic dXNlcjpwYXNz"), IdentityError::Malformed),
+            (Some("Bearer a b"), IdentityError::Malformed),
+            (Some("Bearer abc"), IdentityError::NotAToken),
+            (Some(&good[..good.len() - 1]), IdentityError::Mistyped),
+            (Some(&other), IdentityError::UnknownToken),
+        ] {
+            assert_eq!(roster.authorization(header, None, 0).map(|a| a.id.clone()), Err(want), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn a_user_is_an_agent_only_if_the_configuration_says_so() {
+        let roster = roster(&Token::new([7; 32]));
+        assert_eq!(roster.peer(1000).unwrap().proof, Proof::Peer { uid: 1000 });
+        assert_eq!(roster.peer(0).map(|a| a.id.clone()), Err(IdentityError::UnknownPeer { uid: 0 }));
+    }
+
+    #[test]
+    fn scopes_are_needed_and_lend_groups() {
+        let roster = roster(&Token::new([7; 32]));
+        let claims = |subject: &str, scopes: &[&str]| Claims {
+            issuer: "https://login.example.org".into(),
+            subject: subject.into(),
+            scopes: scopes.iter().map(|s| (*s).to_owned()).collect(),
+        };
+        let plain = roster.claimant(&claims("client-1", &["toolgate"])).unwrap();
+        assert_eq!(plain.groups.iter().map(GroupName::as_str).collect::<Vec<_>>(), ["helpdesk"]);
+        let admin = roster.claimant(&claims("client-1", &["toolgate", "toolgate:admin"])).unwrap();
+        assert_eq!(admin.groups.iter().map(GroupName::as_str).collect::<Vec<_>>(), ["admins", "helpdesk"]);
+        assert_eq!(
+            roster.claimant(&claims("client-1", &["toolgate:admin"])).map(|a| a.id.clone()),
+            Err(IdentityError::InsufficientScope("toolgate".into()))
+        );
+        assert_eq!(
+            roster.claimant(&claims("client-2", &["toolgate"])).map(|a| a.id.clone()),
+            Err(IdentityError::UnknownSubject)
+        );
+    }
+
+    #[test]
+    fn challenges() {
+        let url = Some("https://gate.example.org/.well-known/oauth-protected-resource/mcp");
+        let mut shown = String::new();
+        for (error, url) in [
+            (IdentityError::Missing, None),
+            (IdentityError::Missing, url),
+            (IdentityError::UnknownToken, None),
+            (IdentityError::AccessToken(JwtError::Expired), url),
+            (IdentityError::InsufficientScope("toolgate".into()), url),
+            (IdentityError::UnknownSubject, url),
+        ] {
+            let Challenge { status, www_authenticate } = error.challenge(url);
+            shown.push_str(&format!("{status} {www_authenticate}\n"));
+        }
+        shown.push_str(&resource_metadata(&config().oauth.unwrap()));
+        insta::assert_snapshot!(shown, @"");
+    }
+}
