@@ -28,7 +28,7 @@ pub struct Token(Zeroizing<[u8; 32]>);
 impl Token {
     /// The token made of these random bytes.
     #[must_use]
-    pub const fn new(random: [u8; 32]) -> Self {
+    pub fn new(random: [u8; 32]) -> Self {
         Self(Zeroizing::new(random))
     }
 
@@ -390,6 +390,14 @@ group_scopes = { "toolgate:admin" = "admins" }
             shown.push_str(&format!("{status} {www_authenticate}\n"));
         }
         shown.push_str(&resource_metadata(&config().oauth.unwrap()));
-        insta::assert_snapshot!(shown, @"");
+        insta::assert_snapshot!(shown, @r#"
+401 Bearer realm="toolgate"
+401 Bearer resource_metadata="https://gate.example.org/.well-known/oauth-protected-resource/mcp"
+401 Bearer error="invalid_token", error_description="no agent has this token"
+401 Bearer resource_metadata="https://gate.example.org/.well-known/oauth-protected-resource/mcp", error="invalid_token", error_description="the access token has expired"
+403 Bearer resource_metadata="https://gate.example.org/.well-known/oauth-protected-resource/mcp", error="insufficient_scope", scope="toolgate", error_description="the access token lacks the scope `toolgate`"
+403 Bearer resource_metadata="https://gate.example.org/.well-known/oauth-protected-resource/mcp", error="insufficient_scope", error_description="the subject of the access token is no agent"
+{"authorization_servers":["https://login.example.org"],"bearer_methods_supported":["header"],"resource":"https://gate.example.org/mcp","resource_name":"Toolgate","scopes_supported":["toolgate","toolgate:admin"]}
+"#);
     }
 }
