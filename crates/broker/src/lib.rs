@@ -6,10 +6,15 @@
 
 pub mod authorized;
 pub mod blob;
+pub mod config;
 mod desk;
+pub mod home;
+pub mod identity;
 mod lines;
 pub mod outcome;
+pub mod person;
 pub mod pipeline;
 pub mod port;
 pub mod rulebook;
 pub mod store;
+pub mod totp;
