@@ -1,0 +1,161 @@
+//! Running programs, and saying what runs and how long it took.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+/// Where things are.
+#[derive(Clone, Debug)]
+pub(crate) struct Workspace {
+    root: PathBuf,
+    target: PathBuf,
+}
+
+impl Workspace {
+    /// The workspace which this program was built from.
+    pub(crate) fn find() -> Result<Self> {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = here.parent().context("xtask is in no workspace")?.to_path_buf();
+        let target = match std::env::var_os("CARGO_TARGET_DIR") {
+            Some(target) => root.join(target),
+            None => root.join("target"),
+        };
+        Ok(Self { root, target })
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// A program built by `cargo build` without options.
+    pub(crate) fn built(&self, name: &str) -> PathBuf {
+        self.target.join("debug").join(name)
+    }
+
+    /// A folder below `target/suites`, made if it is not there.
+    pub(crate) fn suite_folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.target.join("suites").join(name);
+        std::fs::create_dir_all(&folder).with_context(|| format!("could not make `{}`", folder.display()))?;
+        Ok(folder)
+    }
+
+    /// `cargo`, to be run at the root of the workspace.
+    pub(crate) fn cargo<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.current_dir(&self.root).args(arguments).stdin(Stdio::null());
+        cargo
+    }
+}
+
+/// How many tests passed and failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)
+    }
+}
+
+impl Totals {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.passed = self.passed.saturating_add(other.passed);
+        self.failed = self.failed.saturating_add(other.failed);
+    }
+
+    /// Reads a closing line of the test runner, `test result: ok. 3 passed; 0 failed; …`.
+    fn of_line(line: &str) -> Option<Self> {
+        let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+        let count = |word: &str| {
+            counts.split("; ").find_map(|part| part.strip_suffix(word)?.trim().parse().ok()).unwrap_or(0)
+        };
+        Some(Self { passed: count("passed"), failed: count("failed") })
+    }
+}
+
+/// Runs a command, shows what it prints, and fails if it fails.
+pub(crate) fn must(what: &str, command: &mut Command) -> Result<()> {
+    say(&format!("{what}: {}", shown(command)));
+    let begin = Instant::now();
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("could not start {}", shown(command)))?;
+    say(&format!("{what}: {:.1} s", begin.elapsed().as_secs_f64()));
+    if !status.success() {
+        bail!("{what} failed ({status}): {}", shown(command));
+    }
+    Ok(())
+}
+
+/// Runs a test runner, shows what it prints, and counts its tests. Failed tests are counted; a run that ends badly
+/// without having failed a test (it did not compile, it crashed) is an error.
+pub(crate) fn count(what: &str, command: &mut Command) -> Result<Totals> {
+    say(&format!("{what}: {}", shown(command)));
+    let begin = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("could not start {}", shown(command)))?;
+    let mut totals = Totals::default();
+    for line in BufReader::new(child.stdout.take().context("no output to read")?).lines() {
+        let line = line?;
+        println!("{line}");
+        totals.add(Totals::of_line(&line).unwrap_or_default());
+    }
+    let status = child.wait()?;
+    say(&format!("{what}: {:.1} s", begin.elapsed().as_secs_f64()));
+    if !status.success() && totals.failed == 0 {
+        bail!("{what} failed ({status}) without a failed test: {}", shown(command));
+    }
+    Ok(totals)
+}
+
+/// What a command prints to standard output; its standard error is shown only if it fails.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("could not start {}", shown(command)))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!("{} failed ({}):\n{text}{}", shown(command), output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(text)
+}
+
+/// One line about what goes on.
+pub(crate) fn say(line: &str) {
+    println!("xtask: {line}");
+}
+
+fn shown(command: &Command) -> String {
+    let parts = std::iter::once(command.get_program()).chain(command.get_args());
+    parts.map(|part| part.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_are_counted_and_others_are_not() {
+        for (line, want) in [
+            ("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s", Some((3, 0))),
+            ("test result: FAILED. 10 passed; 2 failed; 0 ignored", Some((10, 2))),
+            ("test json::keeps_order ... ok", None),
+            ("the test result: ok. 3 passed", None),
+        ] {
+            let got = Totals::of_line(line).map(|totals| (totals.passed, totals.failed));
+            assert_eq!(got, want, "line: {line:?}");
+        }
+    }
+}

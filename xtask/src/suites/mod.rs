@@ -1,0 +1,105 @@
+//! Suites which drive other people's programs against ours. What a suite needs it installs; what it cannot get is a
+//! failure, never a test left out.
+
+mod claude;
+mod gate;
+mod go;
+mod node;
+mod python;
+
+use anyhow::{Context as _, Result};
+
+use crate::run::{Totals, Workspace, say};
+
+/// One suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Suite {
+    Claude,
+    Go,
+    Node,
+    Python,
+}
+
+impl Suite {
+    pub(crate) const ALL: [Self; 4] = [Self::Claude, Self::Go, Self::Node, Self::Python];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Claude => "claude",
+            Self::Go => "go",
+            Self::Node => "node",
+            Self::Python => "python",
+        }
+    }
+
+    pub(crate) fn about(self) -> &'static str {
+        match self {
+            Self::Claude => "Claude Code, offline against a scripted model",
+            Self::Go => "an independent reader of the log, written in Go",
+            Self::Node => "the conformance suite and the Inspector, and servers made with the TypeScript SDK",
+            Self::Python => "the clients of the Python SDK and of FastMCP, in three eras",
+        }
+    }
+
+    /// Reads names separated by commas, or `all`.
+    pub(crate) fn parse_all(names: &str) -> Result<Vec<Self>> {
+        if names == "all" {
+            return Ok(Self::ALL.to_vec());
+        }
+        let known = || Self::ALL.map(Self::name).join(", ");
+        let find = |name: &str| Self::ALL.into_iter().find(|suite| suite.name() == name);
+        names
+            .split(',')
+            .map(|name| find(name).with_context(|| format!("`{name}` is no suite; there are: {}, all", known())))
+            .collect()
+    }
+
+    pub(crate) fn run(self, workspace: &Workspace) -> Result<Totals> {
+        match self {
+            Self::Claude => claude::run(workspace),
+            Self::Go => go::run(workspace),
+            Self::Node => node::run(workspace),
+            Self::Python => python::run(workspace),
+        }
+    }
+}
+
+/// The tests of one suite as they go by.
+struct Checks {
+    suite: &'static str,
+    totals: Totals,
+}
+
+impl Checks {
+    fn new(suite: Suite) -> Self {
+        Self { suite: suite.name(), totals: Totals::default() }
+    }
+
+    /// Runs one test and says what came of it.
+    fn check(&mut self, name: &str, test: impl FnOnce() -> Result<()>) {
+        match test() {
+            Ok(()) => {
+                say(&format!("{}: ok      {name}", self.suite));
+                self.totals.add(Totals { passed: 1, failed: 0 });
+            }
+            Err(error) => {
+                say(&format!("{}: FAILED  {name}: {error:#}", self.suite));
+                self.totals.add(Totals { passed: 0, failed: 1 });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suites_are_known_by_name_and_nothing_else() {
+        assert_eq!(Suite::parse_all("go,node").unwrap(), [Suite::Go, Suite::Node]);
+        assert_eq!(Suite::parse_all("all").unwrap(), Suite::ALL);
+        for unknown in ["", "rust", "go,", "go node"] {
+            assert!(Suite::parse_all(unknown).is_err(), "names: {unknown:?}");
+        }
+    }
+}
