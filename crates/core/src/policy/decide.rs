@@ -1,0 +1,319 @@
+//! The verdict: which of the considered rules match, and which of those wins.
+
+use std::collections::HashSet;
+use std::sync::{Arc, LazyLock};
+
+use cedar_policy::{
+    AuthorizationError, Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid,
+    PolicySet, Request, Response, RestrictedExpression,
+};
+
+use super::index::{Bucket, Index, Parts};
+use super::rule::{Rule, RuleKind};
+use super::shape::{Shape, Trail, show};
+use super::vocabulary::Subject;
+use super::want::Want;
+use super::{Facts, Policy};
+use crate::call::{Agent, Call};
+use crate::json::Value;
+use crate::name::QuestionName;
+use crate::verdict::{Allowed, Asked, DenyReason, Obligations, Verdict};
+
+/// What is known about an action on a server before there is a call.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) parts: Parts,
+    pub(super) context: Arc<Shape>,
+    action: Entity,
+    server: EntityUid,
+}
+
+impl Entry {
+    pub(super) fn new(index: &Index, id: &str, subject: &Subject, server: &str) -> Self {
+        let effects = subject.effects.iter().map(|effect| uid(&KINDS.action, effect.as_str())).collect();
+        Self {
+            parts: index.parts(id, &subject.effects, server),
+            context: Arc::clone(&subject.context),
+            action: Entity::new_no_attrs(uid(&KINDS.action, id), effects),
+            server: uid(&KINDS.server, server),
+        }
+    }
+}
+
+/// The entity types of the schema.
+struct Kinds {
+    action: EntityTypeName,
+    agent: EntityTypeName,
+    group: EntityTypeName,
+    server: EntityTypeName,
+}
+
+static KINDS: LazyLock<Kinds> = LazyLock::new(|| {
+    // INVARIANT: these four words are names of types in Cedar's grammar.
+    #[expect(clippy::expect_used, reason = "four constant words, which every test of this module reads")]
+    let kind = |word: &str| word.parse().expect("a plain word is the name of a type");
+    Kinds { action: kind("Action"), agent: kind("Agent"), group: kind("Group"), server: kind("Server") }
+});
+
+fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
+    EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
+}
+
+/// One call, in the form in which rules can be evaluated on it.
+pub(super) struct Case<'a> {
+    entry: &'a Entry,
+    request: Request,
+    entities: Entities,
+    /// The paths, from the context on, of what rules read and cannot be shown.
+    pub(super) hidden: Vec<Vec<String>>,
+}
+
+impl<'a> Case<'a> {
+    /// `None` if the language cannot take the call at all. No such call is known.
+    pub(super) fn new(entry: &'a Entry, call: &Call, facts: &Facts) -> Option<Self> {
+        let mut hidden = Vec::new();
+        let context = context(entry, call, facts, &mut hidden)?;
+        Self::with(entry, &call.agent, context, hidden)
+    }
+
+    fn with(entry: &'a Entry, agent: &Agent, context: Context, hidden: Vec<Vec<String>>) -> Option<Self> {
+        let principal = uid(&KINDS.agent, agent.id.as_str());
+        let groups: HashSet<_> = agent.groups.iter().map(|group| uid(&KINDS.group, group.as_str())).collect();
+        let agent = Entity::new_no_attrs(principal.clone(), groups);
+        let entities = Entities::from_entities([agent, entry.action.clone()], None).ok()?;
+        let request =
+            Request::new(principal, entry.action.uid(), entry.server.clone(), context, None).ok()?;
+        Some(Self { entry, request, entities, hidden })
+    }
+
+    /// Evaluates rules.
+    pub(super) fn evaluate(&self, set: &PolicySet) -> Response {
+        Authorizer::new().is_authorized(&self.request, set, &self.entities)
+    }
+
+    /// The path of an argument that the rule reads and that cannot be shown, if there is one.
+    pub(super) fn hidden_from(&self, rule: &Rule) -> Option<&[String]> {
+        self.hidden.iter().find(|path| rule.want.touches(path)).map(Vec::as_slice)
+    }
+}
+
+/// The part of the context that some rule for this action reads.
+fn context(entry: &Entry, call: &Call, facts: &Facts, hidden: &mut Vec<Vec<String>>) -> Option<Context> {
+    let want = &entry.parts.want;
+    let mut pairs = Vec::with_capacity(4);
+    if let (Some(want), Some(shape)) = (want.member("args"), entry.context.at(&["args"])) {
+        let args = show(shape, call.arguments.root(), want, &Trail::new("args"), hidden);
+        pairs.extend(args.map(|args| ("args".to_owned(), args)));
+    }
+    if want.member("session").is_some() {
+        let id = RestrictedExpression::new_string(call.session.clone());
+        pairs.push(("session".to_owned(), RestrictedExpression::new_record([("id".to_owned(), id)]).ok()?));
+    }
+    if want.member("time").is_some() {
+        pairs.push(("time".to_owned(), RestrictedExpression::new_long(seconds(facts))));
+    }
+    if want.member("unseen").is_some() {
+        let names = unseen(&entry.context, call.arguments.root());
+        let names = names.into_iter().map(RestrictedExpression::new_string);
+        pairs.push(("unseen".to_owned(), RestrictedExpression::new_set(names)));
+    }
+    Context::from_pairs(pairs).ok()
+}
+
+/// The time as rules see it.
+pub(super) fn seconds(facts: &Facts) -> i64 {
+    i64::try_from(facts.now_ms / 1000).unwrap_or(i64::MAX)
+}
+
+/// The names of the arguments that rules cannot see: `to`, or `options.depth` for a member.
+pub(super) fn unseen(context: &Shape, arguments: Value<'_>) -> Vec<String> {
+    let whole = Want { whole: true, ..Want::default() };
+    let mut hidden = Vec::new();
+    if let Some(shape) = context.at(&["args"]) {
+        show(shape, arguments, &whole, &Trail::new("args"), &mut hidden);
+    }
+    // What should be there and is not is hidden from rules, but it is no argument of this call.
+    hidden.retain(|path| {
+        let names: Vec<&str> = path.iter().skip(1).map(String::as_str).collect();
+        arguments.path(&names).is_some()
+    });
+    hidden.iter().map(|path| path.get(1..).unwrap_or_default().join(".")).collect()
+}
+
+/// The considered rules that matter: by number, in the order in which they are written.
+#[derive(Debug, Default)]
+pub(super) struct Weighed {
+    broken: Vec<(usize, String)>,
+    hidden: Vec<(usize, String)>,
+    forbid: Vec<usize>,
+    ask: Vec<usize>,
+    permit: Vec<usize>,
+}
+
+impl Weighed {
+    pub(super) fn new(policy: &Policy, case: &Case<'_>, agent: &Agent) -> Self {
+        let mut weighed = Self::default();
+        let buckets = case.entry.parts.buckets(agent);
+        if !case.hidden.is_empty() {
+            let rules = buckets.clone().flat_map(|bucket| &bucket.rules);
+            for (number, rule) in rules.filter_map(|number| Some((*number, policy.rules.get(*number)?))) {
+                let path = case.hidden_from(rule).map(|path| path.get(1..).unwrap_or_default().join("."));
+                weighed.hidden.extend(path.map(|path| (number, path)));
+            }
+        }
+        if weighed.hidden.is_empty() {
+            for bucket in buckets {
+                weighed.add(policy, &case.evaluate(&bucket.set));
+            }
+        }
+        weighed.in_order()
+    }
+
+    fn add(&mut self, policy: &Policy, response: &Response) {
+        for error in response.diagnostics().errors() {
+            let AuthorizationError::PolicyEvaluationError(error) = error;
+            let number = policy.number(error.policy_id()).unwrap_or(usize::MAX);
+            self.broken.push((number, error.inner().to_string()));
+        }
+        for number in response.diagnostics().reason().filter_map(|id| policy.number(id)) {
+            match (response.decision(), policy.rules.get(number).map(|rule| &rule.kind)) {
+                (Decision::Deny, _) => self.forbid.push(number),
+                (Decision::Allow, Some(RuleKind::Ask(_))) => self.ask.push(number),
+                (Decision::Allow, Some(RuleKind::Forbid | RuleKind::Permit) | None) => {
+                    self.permit.push(number)
+                }
+            }
+        }
+    }
+
+    /// A rule is found once for each of its effects that the tool has; it counts once.
+    fn in_order(mut self) -> Self {
+        self.broken.sort_unstable();
+        self.broken.dedup();
+        self.hidden.sort_unstable();
+        self.hidden.dedup();
+        for numbers in [&mut self.forbid, &mut self.ask, &mut self.permit] {
+            numbers.sort_unstable();
+            numbers.dedup();
+        }
+        self
+    }
+
+    /// The verdict. The strictest rule wins; among equals, the one written first.
+    pub(super) fn verdict(&self, policy: &Policy) -> Verdict {
+        let rule = |number: &usize| policy.rules.get(*number);
+        let broken = self.broken.first();
+        let hidden = self.hidden.first();
+        let forbid = self.forbid.first();
+        let ask = self.ask.first();
+        match (broken, hidden, forbid, ask, self.permit.is_empty()) {
+            (Some((number, error)), ..) => broken_by(rule(number), error.clone()),
+            (None, Some((_, argument)), ..) => {
+                Verdict::Deny(DenyReason::Inexpressible { argument: argument.clone() })
+            }
+            (None, None, Some(number), ..) => forbidden_by(rule(number)),
+            (None, None, None, Some(number), _) => asked_by(rule(number)),
+            (None, None, None, None, true) => Verdict::Deny(DenyReason::NotPermitted),
+            (None, None, None, None, false) => Verdict::Allow(Allowed {
+                rules: self.permit.iter().filter_map(rule).map(|rule| rule.name.clone()).collect(),
+                obligations: Obligations::default(),
+            }),
+        }
+    }
+
+    /// The rules that make the verdict what it is: all that forbid, or all that ask, or all that permit.
+    pub(super) fn deciding(&self) -> Vec<usize> {
+        let numbers = |pairs: &[(usize, String)]| pairs.iter().map(|(number, _)| *number).collect::<Vec<_>>();
+        [
+            numbers(&self.broken),
+            numbers(&self.hidden),
+            self.forbid.clone(),
+            self.ask.clone(),
+            self.permit.clone(),
+        ]
+        .into_iter()
+        .find(|rules| !rules.is_empty())
+        .unwrap_or_default()
+    }
+
+    /// The rules that ask.
+    pub(super) fn asking(&self) -> &[usize] {
+        &self.ask
+    }
+}
+
+fn broken_by(rule: Option<&Rule>, error: String) -> Verdict {
+    Verdict::Deny(match rule {
+        Some(rule) => DenyReason::Broken { rule: rule.name.clone(), error },
+        None => DenyReason::NotPermitted,
+    })
+}
+
+fn forbidden_by(rule: Option<&Rule>) -> Verdict {
+    Verdict::Deny(match rule {
+        Some(rule) => DenyReason::Forbidden { rule: rule.name.clone(), because: rule.because.clone() },
+        None => DenyReason::NotPermitted,
+    })
+}
+
+fn asked_by(rule: Option<&Rule>) -> Verdict {
+    match rule.and_then(|rule| Some((rule, question_of(rule)?))) {
+        Some((rule, question)) => Verdict::Ask(Asked {
+            question: question.clone(),
+            rule: rule.name.clone(),
+            because: rule.because.clone(),
+            obligations: Obligations::default(),
+        }),
+        None => Verdict::Deny(DenyReason::NotPermitted),
+    }
+}
+
+fn question_of(rule: &Rule) -> Option<&QuestionName> {
+    match &rule.kind {
+        RuleKind::Ask(question) => Some(question),
+        RuleKind::Forbid | RuleKind::Permit => None,
+    }
+}
+
+/// See [`Policy::judge`].
+pub(super) fn judge(policy: &Policy, call: &Call, facts: &Facts) -> Verdict {
+    match policy.entry(&call.server, &call.action) {
+        Some(entry) => judge_in(policy, entry, call, facts).verdict(policy),
+        None => Verdict::Deny(DenyReason::NotPermitted),
+    }
+}
+
+/// Weighs the rules for a call whose entry is known.
+pub(super) fn judge_in(policy: &Policy, entry: &Entry, call: &Call, facts: &Facts) -> Weighed {
+    match Case::new(entry, call, facts) {
+        Some(case) => Weighed::new(policy, &case, &call.agent),
+        None => Weighed { hidden: vec![(usize::MAX, "args".to_owned())], ..Weighed::default() },
+    }
+}
+
+/// See [`Policy::may_see`].
+pub(super) fn may_see(entry: &Entry, agent: &Agent) -> bool {
+    let buckets = entry.parts.buckets(agent);
+    if buckets.clone().any(|bucket| bucket.forbids) {
+        return false;
+    }
+    let may_permit = buckets.clone().any(|bucket| bucket.may_permit);
+    if buckets.clone().all(|bucket| bucket.fixed.is_empty()) {
+        return may_permit;
+    }
+    let Some(case) = Case::with(entry, agent, Context::empty(), Vec::new()) else {
+        return false;
+    };
+    let fixed = |bucket: &Bucket| case.evaluate(&bucket.fixed);
+    let mut permitted = may_permit;
+    for response in buckets.filter(|bucket| !bucket.fixed.is_empty()).map(fixed) {
+        let mut diagnostics = response.diagnostics().errors();
+        let forbidden =
+            response.decision() == Decision::Deny && response.diagnostics().reason().next().is_some();
+        if diagnostics.next().is_some() || forbidden {
+            return false;
+        }
+        permitted |= response.decision() == Decision::Allow;
+    }
+    permitted
+}

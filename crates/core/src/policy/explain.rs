@@ -1,0 +1,151 @@
+//! Why a verdict is what it is.
+
+use cedar_policy::{AuthorizationError, PolicySet};
+
+use super::decide::{Case, Weighed, seconds, unseen};
+use super::rule::Rule;
+use super::{Facts, Policy};
+use crate::call::Call;
+use crate::json::quote;
+use crate::verdict::{DenyReason, Verdict};
+
+/// How much of a value is shown, in characters.
+const MOST_SHOWN: usize = 200;
+
+/// A verdict, and what led to it.
+#[derive(Debug, Clone)]
+pub struct Explanation {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The rules whose scope covers the call, in the order in which they are written.
+    pub considered: Vec<Considered>,
+    /// How many rules were not considered, as they are for other agents, actions or servers.
+    pub others: usize,
+    /// The arguments that rules cannot see.
+    pub unseen: Vec<String>,
+}
+
+/// A rule that was considered.
+#[derive(Debug, Clone)]
+pub struct Considered {
+    /// The rule.
+    pub rule: Rule,
+    /// What came of it.
+    pub finding: Finding,
+    /// What it reads of this call.
+    pub readings: Vec<Reading>,
+    /// Whether the verdict is what it is because of this rule.
+    pub decides: bool,
+}
+
+/// What came of considering a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// It could not be evaluated.
+    Broken {
+        /// What went wrong.
+        error: String,
+    },
+    /// It reads an argument whose value cannot be shown to rules.
+    Inexpressible {
+        /// Which argument.
+        argument: String,
+    },
+    /// Its conditions hold.
+    Matched,
+    /// Its conditions do not hold.
+    NotMatched,
+}
+
+/// A value that a rule read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// Where the rule read it, such as `context.args.to`.
+    pub path: String,
+    /// The value as JSON, cut if it is long; `None` if there is none.
+    pub value: Option<String>,
+}
+
+/// See [`Policy::explain`].
+pub(super) fn explain(policy: &Policy, call: &Call, facts: &Facts) -> Explanation {
+    let nothing = || Explanation {
+        verdict: Verdict::Deny(DenyReason::NotPermitted),
+        considered: Vec::new(),
+        others: policy.rules.len(),
+        unseen: Vec::new(),
+    };
+    let Some(entry) = policy.entry(&call.server, &call.action) else { return nothing() };
+    let Some(case) = Case::new(entry, call, facts) else { return nothing() };
+    let weighed = Weighed::new(policy, &case, &call.agent);
+    let deciding = weighed.deciding();
+    let unseen = unseen(&entry.context, call.arguments.root());
+    let mut numbers: Vec<usize> =
+        entry.parts.buckets(&call.agent).flat_map(|bucket| bucket.rules.iter().copied()).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let considered: Vec<_> = numbers
+        .iter()
+        .filter_map(|number| {
+            let rule = policy.rules.get(*number)?;
+            Some(Considered {
+                rule: rule.clone(),
+                finding: finding(&case, rule),
+                readings: readings(rule, call, facts, &unseen),
+                decides: deciding.contains(number),
+            })
+        })
+        .collect();
+    let others = policy.rules.len() - considered.len();
+    Explanation { verdict: weighed.verdict(policy), considered, others, unseen }
+}
+
+/// Looks at one rule by itself: together with others, what a `forbid` overrules is not told.
+fn finding(case: &Case<'_>, rule: &Rule) -> Finding {
+    if let Some(path) = case.hidden_from(rule) {
+        return Finding::Inexpressible { argument: path.get(1..).unwrap_or_default().join(".") };
+    }
+    let mut alone = PolicySet::new();
+    if let Err(error) = alone.add(rule.policy.clone()) {
+        return Finding::Broken { error: error.to_string() };
+    }
+    let response = case.evaluate(&alone);
+    let mut errors = response.diagnostics().errors();
+    if let Some(AuthorizationError::PolicyEvaluationError(error)) = errors.next() {
+        return Finding::Broken { error: error.inner().to_string() };
+    }
+    match response.diagnostics().reason().next() {
+        Some(_) => Finding::Matched,
+        None => Finding::NotMatched,
+    }
+}
+
+fn readings(rule: &Rule, call: &Call, facts: &Facts, unseen: &[String]) -> Vec<Reading> {
+    rule.want
+        .paths()
+        .into_iter()
+        .map(|path| {
+            let value = match path.split_first() {
+                Some((&"args", members)) => {
+                    call.arguments.root().path(members).map(|value| value.raw_str().to_owned())
+                }
+                Some((&"session", _)) => Some(quote(&call.session)),
+                Some((&"time", _)) => Some(seconds(facts).to_string()),
+                Some((&"unseen", _)) => {
+                    let names: Vec<_> = unseen.iter().map(|name| quote(name)).collect();
+                    Some(format!("[{}]", names.join(",")))
+                }
+                Some(_) | None => None,
+            };
+            let path = std::iter::once("context").chain(path).collect::<Vec<_>>().join(".");
+            Reading { path, value: value.map(|value| cut(&value)) }
+        })
+        .collect()
+}
+
+fn cut(value: &str) -> String {
+    let mut shown: String = value.chars().take(MOST_SHOWN).collect();
+    if shown.len() < value.len() {
+        shown.push('…');
+    }
+    shown
+}
