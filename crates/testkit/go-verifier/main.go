@@ -220,19 +220,37 @@ func compute(leaves []tlog.Hash) (storedHashes, error) {
 	return stored, nil
 }
 
-// tileReader reads tiles of the folder, for tlog's TileHashReader.
-type tileReader struct{ dir string }
+// tileReader reads tiles of the folder, for tlog's TileHashReader. Of a partial tile only the width that the tree's
+// size needs has to be there; a narrower one is a part of it.
+type tileReader struct {
+	dir  string
+	size int64
+}
+
+// widthOf is how wide the tile at this place is in a tree of the given size.
+func widthOf(tile tlog.Tile, size int64) int {
+	rest := size>>(tileHeight*tile.L) - tile.N*tileWidth
+	if rest < tileWidth {
+		return int(rest)
+	}
+	return tileWidth
+}
 
 func (r tileReader) Height() int                             { return tileHeight }
 func (r tileReader) SaveTiles(tiles []tlog.Tile, _ [][]byte) {}
 func (r tileReader) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 	var data [][]byte
 	for _, tile := range tiles {
-		bytes, err := os.ReadFile(filepath.Join(r.dir, path(strconv.Itoa(tile.L), tile.N, tile.W)))
+		width := widthOf(tile, r.size)
+		name := path(strconv.Itoa(tile.L), tile.N, width)
+		bytes, err := os.ReadFile(filepath.Join(r.dir, name))
 		if err != nil {
 			return nil, err
 		}
-		data = append(data, bytes)
+		if len(bytes) != width*tlog.HashSize || tile.W > width {
+			return nil, fmt.Errorf("%s: %d bytes", name, len(bytes))
+		}
+		data = append(data, bytes[:tile.W*tlog.HashSize])
 	}
 	return data, nil
 }
@@ -253,6 +271,9 @@ func (v *verifier) checkTree(tree *checkpoint, leaves []tlog.Hash, sample int64)
 		return fmt.Errorf("checkpoint: its root is %s, the entries lead to %s", tree.root, root)
 	}
 	for _, tile := range tlog.NewTiles(tileHeight, 0, tree.size) {
+		if tile.W != widthOf(tile, tree.size) {
+			continue // NewTiles lists every narrower version of a partial tile too
+		}
 		want, err := tlog.ReadTileData(tile, stored)
 		if err != nil {
 			return err
@@ -273,7 +294,7 @@ func (v *verifier) checkTree(tree *checkpoint, leaves []tlog.Hash, sample int64)
 	if sample > 0 && sample < tree.size {
 		step = tree.size / sample
 	}
-	reader := tlog.TileHashReader(tlog.Tree{N: tree.size, Hash: tree.root}, tileReader{v.dir})
+	reader := tlog.TileHashReader(tlog.Tree{N: tree.size, Hash: tree.root}, tileReader{v.dir, tree.size})
 	for index := int64(0); index < tree.size; index += step {
 		proof, err := tlog.ProveRecord(tree.size, index, reader)
 		if err != nil {
@@ -303,7 +324,7 @@ func (v *verifier) extends(tree *checkpoint, leaves []tlog.Hash, file string) er
 		}
 		return nil
 	}
-	reader := tlog.TileHashReader(tlog.Tree{N: tree.size, Hash: tree.root}, tileReader{v.dir})
+	reader := tlog.TileHashReader(tlog.Tree{N: tree.size, Hash: tree.root}, tileReader{v.dir, tree.size})
 	proof, err := tlog.ProveTree(tree.size, older.size, reader)
 	if err != nil {
 		return err

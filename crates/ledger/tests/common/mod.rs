@@ -1,5 +1,11 @@
 //! What the tests of this crate share.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses another part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::string_slice,
+    clippy::indexing_slicing,
+    reason = "each test file uses another part"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +15,7 @@ use toolgate_ledger::verify::{Options, Report, verify};
 use toolgate_ledger::{Folder, Publisher, Signer, Trust};
 use zeroize::Zeroizing;
 
+pub mod damage;
 pub mod sample;
 
 /// A folder that is removed in the end.
@@ -97,4 +104,14 @@ pub fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     }
     found.sort();
     found
+}
+
+/// Makes a folder what it was when [`files`] looked.
+pub fn restore(folder: &Path, files: &[(String, Vec<u8>)]) {
+    let _ = fs::remove_dir_all(folder);
+    for (name, bytes) in files {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
 }
