@@ -118,7 +118,9 @@ pub async fn open<S: Store>(
     let digest = call.digest();
     let (obligations, approval) = match grounds {
         Grounds::Allowed(Allowed { rules: _, obligations }) => (obligations, None),
-        Grounds::Approved(Asked { question: _, rule: _, because: _, obligations }, approval) => (obligations, Some(approval)),
+        Grounds::Approved(Asked { question: _, rule: _, because: _, obligations }, approval) => {
+            (obligations, Some(approval))
+        }
     };
     let opening = Opening { call: call.id, agent: call.agent.id.clone(), digest, repeats, approval, line };
     // COMMIT POINT: once this returns `Fresh`, the intent is on the log whatever happens next.

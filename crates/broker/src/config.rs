@@ -211,7 +211,11 @@ impl Config {
     /// The first thing that is wrong.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
         if text.len() > MAX_FILE_BYTES {
-            return Err(ConfigError::whole(file, "more than 1 MiB of configuration", "remove what is not needed"));
+            return Err(ConfigError::whole(
+                file,
+                "more than 1 MiB of configuration",
+                "remove what is not needed",
+            ));
         }
         let source = Text::new(file, text);
         let parsed = source.parse()?;
@@ -309,7 +313,9 @@ fn origins(item: Option<Item<'_>>) -> Result<BTreeSet<String>, ConfigError> {
         let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
         if host.is_none_or(|host| host.is_empty() || host.contains(['/', '*', '?', '#', '@', ' '])) {
             let what = format!("`{}` is no origin", origin.escape_debug());
-            return Err(item.error(what, "write scheme, host and port and nothing else: `https://app.example.org`"));
+            return Err(
+                item.error(what, "write scheme, host and port and nothing else: `https://app.example.org`")
+            );
         }
         origins.insert(origin.to_ascii_lowercase());
     }
@@ -330,7 +336,12 @@ fn server(item: &Item<'_>, folder: &Path) -> Result<Server, ConfigError> {
             }
             let (program, arguments) = command_line(&command)?;
             let env = values(env, folder, ValueOf::Env)?;
-            Reach::Command { program, arguments, env, folder: cwd.map(|item| path(&item, folder)).transpose()? }
+            Reach::Command {
+                program,
+                arguments,
+                env,
+                folder: cwd.map(|item| path(&item, folder)).transpose()?,
+            }
         }
         (None, Some(url)) => {
             if let Some(item) = env.or(cwd) {
@@ -343,7 +354,9 @@ fn server(item: &Item<'_>, folder: &Path) -> Result<Server, ConfigError> {
         }
         (None, None) => {
             let what = format!("`[{}]` has neither `command` nor `url`", table.name());
-            return Err(table.error(what, "add `command = [\"program\", \"argument\"]` or `url = \"https://…/mcp\"`"));
+            return Err(
+                table.error(what, "add `command = [\"program\", \"argument\"]` or `url = \"https://…/mcp\"`")
+            );
         }
         (Some(_), Some(url)) => {
             let what = format!("`[{}]` has both `command` and `url`", table.name());
@@ -353,7 +366,12 @@ fn server(item: &Item<'_>, folder: &Path) -> Result<Server, ConfigError> {
     let server = Server {
         reach,
         call_timeout: time(table.take("call_timeout"), Duration::from_secs(300), SECOND, HOUR)?,
-        start_timeout: time(table.take("start_timeout"), Duration::from_secs(30), SECOND, Duration::from_secs(600))?,
+        start_timeout: time(
+            table.take("start_timeout"),
+            Duration::from_secs(30),
+            SECOND,
+            Duration::from_secs(600),
+        )?,
         max_result_bytes: bytes(table.take("max_result_kib"), 16 << 20)?,
     };
     table.finish()?;
@@ -390,11 +408,15 @@ fn address(item: &Item<'_>) -> Result<String, ConfigError> {
     let url = item.word()?;
     let hint = "use `https://…`; `http://` is for 127.0.0.1, [::1] and localhost";
     let authority = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    let Some(authority) = authority.and_then(|rest| rest.split(['/', '?', '#']).next()).filter(|a| !a.is_empty()) else {
+    let Some(authority) =
+        authority.and_then(|rest| rest.split(['/', '?', '#']).next()).filter(|a| !a.is_empty())
+    else {
         return Err(item.error(format!("`{}` is no address", url.escape_debug()), hint));
     };
     if authority.contains('@') {
-        return Err(item.error("the address has a user name or password in it", "put the credential into `headers`"));
+        return Err(
+            item.error("the address has a user name or password in it", "put the credential into `headers`")
+        );
     }
     if url.starts_with("http://") && !is_loopback(authority) {
         return Err(item.error(format!("`{}` is not encrypted", url.escape_debug()), hint));
@@ -418,7 +440,11 @@ enum ValueOf {
     Header,
 }
 
-fn values(item: Option<Item<'_>>, folder: &Path, of: ValueOf) -> Result<BTreeMap<String, Value>, ConfigError> {
+fn values(
+    item: Option<Item<'_>>,
+    folder: &Path,
+    of: ValueOf,
+) -> Result<BTreeMap<String, Value>, ConfigError> {
     let mut all = BTreeMap::new();
     let Some(item) = item else { return Ok(all) };
     for (name, item) in item.table()?.take_named() {
@@ -431,7 +457,10 @@ fn values(item: Option<Item<'_>>, folder: &Path, of: ValueOf) -> Result<BTreeMap
                 ValueOf::Env => "no name of an environment variable",
                 ValueOf::Header => "no name of a header",
             };
-            return Err(item.error(format!("`{}` is {what}", name.escape_debug()), "use letters, digits and `_` or `-`"));
+            return Err(item.error(
+                format!("`{}` is {what}", name.escape_debug()),
+                "use letters, digits and `_` or `-`",
+            ));
         }
         all.insert(name.to_owned(), value(name, &item, folder, of)?);
     }
@@ -455,7 +484,9 @@ fn value(name: &str, item: &Item<'_>, folder: &Path, of: ValueOf) -> Result<Valu
         (Some(env), None, None) => Ok(Value::Env(env.word()?.to_owned())),
         (None, Some(file), None) => Ok(Value::File(path(&file, folder)?)),
         (None, None, Some(inline)) => Ok(Value::Inline(inline.text()?.to_owned())),
-        _ => Err(item.error(format!("`{}` needs one of `env`, `file` and `danger_inline`", item.name()), hint)),
+        _ => {
+            Err(item.error(format!("`{}` needs one of `env`, `file` and `danger_inline`", item.name()), hint))
+        }
     }
 }
 
@@ -531,7 +562,9 @@ fn agents(top: &mut Table<'_>) -> Result<BTreeMap<AgentId, AgentRules>, ConfigEr
     let mut all = BTreeMap::new();
     let Some(item) = top.take("agents") else { return Ok(all) };
     for (name, item) in item.table()?.take_named() {
-        let id: AgentId = name.parse().map_err(|e: toolgate_core::name::NameError| item.error(e.to_string(), "choose another name"))?;
+        let id: AgentId = name
+            .parse()
+            .map_err(|e: toolgate_core::name::NameError| item.error(e.to_string(), "choose another name"))?;
         if name == DEMO_AGENT {
             return Err(item.error("the agent name `demo` belongs to the demo", "choose another name"));
         }
@@ -551,7 +584,8 @@ fn agents(top: &mut Table<'_>) -> Result<BTreeMap<AgentId, AgentRules>, ConfigEr
         if let Some(subject) = table.take("oauth_subject") {
             let text = subject.word()?.to_owned();
             if let Some(other) = subjects.insert(text.clone(), id.clone()) {
-                let what = format!("subject `{}` would be agent `{other}` as well as `{id}`", text.escape_debug());
+                let what =
+                    format!("subject `{}` would be agent `{other}` as well as `{id}`", text.escape_debug());
                 return Err(subject.error(what, "one subject can be one agent"));
             }
             rules.oauth_subject = Some(text);
@@ -603,7 +637,8 @@ fn oauth(item: &Item<'_>, folder: &Path) -> Result<OAuth, ConfigError> {
 fn scope(text: &str, item: &Item<'_>) -> Result<String, ConfigError> {
     let fits = |b: u8| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
     if text.is_empty() || !text.bytes().all(fits) {
-        return Err(item.error(format!("`{}` is no OAuth scope", text.escape_debug()), "a scope is one word in ASCII"));
+        return Err(item
+            .error(format!("`{}` is no OAuth scope", text.escape_debug()), "a scope is one word in ASCII"));
     }
     Ok(text.to_owned())
 }
@@ -616,7 +651,9 @@ fn log(item: &Item<'_>) -> Result<Log, ConfigError> {
             let origin = item.word()?;
             if origin.contains(['+', ' ']) || origin.chars().any(char::is_whitespace) || origin.len() > 200 {
                 let what = format!("`{}` cannot be the name of a log", origin.escape_debug());
-                return Err(item.error(what, "use a name without spaces and `+`, such as `gate.example.org/log`"));
+                return Err(
+                    item.error(what, "use a name without spaces and `+`, such as `gate.example.org/log`")
+                );
             }
             Some(origin.to_owned())
         }
@@ -629,7 +666,12 @@ fn path(item: &Item<'_>, folder: &Path) -> Result<PathBuf, ConfigError> {
     Ok(folder.join(item.word()?))
 }
 
-fn time(item: Option<Item<'_>>, default: Duration, least: Duration, most: Duration) -> Result<Duration, ConfigError> {
+fn time(
+    item: Option<Item<'_>>,
+    default: Duration,
+    least: Duration,
+    most: Duration,
+) -> Result<Duration, ConfigError> {
     item.map_or(Ok(default), |item| item.duration(least, most))
 }
 

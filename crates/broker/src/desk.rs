@@ -11,7 +11,7 @@ use toolgate_core::name::PersonName;
 use toolgate_core::verdict::Asked;
 
 use crate::lines;
-use crate::port::{AgentLine, Approval, Clock, Question, QuestionState, Store, StoreError};
+use crate::port::{AgentLine, Approval, Clock, Question, QuestionState, Store};
 use crate::rulebook::{QuestionRules, Rulebook};
 
 /// How often a waiting agent is told that it waits.
@@ -36,7 +36,7 @@ pub(crate) enum NoYes {
     /// The store says yes, but the proofs of the answers do not hold.
     Forged { question: String },
     /// The store failed.
-    Store(StoreError),
+    Store,
     /// Nobody answered in time.
     Unanswered { question: String, waited_ms: u64 },
     /// The rule asks a question that is not configured. Loading the policy refuses that; this is the second lock.
@@ -56,9 +56,9 @@ pub(crate) async fn settle<S: Store, C: Clock>(
     let began_ms = clock.now_ms();
     let mut changes = store.changes();
     changes.mark_unchanged();
-    let (question, record) = lines::question(clock, rulebook, rules, call, asked)
-        .map_err(|e| NoYes::Store(StoreError::Write(e.to_string())))?;
-    let mut question = store.ask(question, record).await.map_err(NoYes::Store)?;
+    let (question, record) =
+        lines::question(clock, rulebook, rules, call, asked).map_err(|_unwritable| NoYes::Store)?;
+    let mut question = store.ask(question, record).await.map_err(|_failed| NoYes::Store)?;
     loop {
         let waited_ms = clock.now_ms().saturating_sub(began_ms);
         match question.state {
@@ -83,7 +83,7 @@ pub(crate) async fn settle<S: Store, C: Clock>(
         question = match store.question(&question.number, now_ms).await {
             Ok(Some(found)) => found,
             Ok(None) => return Err(NoYes::Unanswered { question: question.number, waited_ms }),
-            Err(error) => return Err(NoYes::Store(error)),
+            Err(_failed) => return Err(NoYes::Store),
         };
     }
 }

@@ -35,7 +35,10 @@ pub struct Surroundings {
 
 impl std::fmt::Debug for Surroundings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Surroundings").field("folder", &self.folder).field("uid", &self.uid).finish_non_exhaustive()
+        f.debug_struct("Surroundings")
+            .field("folder", &self.folder)
+            .field("uid", &self.uid)
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,7 +90,11 @@ impl Surroundings {
         let file = File::open(path).map_err(read)?;
         let meta = file.metadata().map_err(read)?;
         if meta.mode() & 0o077 != 0 || (meta.uid() != self.uid && meta.uid() != 0) {
-            return Err(HomeError::NotPrivate { path: path.to_owned(), mode: meta.mode() & 0o7777, wanted: "600" });
+            return Err(HomeError::NotPrivate {
+                path: path.to_owned(),
+                mode: meta.mode() & 0o7777,
+                wanted: "600",
+            });
         }
         let mut text = Zeroizing::new(String::new());
         file.take(MAX_VALUE_BYTES).read_to_string(&mut text).map_err(read)?;
@@ -178,11 +185,20 @@ impl HomeError {
             Self::Config(error) => Some(error.hint().to_owned()),
             Self::NoHome(_) => Some("set `HOME`, or say `--config FILE --state FOLDER`".into()),
             Self::NoValue { path } => Some(format!("write the value into `{}`", path.display())),
-            Self::NoVariable { name } => Some(format!("set `{name}` for the gate, or keep the value in a file with mode 600")),
-            Self::NotPrivate { path, wanted, .. } => Some(format!("chown it to the gate's user and `chmod {wanted} {}`", path.display())),
+            Self::NoVariable { name } => {
+                Some(format!("set `{name}` for the gate, or keep the value in a file with mode 600"))
+            }
+            Self::NotPrivate { path, wanted, .. } => {
+                Some(format!("chown it to the gate's user and `chmod {wanted} {}`", path.display()))
+            }
             Self::Writable { path, .. } => Some(format!("`chmod go-w {}`", path.display())),
-            Self::Owner { path, .. } => Some(format!("`chown` it to the gate's user or to root: `{}`", path.display())),
-            Self::BadKey { path } => Some(format!("restore `{}` from your backup: without it nothing encrypted can be read", path.display())),
+            Self::Owner { path, .. } => {
+                Some(format!("`chown` it to the gate's user or to root: `{}`", path.display()))
+            }
+            Self::BadKey { path } => Some(format!(
+                "restore `{}` from your backup: without it nothing encrypted can be read",
+                path.display()
+            )),
             Self::Read { .. } | Self::Write { .. } => None,
         }
     }
@@ -210,7 +226,8 @@ impl Home {
         config: Option<&Path>,
         state: Option<&Path>,
     ) -> Result<Self, HomeError> {
-        let of_user = surroundings.under_home("XDG_CONFIG_HOME", ".config").map(|f| f.join("toolgate").join(FILE_NAME));
+        let of_user =
+            surroundings.under_home("XDG_CONFIG_HOME", ".config").map(|f| f.join("toolgate").join(FILE_NAME));
         let of_system = Path::new(SYSTEM_CONFIG).join(FILE_NAME);
         let config = match config {
             Some(path) => surroundings.folder.join(path),
@@ -262,7 +279,8 @@ impl Home {
             check_unwritable(folder, surroundings)?;
         }
         self.check_policies(surroundings)?;
-        let text = fs::read(&self.config).map_err(|source| HomeError::Read { path: self.config.clone(), source })?;
+        let text =
+            fs::read(&self.config).map_err(|source| HomeError::Read { path: self.config.clone(), source })?;
         let text = String::from_utf8(text).map_err(|_not_utf8| {
             ConfigError::whole(&self.config, "not UTF-8 text", "save the file as UTF-8")
         })?;
@@ -360,8 +378,10 @@ impl StateFolder {
     pub fn root_key(&self, surroundings: &Surroundings) -> Result<Zeroizing<[u8; 32]>, HomeError> {
         let path = self.0.join("root.key");
         let mut random = Zeroizing::new([0; 32]);
-        getrandom::fill(random.as_mut_slice())
-            .map_err(|error| HomeError::Write { path: path.clone(), source: io::Error::other(error.to_string()) })?;
+        getrandom::fill(random.as_mut_slice()).map_err(|error| HomeError::Write {
+            path: path.clone(),
+            source: io::Error::other(error.to_string()),
+        })?;
         match write_new(&path, random.as_slice()) {
             Ok(()) => return Ok(random),
             Err(HomeError::Write { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
@@ -463,7 +483,9 @@ mod tests {
         let named = Home::find(&around, Some(Path::new("a/b.toml")), Some(Path::new("s"))).unwrap();
         assert_eq!((named.config, named.state), (around.folder.join("a/b.toml"), around.folder.join("s")));
         let nowhere = Surroundings { variables: BTreeMap::new(), folder: "/nonexistent".into(), ..around };
-        assert!(Home::find(&nowhere, None, None).is_err() || Path::new("/etc/toolgate/toolgate.toml").exists());
+        assert!(
+            Home::find(&nowhere, None, None).is_err() || Path::new("/etc/toolgate/toolgate.toml").exists()
+        );
     }
 
     #[test]

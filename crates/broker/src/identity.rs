@@ -41,7 +41,8 @@ impl Token {
         if digits.len() > 64 || digits.bytes().any(|b| b.is_ascii_uppercase()) {
             return Err(IdentityError::Mistyped);
         }
-        let bytes = from_base32(&digits.to_ascii_uppercase()).map(Zeroizing::new).ok_or(IdentityError::Mistyped)?;
+        let bytes =
+            from_base32(&digits.to_ascii_uppercase()).map(Zeroizing::new).ok_or(IdentityError::Mistyped)?;
         let (random, sum) = bytes.split_first_chunk::<32>().ok_or(IdentityError::Mistyped)?;
         if sum != checksum(random) {
             return Err(IdentityError::Mistyped);
@@ -125,15 +126,18 @@ impl IdentityError {
     pub fn challenge(&self, metadata: Option<&str>) -> Challenge {
         let (status, error) = match self {
             Self::Missing => (401, String::new()),
-            Self::InsufficientScope(scope) => {
-                (403, format!("error=\"insufficient_scope\", scope=\"{scope}\", error_description=\"{self}\""))
-            }
+            Self::InsufficientScope(scope) => (
+                403,
+                format!("error=\"insufficient_scope\", scope=\"{scope}\", error_description=\"{self}\""),
+            ),
             Self::UnknownSubject | Self::UnknownPeer { .. } => {
                 (403, format!("error=\"insufficient_scope\", error_description=\"{self}\""))
             }
-            Self::AccessToken(_) | Self::Malformed | Self::Mistyped | Self::NotAToken | Self::UnknownToken => {
-                (401, format!("error=\"invalid_token\", error_description=\"{self}\""))
-            }
+            Self::AccessToken(_)
+            | Self::Malformed
+            | Self::Mistyped
+            | Self::NotAToken
+            | Self::UnknownToken => (401, format!("error=\"invalid_token\", error_description=\"{self}\"")),
         };
         let metadata = metadata.map(|url| format!("resource_metadata=\"{url}\""));
         let parts: Vec<String> = metadata.into_iter().chain((!error.is_empty()).then_some(error)).collect();
@@ -171,9 +175,10 @@ impl Roster {
             let groups = groups(id).unwrap_or_default();
             Some((uid, Arc::new(Agent { id: id.clone(), groups, proof: Proof::Peer { uid } })))
         });
-        let by_subject = config.agents.iter().filter_map(|(id, rules)| {
-            Some((rules.oauth_subject.clone()?, (id.clone(), rules.clone())))
-        });
+        let by_subject = config
+            .agents
+            .iter()
+            .filter_map(|(id, rules)| Some((rules.oauth_subject.clone()?, (id.clone(), rules.clone()))));
         let oauth = config.oauth.as_ref();
         Self {
             by_token,
@@ -194,7 +199,8 @@ impl Roster {
         verifier: Option<&Verifier>,
         now_s: u64,
     ) -> Result<Arc<Agent>, IdentityError> {
-        let (scheme, token) = header.ok_or(IdentityError::Missing)?.split_once(' ').ok_or(IdentityError::Malformed)?;
+        let (scheme, token) =
+            header.ok_or(IdentityError::Missing)?.split_once(' ').ok_or(IdentityError::Malformed)?;
         if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.contains(char::is_whitespace) {
             return Err(IdentityError::Malformed);
         }
@@ -240,8 +246,13 @@ impl Roster {
             return Err(IdentityError::InsufficientScope(self.required_scopes.join(" ")));
         }
         let (id, rules) = self.by_subject.get(&claims.subject).ok_or(IdentityError::UnknownSubject)?;
-        let lent = self.group_scopes.iter().filter(|(scope, _)| claims.scopes.contains(*scope)).map(|(_, group)| group);
-        let groups: std::collections::BTreeSet<GroupName> = rules.groups.iter().chain(lent).cloned().collect();
+        let lent = self
+            .group_scopes
+            .iter()
+            .filter(|(scope, _)| claims.scopes.contains(*scope))
+            .map(|(_, group)| group);
+        let groups: std::collections::BTreeSet<GroupName> =
+            rules.groups.iter().chain(lent).cloned().collect();
         let proof = Proof::OAuth { issuer: claims.issuer.clone(), subject: claims.subject.clone() };
         Ok(Arc::new(Agent { id: id.clone(), groups: groups.into_iter().collect(), proof }))
     }

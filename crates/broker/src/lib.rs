@@ -4,6 +4,7 @@
 //! [`port`]: a store that remembers, an executor that acts, a clock.
 #![forbid(unsafe_code)]
 
+pub mod assemble;
 pub mod authorized;
 pub mod blob;
 pub mod config;

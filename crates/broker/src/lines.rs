@@ -10,15 +10,18 @@ use toolgate_core::refusal::Refusal;
 use toolgate_core::text;
 use toolgate_core::verdict::{Asked, DenyReason, Verdict};
 use toolgate_ledger::record::{
-    AgentInfo, AgentProof, Body, CallInfo, Delivered as DeliveredRecord, EncodeRecordError, Field, Intent, Judged, Outcome as OutcomeRecord,
-    OutcomeUnknown, QuestionAsked, Record, Refusal as RefusalRecord, Status, VerdictWord, commit,
+    AgentInfo, AgentProof, Body, CallInfo, Delivered as DeliveredRecord, EncodeRecordError, Field, Intent,
+    Judged, Outcome as OutcomeRecord, OutcomeUnknown, QuestionAsked, Record, Refusal as RefusalRecord,
+    Status, VerdictWord, commit,
 };
 use toolgate_ledger::tree::Hash;
 
 use crate::authorized::Entry;
 use crate::desk::NoYes;
 use crate::outcome::{Answer, Outcome};
-use crate::port::{Clock, Disclosed, Line, NoRandomnessError, Position, Question, QuestionState, StoreError, Unread};
+use crate::port::{
+    Clock, Disclosed, Line, NoRandomnessError, Position, Question, QuestionState, StoreError, Unread,
+};
 use crate::rulebook::{QuestionRules, Rulebook};
 
 /// How many permitting rules a record names: an entry has to stay small, and one is enough to permit.
@@ -54,8 +57,6 @@ pub(crate) enum RefusedBy {
     NoYes(NoYes),
     /// The rules or the approval changed each time it was to be opened.
     Restless,
-    /// The store failed.
-    Store(StoreError),
     /// The accepted definition is another than the one that the call names.
     Unreviewed,
 }
@@ -69,11 +70,15 @@ impl From<&RefusedBy> for Refusal {
                 Self::NotPermitted { because: Some((rule.to_string(), because.clone())) }
             }
             RefusedBy::Denied(
-                DenyReason::Broken { rule: _, error: _ } | DenyReason::Inexpressible { argument: _ } | DenyReason::NotPermitted,
+                DenyReason::Broken { rule: _, error: _ }
+                | DenyReason::Inexpressible { argument: _ }
+                | DenyReason::NotPermitted,
             ) => Self::NotPermitted { because: None },
             RefusedBy::Invalid(why) => Self::Invalid { why: why.clone() },
             RefusedBy::Hidden => Self::Unknown,
-            RefusedBy::NoYes(NoYes::AgentLeft { question }) => Self::Unanswered { question: question.clone(), waited_s: 0 },
+            RefusedBy::NoYes(NoYes::AgentLeft { question }) => {
+                Self::Unanswered { question: question.clone(), waited_s: 0 }
+            }
             RefusedBy::NoYes(NoYes::Denied { question } | NoYes::Forged { question }) => {
                 Self::Denied { question: question.clone() }
             }
@@ -81,7 +86,7 @@ impl From<&RefusedBy> for Refusal {
                 Self::Unanswered { question: question.clone(), waited_s: waited_ms / 1000 }
             }
             RefusedBy::NoYes(NoYes::Unconfigured) => Self::NotPermitted { because: None },
-            RefusedBy::NoYes(NoYes::Store(_)) | RefusedBy::Store(_) => Self::Unavailable,
+            RefusedBy::NoYes(NoYes::Store) => Self::Unavailable,
             RefusedBy::Restless => Self::Busy,
             RefusedBy::Unreviewed => Self::Unreviewed,
         }
@@ -102,7 +107,7 @@ impl RefusedBy {
             Self::NoYes(NoYes::AgentLeft { .. }) => "agent_left",
             Self::NoYes(NoYes::Denied { .. }) => "denied_by_person",
             Self::NoYes(NoYes::Forged { .. }) => "forged_answer",
-            Self::NoYes(NoYes::Store(_)) | Self::Store(_) => "store_failed",
+            Self::NoYes(NoYes::Store) => "store_failed",
             Self::NoYes(NoYes::Unanswered { .. }) => "unanswered",
             Self::NoYes(NoYes::Unconfigured) => "unconfigured_question",
             Self::Restless => "rules_kept_changing",
@@ -165,7 +170,12 @@ pub(crate) fn intent<C: Clock>(
 }
 
 /// The outcome: how it ended, and a commitment to what is released.
-pub(crate) fn outcome<C: Clock>(clock: &C, entry: &Entry, told: &Told, outcome: &Outcome) -> Result<Line, LineError> {
+pub(crate) fn outcome<C: Clock>(
+    clock: &C,
+    entry: &Entry,
+    told: &Told,
+    outcome: &Outcome,
+) -> Result<Line, LineError> {
     let mut disclosed = Vec::new();
     let mut result = None;
     let mut bytes_in = 0;
@@ -188,7 +198,11 @@ pub(crate) fn outcome<C: Clock>(clock: &C, entry: &Entry, told: &Told, outcome: 
 }
 
 /// The outcome of a call that was open when the gate stopped.
-pub(crate) fn outcome_unknown<C: Clock>(clock: &C, call: CallId, intent: Position) -> Result<Line, LineError> {
+pub(crate) fn outcome_unknown<C: Clock>(
+    clock: &C,
+    call: CallId,
+    intent: Position,
+) -> Result<Line, LineError> {
     let body = Body::OutcomeUnknown(OutcomeUnknown { call: call.to_string(), intent: intent.0 });
     line(clock, body, Vec::new(), "gate".to_owned())
 }
@@ -270,7 +284,8 @@ pub(crate) fn question<C: Clock>(
             .finish(),
     );
     let (info, mut disclosed) = call_info(clock, call)?;
-    let digest = disclose(clock, Field::Digest, Bytes::copy_from_slice(call.digest().0.as_bytes()), &mut disclosed)?;
+    let digest =
+        disclose(clock, Field::Digest, Bytes::copy_from_slice(call.digest().0.as_bytes()), &mut disclosed)?;
     let body = Body::QuestionAsked(QuestionAsked {
         call: info,
         digest,
@@ -305,11 +320,17 @@ pub(crate) fn statement_digest(statement: &[u8]) -> Digest {
 fn question_number<C: Clock>(clock: &C) -> Result<String, NoRandomnessError> {
     const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let random = clock.random::<16>()?;
-    let letters = random.iter().map(|byte| char::from(ALPHABET.get(usize::from(byte % 32)).copied().unwrap_or(b'a')));
+    let letters =
+        random.iter().map(|byte| char::from(ALPHABET.get(usize::from(byte % 32)).copied().unwrap_or(b'a')));
     Ok(std::iter::once('q').chain(std::iter::once('-')).chain(letters).collect())
 }
 
-fn line<C: Clock>(clock: &C, body: Body, disclosed: Vec<Disclosed>, subject: String) -> Result<Line, LineError> {
+fn line<C: Clock>(
+    clock: &C,
+    body: Body,
+    disclosed: Vec<Disclosed>,
+    subject: String,
+) -> Result<Line, LineError> {
     let record = Record { time_ms: clock.now_ms(), body };
     Ok(Line { leaf: record.encode()?, disclosed, subject })
 }
@@ -329,8 +350,10 @@ fn disclose<C: Clock>(
 
 fn call_info<C: Clock>(clock: &C, call: &Call) -> Result<(CallInfo, Vec<Disclosed>), NoRandomnessError> {
     let mut disclosed = Vec::with_capacity(3);
-    let arguments = disclose(clock, Field::Arguments, Bytes::copy_from_slice(call.arguments.as_bytes()), &mut disclosed)?;
-    let params = disclose(clock, Field::Params, Bytes::copy_from_slice(call.params.root().raw()), &mut disclosed)?;
+    let arguments =
+        disclose(clock, Field::Arguments, Bytes::copy_from_slice(call.arguments.as_bytes()), &mut disclosed)?;
+    let params =
+        disclose(clock, Field::Params, Bytes::copy_from_slice(call.params.root().raw()), &mut disclosed)?;
     let info = CallInfo {
         action: call.action.to_string(),
         agent: agent_info(&call.agent),
@@ -348,27 +371,32 @@ fn agent_info(agent: &Agent) -> AgentInfo {
     let proof = match &agent.proof {
         Proof::Bearer => AgentProof::Bearer,
         Proof::Demo => AgentProof::Demo,
-        Proof::OAuth { issuer, subject } => AgentProof::Oauth { issuer: shown(issuer), subject: shown(subject) },
+        Proof::OAuth { issuer, subject } => {
+            AgentProof::Oauth { issuer: shown(issuer), subject: shown(subject) }
+        }
         Proof::Peer { uid } => AgentProof::Peer { uid: *uid },
     };
     AgentInfo { name: agent.id.to_string(), proof }
 }
 
-/// Text from outside, fit for a record: hidden characters escaped, and at most 256 bytes of it.
+/// Text from outside, fit for a record: hidden characters escaped, and at most 256 characters of it.
 fn shown(text: &str) -> String {
-    let text = text::show(text).text;
-    let end = text.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= 256).last().unwrap_or(0);
-    text.get(..end).unwrap_or_default().to_owned()
+    let plain = text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if plain { text.to_owned() } else { text::quoted(text, 256) }
 }
 
 fn judged(rulebook: &Rulebook, verdict: &Verdict) -> Judged {
     let (verdict, rules) = match verdict {
-        Verdict::Allow(allowed) => (VerdictWord::Allow, allowed.rules.iter().take(MAX_RULES).map(ToString::to_string).collect()),
+        Verdict::Allow(allowed) => {
+            (VerdictWord::Allow, allowed.rules.iter().take(MAX_RULES).map(ToString::to_string).collect())
+        }
         Verdict::Ask(asked) => (VerdictWord::Ask, vec![asked.rule.to_string()]),
         Verdict::Deny(DenyReason::Broken { rule, .. } | DenyReason::Forbidden { rule, .. }) => {
             (VerdictWord::Deny, vec![rule.to_string()])
         }
-        Verdict::Deny(DenyReason::Inexpressible { .. } | DenyReason::NotPermitted) => (VerdictWord::Deny, Vec::new()),
+        Verdict::Deny(DenyReason::Inexpressible { .. } | DenyReason::NotPermitted) => {
+            (VerdictWord::Deny, Vec::new())
+        }
     };
     Judged { policy: Hash(*rulebook.policy.digest().as_bytes()), rules, verdict }
 }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use toolgate_core::digest::Digest;
 use toolgate_core::name::PersonName;
-use zeroize::{Zeroizing, ZeroizeOnDrop};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::port::{Answered, Question, VerifyAnswer};
 use crate::totp::{self, Attempts, TotpError, TotpSecret};
@@ -169,7 +169,14 @@ impl Person {
             return Err(PersonError::Short);
         }
         let public = SigningKey::from_bytes(&seeds.key).verifying_key().to_bytes();
-        let mut key = SealedKey { public, salt: seeds.salt, nonce: seeds.nonce, sealed: Vec::new(), memory_kib, passes };
+        let mut key = SealedKey {
+            public,
+            salt: seeds.salt,
+            nonce: seeds.nonce,
+            sealed: Vec::new(),
+            memory_kib,
+            passes,
+        };
         let damaged = || PersonError::Damaged(name.clone());
         let cipher = key.cipher(passphrase).ok_or_else(damaged)?;
         let payload = Payload { msg: &*seeds.key, aad: &key.bound_to(&name) };
@@ -203,7 +210,13 @@ impl Person {
     ///
     /// # Errors
     /// The passphrase is wrong, or the person has none.
-    pub fn sign(&self, passphrase: &str, statement: &[u8], yes: bool, now_ms: u64) -> Result<Answered, PersonError> {
+    pub fn sign(
+        &self,
+        passphrase: &str,
+        statement: &[u8],
+        yes: bool,
+        now_ms: u64,
+    ) -> Result<Answered, PersonError> {
         let Method::Passphrase(key) = &self.method else {
             return Err(PersonError::OtherMethod { name: self.name.clone(), method: "one-time code" });
         };
@@ -422,7 +435,12 @@ mod tests {
         let renamed = Answered { person: name("bob"), ..answer.clone() };
         assert!(!verify_answer(&bob, &state(), b"statement", &answer), "another person");
         assert!(!verify_answer(&bob, &state(), b"statement", &renamed), "the same key under another name");
-        assert!(!verify_answer(&ada, &state(), b"statement", &Answered { method: TOTP.into(), ..answer.clone() }));
+        assert!(!verify_answer(
+            &ada,
+            &state(),
+            b"statement",
+            &Answered { method: TOTP.into(), ..answer.clone() }
+        ));
         for evidence in [&answer.evidence[..63], b"", &[0; 64]] {
             let forged = Answered { evidence: Bytes::copy_from_slice(evidence), ..answer.clone() };
             assert!(!verify_answer(&ada, &state(), b"statement", &forged));
@@ -434,7 +452,10 @@ mod tests {
         let ada = ada();
         assert_eq!(ada.sign("correct horse batterz", b"s", true, 8), Err(PersonError::WrongPassphrase));
         assert_eq!(ada.sign("", b"s", true, 8), Err(PersonError::WrongPassphrase));
-        assert_eq!(ada.clone().confirm(&state(), "123456", b"s", true, 8).map_err(|e| e.to_string()), Err("person `ada` answers with a passphrase".into()));
+        assert_eq!(
+            ada.clone().confirm(&state(), "123456", b"s", true, 8).map_err(|e| e.to_string()),
+            Err("person `ada` answers with a passphrase".into())
+        );
         let short = Person::with_passphrase(name("eve"), "elevenchars", &seeds(1), 7);
         assert_eq!(short, Err(PersonError::Short));
     }
@@ -490,6 +511,9 @@ mod tests {
         );
         let stored = Person::decode(name("grace"), &grace.encode(), 7).unwrap();
         assert_eq!(stored, grace, "what is remembered of the codes is stored");
-        assert_eq!(grace.sign(GOOD, b"s", true, 8).map_err(|e| e.to_string()), Err("person `grace` answers with a one-time code".into()));
+        assert_eq!(
+            grace.sign(GOOD, b"s", true, 8).map_err(|e| e.to_string()),
+            Err("person `grace` answers with a one-time code".into())
+        );
     }
 }

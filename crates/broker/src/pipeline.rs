@@ -21,7 +21,8 @@ use crate::desk::{self, Yes};
 use crate::lines::{self, RefusedBy, Told};
 use crate::outcome::{Answer, Outcome, Receipt, Reply, WithheldWhy};
 use crate::port::{
-    AgentLine, BoxFuture, Clock, Closing, Executed, Executor, Handle, Repeat, Stop, StopReason, Store, StoreError, Unread,
+    AgentLine, BoxFuture, Clock, Closing, Executed, Executor, Handle, Repeat, Stop, StopReason, Store,
+    StoreError, Unread,
 };
 use crate::rulebook::{AcceptedTool, Rulebook};
 
@@ -64,7 +65,8 @@ impl<S: Store, E: Executor, C: Clock> Handle for Broker<S, E, C> {
 
     fn refuse(&self, unread: Unread) -> BoxFuture<'_, Result<(), Refusal>> {
         Box::pin(async move {
-            let line = lines::unread(&self.inner.clock, &unread).map_err(|_unwritable| Refusal::Unavailable)?;
+            let line =
+                lines::unread(&self.inner.clock, &unread).map_err(|_unwritable| Refusal::Unavailable)?;
             self.inner.store.append(line).await.map(drop).map_err(|_store| Refusal::Unavailable)
         })
     }
@@ -82,7 +84,15 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
     /// Puts the parts together.
     pub fn new(store: Arc<S>, executor: E, clock: C, rulebook: Rulebook) -> Self {
         let under_way = Mutex::default();
-        Self { inner: Arc::new(Inner { store, executor, clock, rulebook: ArcSwap::from_pointee(rulebook), under_way }) }
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                executor,
+                clock,
+                rulebook: ArcSwap::from_pointee(rulebook),
+                under_way,
+            }),
+        }
     }
 
     /// What is in force now.
@@ -169,7 +179,11 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
                             let question = approval.question.clone();
                             (Grounds::Approved(asked.clone(), approval), Some((question, persons)))
                         }
-                        Err(no) => return Err(self.refuse(&rulebook, &call, Some(&verdict), RefusedBy::NoYes(no)).await),
+                        Err(no) => {
+                            return Err(self
+                                .refuse(&rulebook, &call, Some(&verdict), RefusedBy::NoYes(no))
+                                .await);
+                        }
                     }
                 }
                 Verdict::Deny(reason) => {
@@ -184,7 +198,9 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
             };
             let may_repeat = repeats(&call.action, tool.as_deref());
             match authorized::open(&*self.inner.store, call, tool, grounds, may_repeat, intent).await {
-                Ok(Gate::Authorized(authorized, entry)) => return Ok(Admitted::Authorized(authorized, entry)),
+                Ok(Gate::Authorized(authorized, entry)) => {
+                    return Ok(Admitted::Authorized(authorized, entry));
+                }
                 Ok(Gate::ApprovalGone(back)) => call = back,
                 Ok(Gate::Repeat(repeat)) => return self.repeated(repeat).await.map(Admitted::Repeated),
                 Err(_store) => return Err(Refusal::Unavailable),
@@ -195,8 +211,14 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
 
     /// What the rules say, after what they take for granted: that the agent may see the tool at all, that its accepted
     /// definition is the one that was shown, and that the arguments fit its schema.
-    fn judge(&self, rulebook: &Rulebook, call: &Call) -> Result<(Verdict, Option<Arc<AcceptedTool>>), RefusedBy> {
-        if !rulebook.servers.contains(&call.server) || !rulebook.policy.may_see(&call.agent, &call.server, &call.action) {
+    fn judge(
+        &self,
+        rulebook: &Rulebook,
+        call: &Call,
+    ) -> Result<(Verdict, Option<Arc<AcceptedTool>>), RefusedBy> {
+        if !rulebook.servers.contains(&call.server)
+            || !rulebook.policy.may_see(&call.agent, &call.server, &call.action)
+        {
             return Err(RefusedBy::Hidden);
         }
         let tool = match &call.action {
@@ -214,10 +236,16 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
                 return Err(RefusedBy::Unreviewed);
             }
             let arguments = call.arguments.document();
-            tool.input.validate(arguments.root()).map_err(|error| RefusedBy::Invalid(error.to_string()))?;
+            tool.input.validate(&arguments.root()).map_err(|error| RefusedBy::Invalid(error.to_string()))?;
         }
         let facts = Facts { now_ms: self.inner.clock.now_ms() };
-        Ok((rulebook.policy.judge(call, &facts), tool))
+        let mut verdict = rulebook.policy.judge(call, &facts);
+        if let (Some(limits), Some(obligations)) =
+            (rulebook.limits.get(&call.server), verdict.obligations_mut())
+        {
+            *obligations = limits.clone();
+        }
+        Ok((verdict, tool))
     }
 
     /// Between the opening and the closing line there is no `?`: an opened entry is closed.
@@ -242,7 +270,13 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
     }
 
     /// Writes the outcome down. Nothing is released before it is durable.
-    async fn close(&self, entry: Entry, told: &Told, keep: bool, outcome: &Outcome) -> Result<Receipt, Refusal> {
+    async fn close(
+        &self,
+        entry: Entry,
+        told: &Told,
+        keep: bool,
+        outcome: &Outcome,
+    ) -> Result<Receipt, Refusal> {
         let Ok(line) = lines::outcome(&self.inner.clock, &entry, told, outcome) else {
             return Err(Refusal::Unavailable);
         };
@@ -257,7 +291,13 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
 
     /// Writes a refusal down, and says what the agent is told. What cannot be written down is `Unavailable`, so that a
     /// broken log does not go unnoticed.
-    async fn refuse(&self, rulebook: &Rulebook, call: &Call, verdict: Option<&Verdict>, why: RefusedBy) -> Refusal {
+    async fn refuse(
+        &self,
+        rulebook: &Rulebook,
+        call: &Call,
+        verdict: Option<&Verdict>,
+        why: RefusedBy,
+    ) -> Refusal {
         let Ok(line) = lines::refusal(&self.inner.clock, rulebook, call, verdict, &why) else {
             return Refusal::Unavailable;
         };
@@ -269,7 +309,8 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
 
     /// Releases the answer of a call that ran before and whose answer got lost on the way.
     async fn repeated(&self, Repeat { call, intent, outcome, answer }: Repeat) -> Result<Reply, Refusal> {
-        let (Ok(Some(answer)), Ok(line)) = (Answer::decode(&answer), lines::delivered(&self.inner.clock, call, outcome))
+        let (Ok(Some(answer)), Ok(line)) =
+            (Answer::decode(&answer), lines::delivered(&self.inner.clock, call, outcome))
         else {
             return Err(Refusal::Unavailable);
         };
@@ -320,7 +361,9 @@ impl Drop for UnderWay<'_> {
 /// what is asked of the agent itself.
 fn repeats(action: &Action, tool: Option<&AcceptedTool>) -> bool {
     match action {
-        Action::Tool(_) => tool.is_none_or(|tool| tool.tool.effects.iter().any(|effect| *effect != Effect::Read)),
+        Action::Tool(_) => {
+            tool.is_none_or(|tool| tool.tool.effects.iter().any(|effect| *effect != Effect::Read))
+        }
         Action::Complete
         | Action::Elicit
         | Action::GetPrompt
@@ -358,7 +401,7 @@ fn withheld(answer: &Answer, max_bytes: usize, tool: Option<&AcceptedTool>) -> O
     };
     let failed = root.get("isError").and_then(|value| value.as_bool()) == Some(true);
     let structured = root.get("structuredContent").filter(|_content| !failed)?;
-    schema.validate(structured).err().map(|error| WithheldWhy::Schema(error.to_string()))
+    schema.validate(&structured).err().map(|error| WithheldWhy::Schema(error.to_string()))
 }
 
 /// The answer of a call that is over. One that asks for more input is not: its continuation is used up with it.
@@ -366,6 +409,7 @@ fn final_answer(outcome: &Outcome) -> Option<Bytes> {
     let Outcome::Ran(answer) = outcome else {
         return None;
     };
-    let open = answer.get().document().root().get("resultType").and_then(|v| v.as_str()) == Some("input_required");
+    let open =
+        answer.get().document().root().get("resultType").and_then(|v| v.as_str()) == Some("input_required");
     (!open).then(|| answer.get().encode())
 }

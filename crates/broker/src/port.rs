@@ -195,10 +195,18 @@ pub trait Store: Send + Sync + 'static {
 
     /// Stores a question and sequences its record, or gives back the one that is `Open`, `Approved` or `Denied` for the same
     /// digest and policy and not expired at `question.asked_ms`: a no stands until its time is over. Questions about the same digest under another policy become `Expired`.
-    fn ask(&self, question: Question, line: Line) -> impl Future<Output = Result<Question, StoreError>> + Send;
+    fn ask(
+        &self,
+        question: Question,
+        line: Line,
+    ) -> impl Future<Output = Result<Question, StoreError>> + Send;
 
     /// Reads one question. One whose time is over at `now_ms` is `Expired`.
-    fn question(&self, number: &str, now_ms: u64) -> impl Future<Output = Result<Option<Question>, StoreError>> + Send;
+    fn question(
+        &self,
+        number: &str,
+        now_ms: u64,
+    ) -> impl Future<Output = Result<Option<Question>, StoreError>> + Send;
 
     /// The calls that were opened and not closed. Asked once, before the first call is taken.
     fn open_calls(&self) -> impl Future<Output = Result<Vec<(CallId, Position)>, StoreError>> + Send;

@@ -8,6 +8,7 @@ use toolgate_core::name::{PersonName, QuestionName, ServerName, ToolName};
 use toolgate_core::policy::Policy;
 use toolgate_core::schema::Schema;
 use toolgate_core::tool::Tool;
+use toolgate_core::verdict::Obligations;
 
 use crate::port::VerifyAnswer;
 
@@ -42,6 +43,8 @@ pub struct Rulebook {
     pub policy: Policy,
     /// The configured servers.
     pub servers: BTreeSet<ServerName>,
+    /// What must hold while calls to a server run; [`Obligations::default`] for those not named.
+    pub limits: HashMap<ServerName, Obligations>,
     /// The accepted tools.
     pub tools: HashMap<ToolName, Arc<AcceptedTool>>,
     /// The questions that rules may ask.

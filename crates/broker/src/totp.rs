@@ -74,7 +74,9 @@ impl TotpSecret {
     #[must_use]
     pub fn uri(&self, person: &str) -> String {
         let secret = base32(&self.0);
-        format!("otpauth://totp/Toolgate:{person}?secret={secret}&issuer=Toolgate&algorithm=SHA1&digits=6&period=30")
+        format!(
+            "otpauth://totp/Toolgate:{person}?secret={secret}&issuer=Toolgate&algorithm=SHA1&digits=6&period=30"
+        )
     }
 
     /// The code of one step.
@@ -92,7 +94,12 @@ impl TotpSecret {
 /// Looks at a code: the step it belongs to if it is right, one step early or late, and was not used before.
 ///
 /// The [`Attempts`] are what has to be stored, whatever the result.
-pub fn check(secret: &TotpSecret, code: &str, now_ms: u64, before: Attempts) -> (Attempts, Result<u64, TotpError>) {
+pub fn check(
+    secret: &TotpSecret,
+    code: &str,
+    now_ms: u64,
+    before: Attempts,
+) -> (Attempts, Result<u64, TotpError>) {
     if code.len() != 6 || !code.bytes().all(|b| b.is_ascii_digit()) {
         return (before, Err(TotpError::Malformed));
     }

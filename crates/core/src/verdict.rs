@@ -13,6 +13,17 @@ pub enum Verdict {
     Deny(DenyReason),
 }
 
+impl Verdict {
+    /// The obligations of a verdict that lets the call run, now or after a yes.
+    pub const fn obligations_mut(&mut self) -> Option<&mut Obligations> {
+        match self {
+            Self::Allow(Allowed { rules: _, obligations })
+            | Self::Ask(Asked { question: _, rule: _, because: _, obligations }) => Some(obligations),
+            Self::Deny(_) => None,
+        }
+    }
+}
+
 /// What a permitted call was permitted by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allowed {

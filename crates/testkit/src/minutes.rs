@@ -185,7 +185,10 @@ impl Store for FakeStore {
             let standing = |q: &&Question| {
                 q.digest == question.digest
                     && q.policy == question.policy
-                    && matches!(q.state, QuestionState::Approved | QuestionState::Denied | QuestionState::Open)
+                    && matches!(
+                        q.state,
+                        QuestionState::Approved | QuestionState::Denied | QuestionState::Open
+                    )
             };
             if let Some(found) = kept.questions.iter().find(standing) {
                 self.minutes.note("asked before");

@@ -16,7 +16,9 @@ use toolgate_core::policy::{KnownAgent, Policy, PolicySource, World};
 use toolgate_core::refusal::Refusal;
 use toolgate_core::schema::Schema;
 use toolgate_core::tool::{self, Effect, Tool};
-use toolgate_testkit::minutes::{Fail, FakeAgent, FakeClock, FakeExecutor, FakeStore, Gullible, Minutes, Server, Write};
+use toolgate_testkit::minutes::{
+    Fail, FakeAgent, FakeClock, FakeExecutor, FakeStore, Gullible, Minutes, Server, Write,
+};
 
 const RULES: &str = r#"
 @id("reads") @because("reading is harmless")
@@ -28,8 +30,16 @@ forbid(principal, action == Action::"web/post", resource) when { context.args.te
 "#;
 
 const TOOLS: [(&str, &str, Effect); 3] = [
-    ("web/look", r#"{"name":"look","inputSchema":{"type":"object","properties":{"at":{"type":"string"}},"required":["at"],"additionalProperties":false},"outputSchema":{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}}"#, Effect::Read),
-    ("web/post", r#"{"name":"post","inputSchema":{"type":"object","properties":{"text":{"type":"string"}},"required":["text"]}}"#, Effect::Egress),
+    (
+        "web/look",
+        r#"{"name":"look","inputSchema":{"type":"object","properties":{"at":{"type":"string"}},"required":["at"],"additionalProperties":false},"outputSchema":{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}}"#,
+        Effect::Read,
+    ),
+    (
+        "web/post",
+        r#"{"name":"post","inputSchema":{"type":"object","properties":{"text":{"type":"string"}},"required":["text"]}}"#,
+        Effect::Egress,
+    ),
     ("web/wipe", r#"{"name":"wipe","inputSchema":{"type":"object"}}"#, Effect::Delete),
 ];
 
@@ -44,9 +54,11 @@ fn tools() -> HashMap<ToolName, Arc<AcceptedTool>> {
             let name: ToolName = name.parse().unwrap();
             let definition = json(definition);
             let pin = tool::pin(&definition.root().canonical().unwrap());
-            let input = Schema::compile(definition.root().get("inputSchema").unwrap()).unwrap();
-            let output = definition.root().get("outputSchema").map(|schema| Schema::compile(schema).unwrap());
-            let tool = Arc::new(Tool { name: name.clone(), effects: BTreeSet::from([*effect]), definition, pin });
+            let input = Schema::compile(&definition.root().get("inputSchema").unwrap()).unwrap();
+            let output =
+                definition.root().get("outputSchema").map(|schema| Schema::compile(&schema).unwrap());
+            let tool =
+                Arc::new(Tool { name: name.clone(), effects: BTreeSet::from([*effect]), definition, pin });
             (name, Arc::new(AcceptedTool { tool, input, output }))
         })
         .collect()
@@ -56,7 +68,12 @@ fn rulebook(rules: &str) -> Rulebook {
     let tools = tools();
     let questions = BTreeMap::from([(
         "owner".parse().unwrap(),
-        QuestionRules { people: BTreeSet::from(["owner".parse().unwrap()]), quorum: 1, wait_ms: 60_000, expires_ms: 600_000 },
+        QuestionRules {
+            people: BTreeSet::from(["owner".parse().unwrap()]),
+            quorum: 1,
+            wait_ms: 60_000,
+            expires_ms: 600_000,
+        },
     )]);
     let world = World {
         agents: vec![KnownAgent { id: "bot".parse().unwrap(), groups: Vec::new() }],
@@ -67,7 +84,7 @@ fn rulebook(rules: &str) -> Rulebook {
     let source = PolicySource { path: "rules.cedar".into(), text: rules.into(), examples: None };
     let policy = Policy::load(&[source], &world).unwrap();
     let servers = BTreeSet::from(["web".parse().unwrap()]);
-    Rulebook { policy, servers, tools, questions, people: Arc::new(Gullible) }
+    Rulebook { policy, servers, limits: HashMap::new(), tools, questions, people: Arc::new(Gullible) }
 }
 
 fn call_as(agent: &str, number: u8, name: &str, arguments: &str) -> Call {
@@ -100,7 +117,11 @@ impl Bench {
         let minutes = Minutes::default();
         let store = Arc::new(FakeStore::new(minutes.clone(), person, fail));
         let executor = FakeExecutor { minutes: minutes.clone(), server };
-        Self { broker: Broker::new(store, executor, FakeClock::default(), rulebook(RULES)), minutes, gone: false }
+        Self {
+            broker: Broker::new(store, executor, FakeClock::default(), rulebook(RULES)),
+            minutes,
+            gone: false,
+        }
     }
 
     fn agent(&self) -> AgentLine {
@@ -131,7 +152,13 @@ async fn the_order_of_events() {
     let post = || call(1, "web/post", r#"{"text":"hi"}"#);
     for (person, server, fail, call, want) in [
         (None, DONE, None, look(), r#"open | run web/look {"at":"x"} | close | => {"content":[]}"#),
-        (Some(true), DONE, None, post(), r#"ask owner | yes | open | run web/post {"text":"hi"} | close | => {"content":[]}"#),
+        (
+            Some(true),
+            DONE,
+            None,
+            post(),
+            r#"ask owner | yes | open | run web/post {"text":"hi"} | close | => {"content":[]}"#,
+        ),
         (Some(false), DONE, None, post(), "ask owner | no | write down | => denied_by_person"),
         (None, DONE, None, call(1, "web/post", r#"{"text":"my secret"}"#), "write down | => not_permitted"),
         (None, DONE, None, call(1, "web/wipe", "{}"), "write down | => unknown"),
@@ -139,17 +166,65 @@ async fn the_order_of_events() {
         (None, DONE, None, call(1, "other/look", "{}"), "write down | => unknown"),
         (None, DONE, None, call_as("stranger", 1, "web/look", r#"{"at":"x"}"#), "write down | => unknown"),
         (None, DONE, None, call(1, "web/look", r#"{"at":1}"#), "write down | => invalid_arguments"),
-        (None, DONE, None, call(1, "web/look", r#"{"at":"x","more":1}"#), "write down | => invalid_arguments"),
+        (
+            None,
+            DONE,
+            None,
+            call(1, "web/look", r#"{"at":"x","more":1}"#),
+            "write down | => invalid_arguments",
+        ),
         (None, Server::Dies, None, look(), r#"open | run web/look {"at":"x"} | close | => Lost"#),
         (None, Server::IsAway, None, look(), r#"open | run web/look {"at":"x"} | close | => NotRun"#),
         (None, DONE, Some((Write::Open, Fail::Before)), look(), "open fails | => unavailable"),
-        (None, DONE, Some((Write::Open, Fail::After)), look(), "open | open fails after all | => unavailable"),
-        (None, DONE, Some((Write::Close, Fail::Before)), look(), r#"open | run web/look {"at":"x"} | close fails | => unavailable"#),
-        (None, DONE, Some((Write::Close, Fail::After)), look(), r#"open | run web/look {"at":"x"} | close | close fails after all | => unavailable"#),
-        (None, DONE, Some((Write::Append, Fail::Before)), call(1, "web/wipe", "{}"), "append fails | => unavailable"),
-        (Some(true), DONE, Some((Write::Ask, Fail::Before)), post(), "ask fails | write down | => unavailable"),
-        (Some(true), DONE, Some((Write::Ask, Fail::After)), post(), "ask owner | yes | ask fails after all | write down | => unavailable"),
-        (Some(true), DONE, Some((Write::Open, Fail::Before)), post(), "ask owner | yes | open fails | => unavailable"),
+        (
+            None,
+            DONE,
+            Some((Write::Open, Fail::After)),
+            look(),
+            "open | open fails after all | => unavailable",
+        ),
+        (
+            None,
+            DONE,
+            Some((Write::Close, Fail::Before)),
+            look(),
+            r#"open | run web/look {"at":"x"} | close fails | => unavailable"#,
+        ),
+        (
+            None,
+            DONE,
+            Some((Write::Close, Fail::After)),
+            look(),
+            r#"open | run web/look {"at":"x"} | close | close fails after all | => unavailable"#,
+        ),
+        (
+            None,
+            DONE,
+            Some((Write::Append, Fail::Before)),
+            call(1, "web/wipe", "{}"),
+            "append fails | => unavailable",
+        ),
+        (
+            Some(true),
+            DONE,
+            Some((Write::Ask, Fail::Before)),
+            post(),
+            "ask fails | write down | => unavailable",
+        ),
+        (
+            Some(true),
+            DONE,
+            Some((Write::Ask, Fail::After)),
+            post(),
+            "ask owner | yes | ask fails after all | write down | => unavailable",
+        ),
+        (
+            Some(true),
+            DONE,
+            Some((Write::Open, Fail::Before)),
+            post(),
+            "ask owner | yes | open fails | => unavailable",
+        ),
     ] {
         let shown = format!("{person:?} {server:?} {fail:?} {}", call.action);
         assert_eq!(Bench::new(person, server, fail).minutes_of(call).await, want, "case: {shown}");
@@ -168,7 +243,10 @@ async fn a_stale_definition_is_refused() {
 async fn answers_that_may_not_be_shown_are_withheld() {
     for (answer, want) in [
         (r#"{"structuredContent":{"n":1}}"#, r#"{"structuredContent":{"n":1}}"#),
-        (r#"{"structuredContent":{"n":"x"},"isError":true}"#, r#"{"structuredContent":{"n":"x"},"isError":true}"#),
+        (
+            r#"{"structuredContent":{"n":"x"},"isError":true}"#,
+            r#"{"structuredContent":{"n":"x"},"isError":true}"#,
+        ),
         (r#"{"structuredContent":{"n":"x"}}"#, "Withheld(Schema("),
     ] {
         let bench = Bench::new(None, Server::Answers(answer), None);
@@ -201,9 +279,11 @@ async fn a_lost_answer_is_not_a_second_run() {
 /// What a line in the store says convinces nobody if the proof does not hold.
 #[tokio::test]
 async fn a_forged_answer_is_refused() {
-    let forge = |q: &mut Question| q.answers.iter_mut().for_each(|a| a.evidence = bytes::Bytes::from_static(b"bad"));
+    let forge =
+        |q: &mut Question| q.answers.iter_mut().for_each(|a| a.evidence = bytes::Bytes::from_static(b"bad"));
     let nobody = |q: &mut Question| q.answers.clear();
-    let stranger = |q: &mut Question| q.answers.iter_mut().for_each(|a| a.person = "mallory".parse().unwrap());
+    let stranger =
+        |q: &mut Question| q.answers.iter_mut().for_each(|a| a.person = "mallory".parse().unwrap());
     let no = |q: &mut Question| q.answers.iter_mut().for_each(|a| a.yes = false);
     for (what, meddle) in [
         ("forged", &forge as &dyn Fn(&mut Question)),
@@ -298,7 +378,11 @@ async fn a_flood_is_bounded_and_leaves_room_for_others() {
 /// Nothing of what was asked for stands in the log in clear.
 #[tokio::test]
 async fn arguments_and_results_are_not_in_the_leaves() {
-    let bench = Bench::new(Some(true), Server::Answers(r#"{"content":[{"type":"text","text":"answer-text"}]}"#), None);
+    let bench = Bench::new(
+        Some(true),
+        Server::Answers(r#"{"content":[{"type":"text","text":"answer-text"}]}"#),
+        None,
+    );
     bench.handle(call(1, "web/post", r#"{"text":"argument-text"}"#)).await.unwrap();
     bench.handle(call(2, "web/wipe", r#"{"text":"argument-text"}"#)).await.unwrap_err();
     let leaves = bench.broker.store().leaves();

@@ -83,7 +83,8 @@ pub(crate) struct Table<'a> {
 
 impl<'a> Table<'a> {
     pub(crate) fn new(source: Source<'a>, name: String, at: usize, table: &'a DeTable<'a>) -> Self {
-        let entries = table.iter().map(|(key, value)| (key.get_ref().as_ref(), key.span().start, value)).collect();
+        let entries =
+            table.iter().map(|(key, value)| (key.get_ref().as_ref(), key.span().start, value)).collect();
         Self { source, name, at, entries, known: Vec::new() }
     }
 
@@ -103,7 +104,8 @@ impl<'a> Table<'a> {
     }
 
     fn item(&self, key: &str, at: usize, value: &'a Spanned<DeValue<'a>>) -> Item<'a> {
-        let name = if self.name.is_empty() { key.to_owned() } else { format!("{}.{}", self.name, quoted(key)) };
+        let name =
+            if self.name.is_empty() { key.to_owned() } else { format!("{}.{}", self.name, quoted(key)) };
         Item { source: self.source, name, at, value }
     }
 
@@ -222,7 +224,9 @@ impl<'a> Item<'a> {
     }
 
     pub(crate) fn list(&self) -> Result<Vec<Self>, ConfigError> {
-        let DeValue::Array(values) = self.value.get_ref() else { return Err(self.wrong("a list", "[\"…\"]")) };
+        let DeValue::Array(values) = self.value.get_ref() else {
+            return Err(self.wrong("a list", "[\"…\"]"));
+        };
         let items = values.iter().map(|value| Item {
             source: self.source,
             name: self.name.clone(),

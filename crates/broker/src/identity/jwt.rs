@@ -117,7 +117,9 @@ impl KeySet {
         let found = match (kid, self.0.as_slice()) {
             (None, [(_, key)]) => Some(key),
             (None, _) => None,
-            (Some(kid), keys) => keys.iter().find(|(known, _)| known.as_deref() == Some(kid)).map(|(_, key)| key),
+            (Some(kid), keys) => {
+                keys.iter().find(|(known, _)| known.as_deref() == Some(kid)).map(|(_, key)| key)
+            }
         };
         found.ok_or(JwtError::UnknownKey)
     }
@@ -131,7 +133,9 @@ fn key(value: Value<'_>) -> Option<(Option<String>, Key)> {
     }
     let (kty, crv, alg) = (text("kty")?, text("crv"), text("alg"));
     let (key, name) = match (&*kty, crv.as_deref()) {
-        ("OKP", Some("Ed25519")) => (Key::Ed25519(bytes("x").filter(|x| x.len() == 32)?), ["EdDSA", "Ed25519"]),
+        ("OKP", Some("Ed25519")) => {
+            (Key::Ed25519(bytes("x").filter(|x| x.len() == 32)?), ["EdDSA", "Ed25519"])
+        }
         ("EC", Some("P-256")) => {
             let (x, y) = (bytes("x").filter(|x| x.len() == 32)?, bytes("y").filter(|y| y.len() == 32)?);
             (Key::P256([&[4][..], &x, &y].concat()), ["ES256", "ES256"])
@@ -217,7 +221,9 @@ impl Verifier {
         if now >= time("exp")?.ok_or(JwtError::Malformed)? + LEEWAY_S {
             return Err(JwtError::Expired);
         }
-        if time("nbf")?.is_some_and(|t| now + LEEWAY_S < t) || time("iat")?.is_some_and(|t| now + LEEWAY_S < t) {
+        if time("nbf")?.is_some_and(|t| now + LEEWAY_S < t)
+            || time("iat")?.is_some_and(|t| now + LEEWAY_S < t)
+        {
             return Err(JwtError::NotYet);
         }
         let subject = text("sub")?.to_string();
@@ -242,7 +248,12 @@ fn json(part: &str) -> Result<Document, JwtError> {
 }
 
 /// The algorithm is taken from the key; the header may only agree with it.
-fn check_signature(header: Value<'_>, keys: &KeySet, signed: &[u8], signature: &[u8]) -> Result<(), JwtError> {
+fn check_signature(
+    header: Value<'_>,
+    keys: &KeySet,
+    signed: &[u8],
+    signature: &[u8],
+) -> Result<(), JwtError> {
     let text = |name: &str| match header.get(name) {
         None => Ok(None),
         Some(value) => value.as_str().map(Some).ok_or(JwtError::Malformed),
@@ -251,7 +262,9 @@ fn check_signature(header: Value<'_>, keys: &KeySet, signed: &[u8], signature: &
     if !["EdDSA", "ES256", "RS256"].contains(&&*algorithm) || header.get("crit").is_some() {
         return Err(JwtError::Algorithm);
     }
-    if text("typ")?.is_some_and(|typ| !["jwt", "at+jwt", "application/at+jwt"].contains(&&*typ.to_ascii_lowercase())) {
+    if text("typ")?
+        .is_some_and(|typ| !["jwt", "at+jwt", "application/at+jwt"].contains(&&*typ.to_ascii_lowercase()))
+    {
         return Err(JwtError::Malformed);
     }
     let good = match (keys.find(text("kid")?.as_deref())?, &*algorithm) {
@@ -361,17 +374,47 @@ mod tests {
         let (verifier, sign) = own();
         let header = r#"{"alg":"EdDSA","kid":"k"}"#;
         for (claims, want) in [
-            (r#"{"iss":"https://login.example.org","aud":"https://gate.example.org/mcp","sub":"a","exp":1600000000}"#, None),
-            (r#"{"iss":"https://login.example.org/","aud":"https://gate.example.org/mcp","sub":"a","exp":1600000000}"#, Some(JwtError::Issuer)),
-            (r#"{"iss":"https://login.example.org","aud":"https://gate.example.org","sub":"a","exp":1600000000}"#, Some(JwtError::Audience)),
-            (r#"{"iss":"https://login.example.org","aud":[],"sub":"a","exp":1600000000}"#, Some(JwtError::Audience)),
+            (
+                r#"{"iss":"https://login.example.org","aud":"https://gate.example.org/mcp","sub":"a","exp":1600000000}"#,
+                None,
+            ),
+            (
+                r#"{"iss":"https://login.example.org/","aud":"https://gate.example.org/mcp","sub":"a","exp":1600000000}"#,
+                Some(JwtError::Issuer),
+            ),
+            (
+                r#"{"iss":"https://login.example.org","aud":"https://gate.example.org","sub":"a","exp":1600000000}"#,
+                Some(JwtError::Audience),
+            ),
+            (
+                r#"{"iss":"https://login.example.org","aud":[],"sub":"a","exp":1600000000}"#,
+                Some(JwtError::Audience),
+            ),
             (r#"{"iss":"https://login.example.org","sub":"a","exp":1600000000}"#, Some(JwtError::Malformed)),
-            (r#"{"iss":"https://login.example.org","aud":"https://gate.example.org/mcp","sub":"a"}"#, Some(JwtError::Malformed)),
-            (r#"{"iss":"https://login.example.org","aud":"https://gate.example.org/mcp","sub":"a","exp":"1600000000"}"#, Some(JwtError::Malformed)),
-            (r#"{"iss":"https://login.example.org","aud":"https://gate.example.org/mcp","sub":"","exp":1600000000}"#, Some(JwtError::Malformed)),
-            (r#"{"iss":"https://login.example.org","aud":"https://gate.example.org/mcp","exp":1600000000}"#, Some(JwtError::Malformed)),
-            (r#"{"iss":"https://login.example.org","aud":"https://gate.example.org/mcp","sub":"a","exp":1600000000,"iat":1500000061}"#, Some(JwtError::NotYet)),
-            (r#"{"iss":"x","iss":"https://login.example.org","aud":"https://gate.example.org/mcp","sub":"a","exp":1600000000}"#, Some(JwtError::Malformed)),
+            (
+                r#"{"iss":"https://login.example.org","aud":"https://gate.example.org/mcp","sub":"a"}"#,
+                Some(JwtError::Malformed),
+            ),
+            (
+                r#"{"iss":"https://login.example.org","aud":"https://gate.example.org/mcp","sub":"a","exp":"1600000000"}"#,
+                Some(JwtError::Malformed),
+            ),
+            (
+                r#"{"iss":"https://login.example.org","aud":"https://gate.example.org/mcp","sub":"","exp":1600000000}"#,
+                Some(JwtError::Malformed),
+            ),
+            (
+                r#"{"iss":"https://login.example.org","aud":"https://gate.example.org/mcp","exp":1600000000}"#,
+                Some(JwtError::Malformed),
+            ),
+            (
+                r#"{"iss":"https://login.example.org","aud":"https://gate.example.org/mcp","sub":"a","exp":1600000000,"iat":1500000061}"#,
+                Some(JwtError::NotYet),
+            ),
+            (
+                r#"{"iss":"x","iss":"https://login.example.org","aud":"https://gate.example.org/mcp","sub":"a","exp":1600000000}"#,
+                Some(JwtError::Malformed),
+            ),
             ("[]", Some(JwtError::Malformed)),
         ] {
             assert_eq!(verifier.verify(&sign(header, claims), NOW).err(), want, "{claims}");
@@ -422,7 +465,10 @@ mod tests {
             (r#"{"keys":[]}"#, "it has no key"),
             (r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#, "it has no key"),
             (r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AAAA"}]}"#, "it has no key"),
-            (&KEYS.replace("\"use\": \"sig\"", "\"use\": \"enc\"").replace("EC", "E").replace("OKP", "O"), "it has no key"),
+            (
+                &KEYS.replace("\"use\": \"sig\"", "\"use\": \"enc\"").replace("EC", "E").replace("OKP", "O"),
+                "it has no key",
+            ),
             (&format!("{{\"keys\":[{}]}}", vec!["1"; 65].join(",")), "the key set is too large"),
         ] {
             let error = KeySet::parse(text.as_bytes()).expect_err(text).to_string();
