@@ -6,7 +6,7 @@ use std::sync::Arc;
 use toolgate_broker::pipeline::Broker;
 use toolgate_broker::port::{BoxFuture, Clock, Executor, Handle, Store};
 use toolgate_broker::rulebook::Rulebook;
-use toolgate_core::call::{Agent, CallId};
+use toolgate_core::call::Agent;
 use toolgate_core::json::Document;
 use toolgate_core::name::ServerName;
 
@@ -40,18 +40,11 @@ pub trait Identify: Send + Sync + 'static {
 pub trait Keeper: Handle {
     /// What is in force now.
     fn rulebook(&self) -> Arc<Rulebook>;
-
-    /// Notes that the answer of a call reached the agent.
-    fn delivered(&self, call: CallId);
 }
 
 impl<S: Store, E: Executor, C: Clock> Keeper for Broker<S, E, C> {
     fn rulebook(&self) -> Arc<Rulebook> {
         Self::rulebook(self)
-    }
-
-    fn delivered(&self, call: CallId) {
-        Self::delivered(self, call);
     }
 }
 
