@@ -158,6 +158,14 @@ impl Line {
         &self.gone
     }
 
+    /// Sends a message, waiting for room; false when the agent is gone.
+    pub async fn post(&self, message: Vec<u8>) -> bool {
+        tokio::select! {
+            sent = self.out.send(message.into()) => sent.is_ok(),
+            () = self.gone.wait() => false,
+        }
+    }
+
     fn send(&self, message: Vec<u8>) {
         // A full queue means that the agent does not read; what is lost is a courtesy.
         let _dropped = self.out.try_send(message.into());

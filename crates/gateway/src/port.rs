@@ -1,11 +1,9 @@
-//! What the agents' side of the gateway needs from the rest: who an agent is, the broker, and what servers offer
-//! besides tools. Tests put fakes in their place.
+//! What the agents' side of the gateway needs besides the broker: who an agent is, and what servers offer besides tools.
+//! Tests put fakes in their place.
 
 use std::sync::Arc;
 
-use toolgate_broker::pipeline::Broker;
-use toolgate_broker::port::{BoxFuture, Clock, Executor, Handle, Store};
-use toolgate_broker::rulebook::Rulebook;
+use toolgate_broker::port::BoxFuture;
 use toolgate_core::call::Agent;
 use toolgate_core::json::Document;
 use toolgate_core::name::ServerName;
@@ -34,18 +32,6 @@ pub trait Identify: Send + Sync + 'static {
 
     /// The agent that a user id at the other end of a Unix socket stands for, if an operator said so.
     fn peer(&self, uid: u32) -> Option<Arc<Agent>>;
-}
-
-/// The broker as the agents' side needs it.
-pub trait Keeper: Handle {
-    /// What is in force now.
-    fn rulebook(&self) -> Arc<Rulebook>;
-}
-
-impl<S: Store, E: Executor, C: Clock> Keeper for Broker<S, E, C> {
-    fn rulebook(&self) -> Arc<Rulebook> {
-        Self::rulebook(self)
-    }
 }
 
 /// What a server offers besides tools.

@@ -53,8 +53,8 @@ pub struct Session {
     level: Mutex<Option<Level>>,
     /// The requests under way that can be cancelled by their id. Guards nothing else.
     running: Mutex<HashMap<Id, Arc<Gone>>>,
-    /// The resources subscribed to (2025-11-25 and before), and whose they are. Guards nothing else.
-    subscribed: Mutex<HashMap<String, ServerName>>,
+    /// The resources subscribed to, and how often each is held. Guards nothing else.
+    subscribed: Mutex<HashMap<(String, ServerName), usize>>,
     /// When it was last used, in milliseconds since 1970.
     used_ms: AtomicU64,
 }
@@ -122,25 +122,40 @@ impl Session {
         }
     }
 
-    /// Notes a subscription; false if there are too many.
+    /// Holds a subscription once more; false if there are too many.
     #[must_use]
     pub fn subscribe(&self, uri: &str, server: &ServerName) -> bool {
         let mut subscribed = lock(&self.subscribed);
-        if subscribed.len() >= MAX_SUBSCRIPTIONS && !subscribed.contains_key(uri) {
+        let key = (uri.to_owned(), server.clone());
+        if subscribed.len() >= MAX_SUBSCRIPTIONS && !subscribed.contains_key(&key) {
             return false;
         }
-        subscribed.insert(uri.to_owned(), server.clone());
+        *subscribed.entry(key).or_default() += 1;
         true
     }
 
-    /// Takes a subscription back; gives whose resource it was.
-    pub fn unsubscribe(&self, uri: &str) -> Option<ServerName> {
-        lock(&self.subscribed).remove(uri)
+    /// Holds a subscription once less; true if nobody holds it any more.
+    pub fn unsubscribe(&self, uri: &str, server: &ServerName) -> bool {
+        let mut subscribed = lock(&self.subscribed);
+        let key = (uri.to_owned(), server.clone());
+        match subscribed.get_mut(&key) {
+            None => false,
+            Some(1) => subscribed.remove(&key).is_some(),
+            Some(holds) => {
+                *holds -= 1;
+                false
+            }
+        }
     }
 
-    /// Whether it is subscribed to that resource of that server.
-    pub fn is_subscribed(&self, uri: &str, server: &ServerName) -> bool {
-        lock(&self.subscribed).get(uri) == Some(server)
+    /// How often a subscription is held.
+    pub fn holds(&self, uri: &str, server: &ServerName) -> usize {
+        lock(&self.subscribed).get(&(uri.to_owned(), server.clone())).copied().unwrap_or_default()
+    }
+
+    /// Whose resource of this URI is subscribed to.
+    pub fn subscribed_to(&self, uri: &str) -> Vec<ServerName> {
+        lock(&self.subscribed).keys().filter(|(u, _)| u == uri).map(|(_, server)| server.clone()).collect()
     }
 
     fn touch(&self, now_ms: u64) {
