@@ -353,7 +353,9 @@ pub trait Clock: Send + Sync + 'static {
     ///
     /// # Errors
     /// There are none to be had; then nothing that needs them is done.
-    fn random<const N: usize>(&self) -> Result<[u8; N], NoRandomnessError>;
+    fn random<const N: usize>(&self) -> Result<[u8; N], NoRandomnessError>
+    where
+        Self: Sized;
 }
 
 /// The system gives no random bytes.
