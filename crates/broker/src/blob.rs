@@ -1,6 +1,6 @@
 //! Values that may have to be forgotten: encrypted beside the log, which only commits to them.
 //!
-//! Three layers of keys. The *root key* lies in a file of its own and wraps the keys of the subjects. A *subject's key*
+//! Three layers of keys. The *root key* lies in a file of its own ([`crate::home`]) and wraps the keys of the subjects. A *subject's key*
 //! lies in the store and wraps the data keys of everything that is about that subject (an agent). A *data key* is
 //! random, used for one record, and lies wrapped beside what it encrypts. To forget one record, its row is deleted; to
 //! forget a subject, wherever copies may be, its keys are deleted.
@@ -9,10 +9,6 @@
 //! each [`Part`], whose number is the nonce.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,30 +34,6 @@ pub enum SealError {
     Wrong,
 }
 
-/// Why the root key cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyFileError {
-    /// The file could not be read or made.
-    #[error("could not use the key file `{path}`")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file does not hold 32 bytes.
-    #[error(
-        "the key file `{0}` does not hold a key of 32 bytes; restore it from a copy, as nothing encrypted opens without it"
-    )]
-    Length(PathBuf),
-    /// Others than the owner can read the file.
-    #[error("the key file `{0}` can be read by others than its owner; run `chmod 600` on it")]
-    Open(PathBuf),
-    /// No randomness for a new key.
-    #[error("could not make a key")]
-    Seal(#[from] SealError),
-}
-
 /// The key over all keys.
 pub struct RootKey(Zeroizing<[u8; KEY]>);
 
@@ -70,56 +42,6 @@ impl RootKey {
     #[must_use]
     pub fn from_bytes(bytes: [u8; KEY]) -> Self {
         Self(Zeroizing::new(bytes))
-    }
-
-    /// Reads the key from its file; makes key and file if there is no file. A new key is durable before it is used.
-    ///
-    /// # Errors
-    /// The file cannot be used, or others can read it.
-    pub fn load_or_create(path: &Path) -> Result<Self, KeyFileError> {
-        let io = |source| KeyFileError::Io { path: path.to_owned(), source };
-        match Self::create(path) {
-            Ok(key) => return Ok(key),
-            Err(KeyFileError::Io { path: _, source }) if source.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-        let mut file = File::open(path).map_err(io)?;
-        if file.metadata().map_err(io)?.permissions().mode() & 0o077 != 0 {
-            return Err(KeyFileError::Open(path.to_owned()));
-        }
-        let mut bytes = Zeroizing::new(Vec::with_capacity(KEY + 1));
-        (&mut file).take(KEY as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
-        let key = bytes.as_slice().try_into().map_err(|_length| KeyFileError::Length(path.to_owned()))?;
-        Ok(Self(Zeroizing::new(key)))
-    }
-
-    /// Writes a new key beside its place and links it there, so that the file is whole or absent, and nobody's key is
-    /// overwritten when two processes do it at once.
-    fn create(path: &Path) -> Result<Self, KeyFileError> {
-        let io = |source| KeyFileError::Io { path: path.to_owned(), source };
-        if path.exists() {
-            return Err(io(io::ErrorKind::AlreadyExists.into()));
-        }
-        let mut key = Zeroizing::new([0; KEY]);
-        fill(&mut *key)?;
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{}.new", std::process::id()));
-        let temporary = PathBuf::from(name);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(io)?;
-        file.write_all(&*key).and_then(|()| file.sync_all()).map_err(io)?;
-        let linked = std::fs::hard_link(&temporary, path);
-        std::fs::remove_file(&temporary).map_err(io)?;
-        linked.map_err(io)?;
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
-        }
-        Ok(Self(key))
     }
 
     /// Seals a small secret, such as the seed of somebody's one-time codes. It opens for the same `purpose` only.
@@ -438,25 +360,6 @@ mod tests {
         for cut in 1..framed.len() {
             let whole = unframe(framed[..cut].to_vec());
             assert!(whole.is_none_or(|values| values.len() == 1), "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn the_key_file_is_made_once_and_kept_private() {
-        let folder = crate::store::tests::Folder::new("key-file");
-        let path = folder.path().join("root.key");
-        let made = RootKey::load_or_create(&path).unwrap();
-        let read = RootKey::load_or_create(&path).unwrap();
-        assert_eq!(*made.0, *read.0);
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(RootKey::load_or_create(&path), Err(KeyFileError::Open(_))));
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        for length in [0, 31, 33] {
-            std::fs::write(&path, vec![0; length]).unwrap();
-            assert!(
-                matches!(RootKey::load_or_create(&path), Err(KeyFileError::Length(_))),
-                "length {length}"
-            );
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod config;
 mod desk;
 pub mod home;
 pub mod identity;
+pub mod integrate;
 mod lines;
 pub mod outcome;
 pub mod person;

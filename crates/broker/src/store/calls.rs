@@ -42,6 +42,9 @@ pub(super) struct KeyRow {
 impl SqliteStore {
     pub(super) async fn open_call(&self, opening: Opening) -> Result<Opened, StoreError> {
         let Opening { call, agent, digest, repeats, approval, line } = opening;
+        if let Some(why) = self.stopped() {
+            return Err(StoreError::Write(format!("no call is opened: {why}")));
+        }
         let digest = *digest.0.as_bytes();
         let agent = agent.to_string();
         let found = self

@@ -38,9 +38,8 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -111,6 +110,8 @@ pub struct SqliteStore {
     keys: SubjectKeys,
     changes: watch::Receiver<u64>,
     counters: Arc<Counters>,
+    /// Why no call may be opened at the moment. Guards nothing else.
+    stopped: Mutex<Option<String>>,
     threads: Threads,
     /// Says that this process is alive, for as long as the store is open.
     _owner: Owner,
@@ -163,6 +164,7 @@ impl SqliteStore {
             keys: SubjectKeys::new(root),
             changes,
             counters,
+            stopped: Mutex::default(),
             threads: Threads { writer: Some(writing), checkpointer: Some((stop, checkpointer)) },
             _owner: owner,
         })
@@ -193,6 +195,22 @@ impl SqliteStore {
     #[must_use]
     pub fn poisoned(&self) -> Option<String> {
         self.queue.poisoned()
+    }
+
+    /// Opens no more calls until [`resume_calls`](Self::resume_calls). Those that are open can be closed.
+    pub fn stop_calls(&self, why: &str) {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+    }
+
+    /// Opens calls again.
+    pub fn resume_calls(&self) {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Why no call is opened at the moment, if so.
+    #[must_use]
+    pub fn stopped(&self) -> Option<String> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Seals a line, and makes `work` part of the next transaction; returns when that is durable.

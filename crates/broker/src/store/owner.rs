@@ -22,7 +22,7 @@ impl Owner {
     /// Takes a number and its lock.
     pub(super) fn take(folder: &Path) -> io::Result<Self> {
         let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(io::Error::from)?;
+        getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
         let id = i64::from_be_bytes(random) & i64::MAX;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder_of(folder))?;
         let path = path_of(folder, id);

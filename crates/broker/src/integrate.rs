@@ -1,0 +1,208 @@
+//! The integrator: keeps the folder of the log, which everybody can read, up to what the store has sequenced.
+//!
+//! The store is what counts: a record is on the log once its transaction is durable. Tiles, bundles and signed
+//! checkpoints are derived from it, by one process at a time, the one that holds the signer's lock. The others watch
+//! that it keeps up. Where the log is not published for a while, whoever's turn it was, no call is opened any more:
+//! a log that nobody outside can check is no reason to go on.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use toolgate_ledger::checkpoint::CheckpointError;
+use toolgate_ledger::folder::FolderError;
+use toolgate_ledger::publish::PublishError;
+use toolgate_ledger::signer::{OpenSignerError, verifier_key};
+use toolgate_ledger::{Checkpoint, Folder, Publisher, Signer};
+
+use crate::port::{Position, StoreError};
+use crate::store::SqliteStore;
+
+/// How long after one publication the next is looked at.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long there may be records that are not published, before no call is opened any more.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why the log is not published.
+#[derive(Debug, thiserror::Error)]
+pub enum IntegrateError {
+    /// The checkpoint in the folder is not of this log.
+    #[error("the checkpoint in the folder of the log is not usable")]
+    Checkpoint(#[from] CheckpointError),
+    /// The folder could not be read.
+    #[error("the folder of the log could not be read")]
+    Folder(#[from] FolderError),
+    /// The files could not be written, or the store was rolled back.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The signer cannot be had.
+    #[error(transparent)]
+    Signer(#[from] OpenSignerError),
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The thread could not be started.
+    #[error("could not start a thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// One who publishes: holds the signer, so that nobody else does.
+pub struct Integrator {
+    publisher: Publisher,
+    signer: Signer,
+}
+
+impl Integrator {
+    /// Becomes the one who publishes `log`, with the signer whose folder is given.
+    ///
+    /// # Errors
+    /// Another process is it; or signer or folder cannot be used.
+    pub fn open(log: &Path, signer: &Path) -> Result<Self, IntegrateError> {
+        let signer = Signer::open(signer)?;
+        let publisher = Publisher::open(Folder::new(log), &signer)?;
+        Ok(Self { publisher, signer })
+    }
+
+    /// Publishes all that is sequenced. Safe to call again after an error.
+    ///
+    /// # Errors
+    /// The store cannot be read, the folder cannot be written, or the signer refuses.
+    pub fn publish(&mut self, store: &SqliteStore) -> Result<Checkpoint, IntegrateError> {
+        let size = store.size()?;
+        let read = |from, max| store.records(Position(from), max);
+        Ok(self.publisher.publish(size, read, &mut self.signer)?)
+    }
+}
+
+/// Publishes all that is sequenced, or finds that another process does so right now.
+///
+/// # Errors
+/// As [`Integrator::publish`], but for the signer being in use.
+pub fn publish_now(store: &SqliteStore, log: &Path, signer: &Path) -> Result<Option<Checkpoint>, IntegrateError> {
+    match Integrator::open(log, signer) {
+        Ok(mut integrator) => integrator.publish(store).map(Some),
+        Err(IntegrateError::Signer(OpenSignerError::Busy(_lock))) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A thread that publishes, or watches the process that does. Dropping it publishes once more and ends it.
+pub struct Publishing {
+    thread: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+}
+
+impl Publishing {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The log cannot be published now, so that it makes no sense to begin; or there is no thread.
+    pub fn start(store: &Arc<SqliteStore>, log: &Path, signer: &Path) -> Result<Self, IntegrateError> {
+        let mut work = Work {
+            store: Arc::downgrade(store),
+            log: log.to_owned(),
+            signer: signer.to_owned(),
+            integrator: None,
+            up_to_date: Instant::now(),
+            awaited: None,
+        };
+        work.step(store)?;
+        let (stop, stopped) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("log-integrator".to_owned())
+            .spawn(move || work.run(&stopped))
+            .map_err(IntegrateError::Thread)?;
+        Ok(Self { thread: Some((stop, thread)) })
+    }
+}
+
+impl Drop for Publishing {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.thread.take() {
+            drop(stop);
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Work {
+    /// Weak, so that the store can be closed while this runs.
+    store: Weak<SqliteStore>,
+    log: PathBuf,
+    signer: PathBuf,
+    /// What publishes, if this process is the one that does.
+    integrator: Option<Integrator>,
+    /// When the folder held all that was sequenced.
+    up_to_date: Instant,
+    /// While another process publishes: the size it has to reach.
+    awaited: Option<u64>,
+}
+
+impl Work {
+    fn run(mut self, stopped: &Receiver<()>) {
+        loop {
+            let ending = stopped.recv_timeout(PAUSE) != Err(RecvTimeoutError::Timeout);
+            let Some(store) = self.store.upgrade() else {
+                return;
+            };
+            let stepped = self.step(&store);
+            self.judge(&store, stepped);
+            if ending {
+                return;
+            }
+        }
+    }
+
+    /// Stops calls from being opened, or lets them be opened again.
+    fn judge(&mut self, store: &SqliteStore, stepped: Result<bool, IntegrateError>) {
+        let why = match stepped {
+            Ok(true) => {
+                self.up_to_date = Instant::now();
+                return store.resume_calls();
+            }
+            Ok(false) => "the process that publishes the log does not keep up".to_owned(),
+            Err(error) => {
+                // It is opened anew: what it knew may be what was wrong.
+                self.integrator = None;
+                error.to_string()
+            }
+        };
+        if self.up_to_date.elapsed() >= PATIENCE {
+            store.stop_calls(&why);
+        }
+    }
+
+    /// Publishes, or looks whether somebody else did; says whether the folder has all that was sequenced before.
+    fn step(&mut self, store: &SqliteStore) -> Result<bool, IntegrateError> {
+        if self.integrator.is_none() {
+            match Integrator::open(&self.log, &self.signer) {
+                Ok(integrator) => self.integrator = Some(integrator),
+                Err(IntegrateError::Signer(OpenSignerError::Busy(_lock))) => return self.watch(store),
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(integrator) = &mut self.integrator {
+            integrator.publish(store)?;
+        }
+        Ok(true)
+    }
+
+    fn watch(&mut self, store: &SqliteStore) -> Result<bool, IntegrateError> {
+        let size = store.size()?;
+        let key = verifier_key(&self.signer)?;
+        let Some(note) = Folder::new(&self.log).read_checkpoint()? else {
+            return Ok(size == 0);
+        };
+        let (checkpoint, _note) = Checkpoint::open(&note, &key, key.name())?;
+        // Under load the store is always a little ahead. What was sequenced when one looked first has to be there.
+        let caught_up = checkpoint.size >= self.awaited.unwrap_or(size);
+        if caught_up {
+            self.awaited = (checkpoint.size < size).then_some(size);
+        } else {
+            self.awaited = self.awaited.or(Some(size));
+        }
+        Ok(caught_up)
+    }
+}
