@@ -112,7 +112,10 @@ pub struct HttpServer {
 impl std::fmt::Debug for HttpServer {
     /// Header values may be credentials, and a query may hold one: neither is shown.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HttpServer").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("HttpServer")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 
@@ -126,17 +129,33 @@ pub enum HttpServerError {
     #[error("header `{0}` has a name or value that HTTP cannot carry")]
     Header(String),
     /// Credentials and arguments would travel in the clear.
-    #[error("`{0}` is not loopback, so the URL has to begin with `https:`; `danger_plain_http` permits otherwise")]
+    #[error(
+        "`{0}` is not loopback, so the URL has to begin with `https:`; `danger_plain_http` permits otherwise"
+    )]
     PlainHttp(String),
     /// It is no URL of this kind.
-    #[error("the URL has to be `https://HOST[:PORT]/PATH` (or `http:` on loopback), without user, password and fragment")]
+    #[error(
+        "the URL has to be `https://HOST[:PORT]/PATH` (or `http:` on loopback), without user, password and fragment"
+    )]
     Url,
 }
 
 /// Headers that the gate writes itself.
 const GATE_HEADERS: [&str; 14] = [
-    "accept", "accept-encoding", "connection", "content-length", "content-type", "host", "last-event-id",
-    "mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id", "te", "transfer-encoding", "upgrade",
+    "accept",
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "last-event-id",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "te",
+    "transfer-encoding",
+    "upgrade",
 ];
 
 impl HttpServer {
@@ -172,7 +191,11 @@ impl HttpServer {
             return Err(HttpServerError::Url);
         }
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        let target = uri.path_and_query().map_or("/", |p| p.as_str()).parse().map_err(|_invalid| HttpServerError::Url)?;
+        let target = uri
+            .path_and_query()
+            .map_or("/", |p| p.as_str())
+            .parse()
+            .map_err(|_invalid| HttpServerError::Url)?;
         let authority = HeaderValue::from_str(authority.as_str()).map_err(|_invalid| HttpServerError::Url)?;
         let headers = headers.iter().map(|(name, value)| header(name, value)).collect::<Result<_, _>>()?;
         Ok(Self { tls, host, port, authority, target, headers })
@@ -181,7 +204,8 @@ impl HttpServer {
 
 fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), HttpServerError> {
     let shown = || name.escape_debug().to_string();
-    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_invalid| HttpServerError::Header(shown()))?;
+    let parsed =
+        HeaderName::from_bytes(name.as_bytes()).map_err(|_invalid| HttpServerError::Header(shown()))?;
     if GATE_HEADERS.contains(&parsed.as_str()) || parsed.as_str().starts_with("mcp-param-") {
         return Err(HttpServerError::GateHeader(shown()));
     }
@@ -207,7 +231,10 @@ mod tests {
             ("http://[::1]:9/mcp", Ok(("::1", 9, "/mcp"))),
             ("http://localhost", Ok(("localhost", 80, "/"))),
             ("http://mcp.example.com/mcp", Err(HttpServerError::PlainHttp("mcp.example.com".to_owned()))),
-            ("http://127.0.0.1.example.com/", Err(HttpServerError::PlainHttp("127.0.0.1.example.com".to_owned()))),
+            (
+                "http://127.0.0.1.example.com/",
+                Err(HttpServerError::PlainHttp("127.0.0.1.example.com".to_owned())),
+            ),
             ("https://user:pass@mcp.example.com/", Err(HttpServerError::Url)),
             ("https://mcp.example.com/#x", Err(HttpServerError::Url)),
             ("ftp://mcp.example.com/", Err(HttpServerError::Url)),
@@ -215,7 +242,8 @@ mod tests {
             ("", Err(HttpServerError::Url)),
         ] {
             let got = HttpServer::new(url, &[]);
-            let got = got.as_ref().map(|s| (s.host.as_str(), s.port, s.target.path_and_query().unwrap().as_str()));
+            let got =
+                got.as_ref().map(|s| (s.host.as_str(), s.port, s.target.path_and_query().unwrap().as_str()));
             assert_eq!(got, want.as_ref().copied(), "input: {url:?}");
         }
     }

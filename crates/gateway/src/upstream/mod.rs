@@ -22,9 +22,9 @@
 //! ones; everything else is as the server wrote it, byte for byte.
 //!
 //! # What servers ask of agents
-//! Each request is judged as a call of its own ([`Action::Elicit`], [`Action::ListRoots`], [`Action::Sample`]) through
+//! Each request is judged as a call of its own (action `Elicit`, `ListRoots` or `Sample`) through
 //! `nested`, and never asked if the agent did not declare that it can be. A legacy agent is asked through
-//! [`Agentward::ask`]; to a modern one the request is the `input_required` result of its call. If the
+//! its line; to a modern one the request is the `input_required` result of its call. If the
 //! *server* is legacy, the call stays open at the server meanwhile, in a bounded table, under a sealed and
 //! single-use `requestState`; the retry resumes it.
 //!
@@ -33,42 +33,40 @@
 //!   taken.
 //! - A parked call is lost when the gate restarts; the retry is then not sent.
 
+mod asks;
+mod client;
 mod config;
+mod connection;
+mod http;
+mod link;
 mod observe;
+mod params;
+mod parked;
+mod peer;
+mod results;
+mod run;
 mod sse;
+mod stdio;
+mod table;
+mod told;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::broadcast;
 use toolgate_broker::authorized::Authorized;
-use toolgate_broker::port::{AgentLine, Clock, Executed, Executor, Handle, Stop};
+use toolgate_broker::port::{AgentLine, BoxFuture, Clock, Executed, Executor, Handle, Stop};
 use toolgate_core::call::Call;
-#[expect(unused_imports, reason = "named in the documentation")]
-use toolgate_core::call::Action;
-#[expect(unused_imports, reason = "named in the documentation")]
-use toolgate_broker::port::Agentward;
 use toolgate_core::json::Document;
 use toolgate_core::name::ServerName;
 
+use crate::port::{Change, Offer, OfferError, Servers};
+
 pub use config::{Asks, Bounds, HttpServer, HttpServerError, ServerConfig, Transport};
 pub use observe::{Counters, Observer, Oddity, Unobserved, UpstreamEvent, UpstreamEventKind};
+pub use peer::Peer;
 pub use sse::{SseError, SseParser};
 
-/// What a server said about itself. Self-reported: never decides anything.
-#[derive(Debug, Clone)]
-pub struct Peer {
-    /// The protocol version that is spoken with it.
-    pub version: String,
-    /// Whether that is a modern one.
-    pub modern: bool,
-    /// Its capabilities: an object.
-    pub capabilities: Document,
-    /// Its `serverInfo`, if it gave one.
-    pub info: Option<Document>,
-    /// Its `instructions`, if it gave some.
-    pub instructions: Option<String>,
-}
+use table::Inner;
 
 /// Why a server could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -113,6 +111,9 @@ pub enum UpstreamError {
     /// It did not answer in time.
     #[error("server `{0}` did not answer in time")]
     TimedOut(String),
+    /// The gate itself lacks what it needs.
+    #[error("servers cannot be used: {0}")]
+    Start(String),
     /// No server has this name.
     #[error("there is no server `{0}`")]
     Unknown(String),
@@ -124,44 +125,30 @@ pub struct Upstreams {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    servers: HashMap<ServerName, ServerConfig>,
-    #[expect(dead_code, reason = "used by what is being added")]
-    clock: Arc<dyn Clock>,
-    #[expect(dead_code, reason = "used by what is being added")]
-    observer: Arc<dyn Observer>,
-    counters: Arc<Counters>,
-    events: broadcast::Sender<UpstreamEvent>,
-}
-
-/// How many announcements may wait for a slow listener.
-const MAX_EVENTS: usize = 1024;
+/// The session of what the operator asks of a server. No agent's session is named so.
+const OPERATOR: &str = "operator";
 
 impl Upstreams {
     /// Takes the configured servers. Nothing is started yet.
     ///
     /// # Errors
-    /// The launcher of processes cannot start, or the system's certificates cannot be read though a server needs them.
+    /// The launcher of processes cannot start, there is no randomness, or the system's certificates cannot be read
+    /// though a server needs them.
     pub fn new(
         servers: Vec<ServerConfig>,
         clock: Arc<dyn Clock>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, UpstreamError> {
-        let (events, _) = broadcast::channel(MAX_EVENTS);
-        let servers = servers.into_iter().map(|server| (server.name.clone(), server)).collect();
-        let inner = Inner { servers, clock, observer, counters: Arc::default(), events };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(Inner::new(servers, clock, observer)?) })
     }
 
     /// The configured servers, in the order of their names.
     #[must_use]
     pub fn servers(&self) -> Vec<&ServerName> {
-        let mut names: Vec<_> = self.inner.servers.keys().collect();
-        names.sort_unstable();
-        names
+        self.inner.names()
     }
 
-    /// What servers announce, from now on. A listener that is too slow loses the oldest.
+    /// What happens to servers, from now on. A listener that is too slow loses the oldest.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<UpstreamEvent> {
         self.inner.events.subscribe()
@@ -178,7 +165,8 @@ impl Upstreams {
     /// # Errors
     /// The server cannot be used.
     pub async fn discover(&self, server: &ServerName) -> Result<Peer, UpstreamError> {
-        Err(UpstreamError::Unknown(server.to_string()))
+        let connection = self.inner.connect_once(server, OPERATOR).await?;
+        Ok(connection.peer().clone())
     }
 
     /// All definitions of tools of the server, as it wrote them, on a connection of its own.
@@ -186,15 +174,64 @@ impl Upstreams {
     /// # Errors
     /// The server cannot be used, or lists too many.
     pub async fn fetch_tools(&self, server: &ServerName) -> Result<Vec<Document>, UpstreamError> {
-        Err(UpstreamError::Unknown(server.to_string()))
+        self.inner.connect_once(server, OPERATOR).await?.fetch_tools().await
     }
 
-    /// Closes everything and waits for the processes to end.
-    pub async fn shutdown(&self) {}
+    /// Closes everything. Processes get their grace time to end; dropping the last clone afterwards kills what is left.
+    pub async fn shutdown(&self) {
+        self.inner.shutdown().await;
+    }
 }
 
 impl Executor for Upstreams {
-    async fn execute(&self, call: Authorized<Call>, _line: AgentLine, _stop: Stop, _nested: Arc<dyn Handle>) -> Executed {
-        Executed::NotSent(UpstreamError::Unknown(call.get().server.to_string()).to_string())
+    async fn execute(
+        &self,
+        call: Authorized<Call>,
+        line: AgentLine,
+        stop: Stop,
+        nested: Arc<dyn Handle>,
+    ) -> Executed {
+        run::run(&self.inner, call, line, stop, nested).await
+    }
+}
+
+impl Servers for Upstreams {
+    fn offered<'a>(
+        &'a self,
+        server: &'a ServerName,
+        session: &'a str,
+        offer: Offer,
+    ) -> BoxFuture<'a, Result<Vec<Document>, OfferError>> {
+        Box::pin(async move {
+            let (capability, method, member) = run::list_of(offer);
+            let listing = async {
+                let connection = self.inner.open(server, session, None).await?;
+                connection.fetch_all(capability, method, member).await
+            };
+            listing
+                .await
+                .map_err(|error: UpstreamError| OfferError { server: server.clone(), why: error.to_string() })
+        })
+    }
+
+    fn changes(&self, session: &str) -> broadcast::Receiver<Change> {
+        self.inner.changes(session).subscribe()
+    }
+
+    fn unsubscribe(&self, server: &ServerName, session: &str, uri: &str) {
+        let Some(connection) = self.inner.connected(server, session) else { return };
+        let uri = uri.to_owned();
+        tokio::spawn(async move { connection.unsubscribe(&uri).await });
+    }
+
+    fn log_level(&self, session: &str, level: &str) {
+        for connection in self.inner.set_log_level(session, level) {
+            let level = level.to_owned();
+            tokio::spawn(async move { connection.set_log_level(&level).await });
+        }
+    }
+
+    fn end_session(&self, session: &str) {
+        self.inner.end_session(session);
     }
 }

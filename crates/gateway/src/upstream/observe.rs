@@ -74,7 +74,7 @@ impl Counters {
     }
 }
 
-/// What a server announced, for the side that talks to agents.
+/// What everybody may want to know about a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamEvent {
     /// Which server.
@@ -85,20 +85,11 @@ pub struct UpstreamEvent {
     pub kind: UpstreamEventKind,
 }
 
-/// What a server announced.
+/// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpstreamEventKind {
     /// The connection is gone. It is opened again when it is next needed.
     Gone,
-    /// `notifications/prompts/list_changed`.
-    PromptsChanged,
-    /// `notifications/resources/updated`.
-    ResourceUpdated {
-        /// The resource, in the server's own words.
-        uri: String,
-    },
-    /// `notifications/resources/list_changed`.
-    ResourcesChanged,
     /// A tool is not what was accepted, or is gone: it must be offered no longer.
     ToolDiffers {
         /// The tool's own name.

@@ -118,7 +118,9 @@ mod tests {
         let mut parser = SseParser::new(64);
         let mut out = Vec::new();
         for chunk in chunks {
-            if let Err(error) = parser.push(chunk, |data| out.push(String::from_utf8_lossy(&data).into_owned())) {
+            if let Err(error) =
+                parser.push(chunk, |data| out.push(String::from_utf8_lossy(&data).into_owned()))
+            {
                 out.push(error.to_string());
                 break;
             }

@@ -1,0 +1,156 @@
+//! A small HTTP/1.1 client: connections that are kept, TLS, and nothing else. Redirects are answers like any other.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName as TlsName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+
+use super::config::HttpServer;
+use super::link::SendFailure;
+
+/// How long a connection is kept for the next request. Common servers close after 5 s; ours is to be the shorter.
+const KEPT: Duration = Duration::from_secs(4);
+/// How many idle connections are kept for one server.
+const MAX_KEPT: usize = 64;
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// Speaks HTTP with one server.
+pub(super) struct HttpClient {
+    pub(super) server: HttpServer,
+    tls: Option<TlsConnector>,
+    connect: Duration,
+    /// Guards the connections that wait for a request, the youngest last.
+    kept: Mutex<Vec<(Sender, Instant)>>,
+}
+
+/// The connection an answer comes on. Give it [`back`](Self::back) once the whole answer is read; dropped, it is closed.
+pub(super) struct Leased {
+    client: Arc<HttpClient>,
+    sender: Sender,
+}
+
+impl HttpClient {
+    /// A client for one server. `roots` are needed only for `https:`.
+    pub(super) fn new(server: HttpServer, roots: Option<Arc<ClientConfig>>, connect: Duration) -> Self {
+        let tls = if server.tls { roots.map(TlsConnector::from) } else { None };
+        Self { server, tls, connect, kept: Mutex::default() }
+    }
+
+    /// Sends a request once and waits for the head of the answer.
+    pub(super) async fn send(
+        self: Arc<Self>,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<(Response<Incoming>, Leased), SendFailure> {
+        while let Some(mut sender) = self.take_kept() {
+            if sender.ready().await.is_err() {
+                continue;
+            }
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, Leased { client: self, sender })),
+                Err(mut failure) => match failure.take_message() {
+                    // It comes back only if not a byte of it was written: the connection had been closed while kept.
+                    Some(unsent) => request = unsent,
+                    None => return Err(SendFailure::Lost(format!("no answer: {}", failure.into_error()))),
+                },
+            }
+        }
+        let mut sender = self.open().await.map_err(SendFailure::NotSent)?;
+        match sender.try_send_request(request).await {
+            Ok(response) => Ok((response, Leased { client: self, sender })),
+            Err(mut failure) => Err(match failure.take_message() {
+                Some(_unsent) => SendFailure::NotSent(format!("not sent: {}", failure.into_error())),
+                None => SendFailure::Lost(format!("no answer: {}", failure.into_error())),
+            }),
+        }
+    }
+
+    fn take_kept(&self) -> Option<Sender> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((sender, since)) = kept.pop() {
+            if !sender.is_closed() && since.elapsed() < KEPT {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    async fn open(&self) -> Result<Sender, String> {
+        let opening = async {
+            let tcp = TcpStream::connect((self.server.host.as_str(), self.server.port))
+                .await
+                .map_err(|error| format!("could not connect: {error}"))?;
+            tcp.set_nodelay(true).map_err(|error| format!("could not connect: {error}"))?;
+            match (&self.tls, self.server.tls) {
+                (Some(tls), true) => {
+                    let name = TlsName::try_from(self.server.host.clone())
+                        .map_err(|_invalid| "the host is no name that a certificate could have".to_owned())?;
+                    let stream = tls
+                        .connect(name, tcp)
+                        .await
+                        .map_err(|error| format!("no secure connection: {error}"))?;
+                    shake(stream).await
+                }
+                (None, false) => shake(tcp).await,
+                // INVARIANT: a client is made with a connector exactly if its server wants TLS; never go without.
+                (Some(_), false) | (None, true) => Err("no secure connection: no certificates".to_owned()),
+            }
+        };
+        timeout(self.connect, opening)
+            .await
+            .unwrap_or_else(|_elapsed| Err("could not connect in time".to_owned()))
+    }
+}
+
+impl Leased {
+    /// Keeps the connection for the next request.
+    pub(super) fn back(self) {
+        let mut kept = self.client.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < MAX_KEPT && !self.sender.is_closed() {
+            kept.push((self.sender, Instant::now()));
+        }
+    }
+}
+
+async fn shake(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Sender, String> {
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(256 << 10)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| format!("could not connect: {error}"))?;
+    tokio::spawn(async move {
+        // What goes wrong is told to whoever waits for an answer.
+        drop(connection.await);
+    });
+    Ok(sender)
+}
+
+/// The system's certificates.
+///
+/// # Errors
+/// There are none that can be read.
+pub(super) fn system_roots() -> Result<Arc<ClientConfig>, String> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (taken, _refused) = roots.add_parsable_certificates(found.certs);
+    if taken == 0 {
+        return Err("the system has no certificates that can be read".to_owned());
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS cannot be used: {error}"))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}

@@ -1,0 +1,441 @@
+//! The servers, and which connections there are to them: one for each server and session, opened when first needed, opened
+//! again after it broke, and left alone for a while if that keeps happening.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::broadcast;
+use tokio::time::timeout;
+use toolgate_broker::port::{Client, Clock};
+use toolgate_core::name::ServerName;
+use toolgate_sandbox::{Launch, Launcher};
+
+use super::UpstreamError;
+use super::client::{HttpClient, system_roots};
+use super::config::{Asks, Bounds, ServerConfig, Transport};
+use super::connection::Connection;
+use super::http::HttpLink;
+use super::link::Link;
+use super::observe::{Counters, Observer, UpstreamEvent};
+use super::params::capabilities;
+use super::parked::ParkedCalls;
+use super::peer::{NoPeer, Peer, agree, initialize};
+use super::stdio::{StdioHolder, StdioLink};
+use super::told::Told;
+use crate::port::Change;
+
+/// How many announcements may wait for a slow listener.
+const MAX_EVENTS: usize = 1024;
+/// How many connections there may be.
+const MAX_CONNECTIONS: usize = 1024;
+/// A connection that lives shorter than this has failed.
+const SHORT_LIVED: Duration = Duration::from_secs(10);
+/// How long a server is left alone after its first failure, doubled with each further one.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Everything that the clones of [`super::Upstreams`] share.
+pub(super) struct Inner {
+    servers: HashMap<ServerName, Server>,
+    launcher: Option<Launcher>,
+    pub(super) clock: Arc<dyn Clock>,
+    observer: Arc<dyn Observer>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) events: broadcast::Sender<UpstreamEvent>,
+    pub(super) parked: Arc<ParkedCalls>,
+    /// Guards which connections there are.
+    slots: Mutex<HashMap<(ServerName, String), Arc<Slot>>>,
+    /// Guards what is known of sessions.
+    sessions: Mutex<HashMap<String, Session>>,
+    uses: AtomicU64,
+    closed: AtomicBool,
+}
+
+struct Server {
+    config: ServerConfig,
+    http: Option<Arc<HttpClient>>,
+}
+
+/// What is known of a session.
+struct Session {
+    changes: broadcast::Sender<Change>,
+    log_level: Option<String>,
+}
+
+/// The place of one connection.
+#[derive(Default)]
+struct Slot {
+    /// Guards the connection that is used now.
+    connection: Mutex<Option<Arc<Connection>>>,
+    /// Held by who opens it, with what went wrong before.
+    opening: tokio::sync::Mutex<Backoff>,
+    /// When it was last used, in uses of any slot.
+    used: AtomicU64,
+}
+
+#[derive(Default)]
+struct Backoff {
+    failures: u32,
+    until: Option<Instant>,
+    why: String,
+}
+
+impl Inner {
+    pub(super) fn new(
+        servers: Vec<ServerConfig>,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, UpstreamError> {
+        let fail = |error: String| UpstreamError::Start(error);
+        let needs_tls = |s: &ServerConfig| matches!(&s.transport, Transport::Http(http) if http.tls);
+        let roots = servers.iter().any(needs_tls).then(system_roots).transpose().map_err(fail)?;
+        let spawns = servers.iter().any(|s| matches!(s.transport, Transport::Stdio(_)));
+        let launcher = spawns.then(Launcher::start).transpose().map_err(|error| fail(error.to_string()))?;
+        let parked = ParkedCalls::new().map_err(|error| fail(error.to_string()))?;
+        let servers = servers.into_iter().map(|config| {
+            let http = match &config.transport {
+                Transport::Http(server) => {
+                    Some(Arc::new(HttpClient::new(server.clone(), roots.clone(), config.bounds.handshake)))
+                }
+                Transport::Stdio(_) => None,
+            };
+            (config.name.clone(), Server { config, http })
+        });
+        Ok(Self {
+            servers: servers.collect(),
+            launcher,
+            clock,
+            observer,
+            counters: Arc::default(),
+            events: broadcast::channel(MAX_EVENTS).0,
+            parked: Arc::new(parked),
+            slots: Mutex::default(),
+            sessions: Mutex::default(),
+            uses: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn names(&self) -> Vec<&ServerName> {
+        let mut names: Vec<_> = self.servers.keys().collect();
+        names.sort_unstable();
+        names
+    }
+
+    pub(super) fn asks(&self, server: &ServerName) -> Asks {
+        // An unknown server is never called; it may ask nothing.
+        let none = Asks { elicitation: false, roots: false, sampling: false };
+        self.servers.get(server).map_or(none, |server| server.config.asks)
+    }
+
+    pub(super) fn bounds(&self, server: &ServerName) -> Bounds {
+        self.servers.get(server).map(|server| server.config.bounds.clone()).unwrap_or_default()
+    }
+
+    /// The connection of a session to a server, opened if need be. `client` is the agent whose call it is for; `None` for
+    /// what is no call.
+    pub(super) async fn open(
+        &self,
+        server: &ServerName,
+        session: &str,
+        client: Option<&Client>,
+    ) -> Result<Arc<Connection>, UpstreamError> {
+        let known = self.servers.get(server).ok_or_else(|| UpstreamError::Unknown(server.to_string()))?;
+        let capabilities = client.map(|client| capabilities(client.capabilities.as_ref(), known.config.asks));
+        let slot = self.slot(server, session)?;
+        if let Some(connection) = slot.serving(capabilities.as_deref()) {
+            return Ok(connection);
+        }
+        let mut backoff = slot.opening.lock().await;
+        if let Some(connection) = slot.serving(capabilities.as_deref()) {
+            return Ok(connection);
+        }
+        if let Some(broken) = slot.connection().take() {
+            backoff.note(&broken);
+        }
+        backoff.check(server)?;
+        match self.connect(known, session, capabilities).await {
+            Ok(connection) => {
+                *slot.connection() = Some(Arc::clone(&connection));
+                if self.closed.load(Ordering::Acquire) {
+                    connection.link().fail("the gate is closing");
+                }
+                Ok(connection)
+            }
+            Err(why) => {
+                backoff.failed(why.clone());
+                Err(UpstreamError::Open { server: server.to_string(), why })
+            }
+        }
+    }
+
+    /// A connection that is in no table, and gone when it is dropped.
+    pub(super) async fn connect_once(
+        &self,
+        server: &ServerName,
+        session: &str,
+    ) -> Result<Arc<Connection>, UpstreamError> {
+        let known = self.servers.get(server).ok_or_else(|| UpstreamError::Unknown(server.to_string()))?;
+        let connected = self.connect(known, session, None).await;
+        connected.map_err(|why| UpstreamError::Open { server: server.to_string(), why })
+    }
+
+    /// The connection of a session to a server, if there is one.
+    pub(super) fn connected(&self, server: &ServerName, session: &str) -> Option<Arc<Connection>> {
+        let slot = self.slots().get(&(server.clone(), session.to_owned())).cloned()?;
+        slot.serving(None)
+    }
+
+    async fn connect(
+        &self,
+        server: &Server,
+        session: &str,
+        declared: Option<Vec<u8>>,
+    ) -> Result<Arc<Connection>, String> {
+        let told = Arc::new(Told {
+            server: server.config.name.clone(),
+            session: session.to_owned(),
+            observer: Arc::clone(&self.observer),
+            counters: Arc::clone(&self.counters),
+            events: self.events.clone(),
+            changes: self.changes_if_any(session),
+            stale: AtomicBool::new(false),
+        });
+        let bounds = &server.config.bounds;
+        let capabilities = declared.clone().unwrap_or_else(|| b"{}".to_vec());
+        let connecting = async {
+            let (link, peer) = match &server.config.transport {
+                Transport::Http(_) => self.reach(server, &told, &capabilities).await?,
+                Transport::Stdio(launch) => self.launch(launch, bounds, &told, &capabilities).await?,
+            };
+            let level = self.log_level(session);
+            let connection = Connection::new(link, Arc::clone(&told), bounds.clone(), peer, declared);
+            if let Some(level) = level {
+                connection.set_log_level(&level).await;
+            }
+            Ok(connection)
+        };
+        timeout(bounds.handshake, connecting)
+            .await
+            .unwrap_or_else(|_elapsed| Err("no agreement in time".to_owned()))
+    }
+
+    async fn reach(
+        &self,
+        server: &Server,
+        told: &Arc<Told>,
+        capabilities: &[u8],
+    ) -> Result<(Link, Peer), String> {
+        let client = server.http.as_ref().ok_or("no client")?;
+        let link =
+            Link::Http(HttpLink::new(Arc::clone(client), Arc::clone(told), server.config.bounds.clone()));
+        match agree(&link, &server.config.bounds, capabilities).await {
+            Ok(peer) => Ok((link, peer)),
+            Err(NoPeer::BrokeOnProbe(why) | NoPeer::Other(why)) => Err(why),
+        }
+    }
+
+    async fn launch(
+        &self,
+        launch: &Launch,
+        bounds: &Bounds,
+        told: &Arc<Told>,
+        capabilities: &[u8],
+    ) -> Result<(Link, Peer), String> {
+        let link = self.start(launch, bounds, told).await?;
+        match agree(&link, bounds, capabilities).await {
+            Ok(peer) => return Ok((link, peer)),
+            Err(NoPeer::Other(why)) => return Err(why),
+            // Some legacy servers do not survive a question before `initialize`; so it is not asked again.
+            Err(NoPeer::BrokeOnProbe(_)) => {}
+        }
+        drop(link);
+        let link = self.start(launch, bounds, told).await?;
+        let peer = initialize(&link, capabilities).await?;
+        Ok((link, peer))
+    }
+
+    async fn start(&self, launch: &Launch, bounds: &Bounds, told: &Arc<Told>) -> Result<Link, String> {
+        let launcher = self.launcher.as_ref().ok_or("no launcher")?;
+        let mut child = launcher.spawn(launch.clone()).await.map_err(|error| with_source(&error))?;
+        let (stdin, stdout) = child.take_streams().ok_or("the process has no pipes")?;
+        let link = StdioLink::over(stdout, stdin, Some(child), Arc::clone(told), bounds.clone());
+        Ok(Link::Stdio(StdioHolder(link)))
+    }
+
+    fn slot(&self, server: &ServerName, session: &str) -> Result<Arc<Slot>, UpstreamError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(UpstreamError::Start("the gate is closing".to_owned()));
+        }
+        let now = self.uses.fetch_add(1, Ordering::Relaxed);
+        let mut slots = self.slots();
+        let key = (server.clone(), session.to_owned());
+        if let Some(slot) = slots.get(&key) {
+            slot.used.store(now, Ordering::Relaxed);
+            return Ok(Arc::clone(slot));
+        }
+        if slots.len() >= MAX_CONNECTIONS {
+            let idle = slots.iter().filter(|(_, slot)| slot.is_idle());
+            let oldest =
+                idle.min_by_key(|(_, slot)| slot.used.load(Ordering::Relaxed)).map(|(key, _)| key.clone());
+            slots.remove(&oldest.ok_or(UpstreamError::Busy)?);
+        }
+        let slot = Arc::<Slot>::default();
+        slot.used.store(now, Ordering::Relaxed);
+        slots.insert(key, Arc::clone(&slot));
+        Ok(slot)
+    }
+
+    /// Where changes that concern a session are told.
+    pub(super) fn changes(&self, session: &str) -> broadcast::Sender<Change> {
+        self.sessions().entry(session.to_owned()).or_insert_with(Session::new).changes.clone()
+    }
+
+    fn changes_if_any(&self, session: &str) -> broadcast::Sender<Change> {
+        if session == super::OPERATOR { broadcast::channel(1).0 } else { self.changes(session) }
+    }
+
+    /// The log level that a session set, if it did.
+    pub(super) fn log_level(&self, session: &str) -> Option<String> {
+        self.sessions().get(session)?.log_level.clone()
+    }
+
+    /// Notes a log level, and gives the connections that have to know.
+    pub(super) fn set_log_level(&self, session: &str, level: &str) -> Vec<Arc<Connection>> {
+        self.sessions().entry(session.to_owned()).or_insert_with(Session::new).log_level =
+            Some(level.to_owned());
+        self.slots_of(|of| of == session).iter().filter_map(|slot| slot.serving(None)).collect()
+    }
+
+    /// Closes what belongs to a session.
+    pub(super) fn end_session(&self, session: &str) {
+        self.sessions().remove(session);
+        self.parked.end_session(session);
+        let slots: Vec<_> =
+            self.slots().extract_if(|(_, of), _| of == session).map(|(_, slot)| slot).collect();
+        slots.iter().for_each(|slot| slot.close("the session has ended"));
+    }
+
+    pub(super) async fn shutdown(&self) {
+        self.closed.store(true, Ordering::Release);
+        let slots: Vec<_> = self.slots().drain().map(|(_, slot)| slot).collect();
+        slots.iter().for_each(|slot| slot.close("the gate is closing"));
+        let longest = self.servers.values().map(|s| s.config.bounds.grace).max().unwrap_or_default();
+        let ended = async {
+            for slot in &slots {
+                slot.ended().await;
+            }
+        };
+        // Twice: closing its input, then the signal that asks.
+        drop(timeout(longest * 3, ended).await);
+    }
+
+    fn slots_of(&self, wanted: impl Fn(&str) -> bool) -> Vec<Arc<Slot>> {
+        self.slots()
+            .iter()
+            .filter(|((_, session), _)| wanted(session))
+            .map(|(_, slot)| Arc::clone(slot))
+            .collect()
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<(ServerName, String), Arc<Slot>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Session>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session {
+    fn new() -> Self {
+        Self { changes: broadcast::channel(MAX_EVENTS).0, log_level: None }
+    }
+}
+
+impl Slot {
+    fn connection(&self) -> MutexGuard<'_, Option<Arc<Connection>>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection, if it is open and serves an agent that can be asked this.
+    fn serving(&self, capabilities: Option<&[u8]>) -> Option<Arc<Connection>> {
+        self.connection().as_ref().filter(|connection| connection.serves(capabilities)).cloned()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.opening.try_lock().is_ok()
+            && self
+                .connection()
+                .as_ref()
+                .is_none_or(|c| c.link().ended().is_some() || c.link().under_way() == 0)
+    }
+
+    fn close(&self, why: &str) {
+        if let Some(connection) = self.connection().as_ref() {
+            connection.link().fail(why);
+        }
+    }
+
+    async fn ended(&self) {
+        let connection = self.connection().clone();
+        if let Some(connection) = connection {
+            connection.link().closed().await;
+        }
+    }
+}
+
+impl Backoff {
+    /// Notes how a connection fared that is now gone.
+    fn note(&mut self, broken: &Connection) {
+        match broken.link().ended() {
+            // The first death costs nothing; a server that keeps dying is left alone for longer and longer.
+            Some(why) if broken.age() < SHORT_LIVED => {
+                self.failures = self.failures.saturating_add(1);
+                self.why = why.to_owned();
+                self.until = (self.failures > 1).then(|| Instant::now() + wait(self.failures - 1));
+            }
+            Some(_) | None => *self = Self::default(),
+        }
+    }
+
+    fn failed(&mut self, why: String) {
+        self.failures = self.failures.saturating_add(1);
+        self.why = why;
+        self.until = Some(Instant::now() + wait(self.failures));
+    }
+
+    fn check(&self, server: &ServerName) -> Result<(), UpstreamError> {
+        let left = self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            return Ok(());
+        }
+        let wait_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        Err(UpstreamError::BackingOff { server: server.to_string(), wait_ms, why: self.why.clone() })
+    }
+}
+
+fn wait(failures: u32) -> Duration {
+    FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_WAIT)
+}
+
+fn with_source(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_and_stop_growing() {
+        for (failures, want) in [(1, 250), (2, 500), (3, 1000), (8, 30_000), (u32::MAX, 30_000)] {
+            assert_eq!(wait(failures), Duration::from_millis(want), "failures: {failures}");
+        }
+    }
+}
