@@ -6,6 +6,7 @@
 
 pub mod checkpoint;
 pub mod cosignature;
+pub mod export;
 pub mod folder;
 pub mod note;
 pub mod proof;
