@@ -21,7 +21,8 @@ pub(crate) fn run(workspace: &Workspace, names: &[String], json: bool) -> Result
         if !json {
             say(&format!("measuring {bench}"));
         }
-        let text = output(&mut workspace.cargo(["bench", "--quiet", "--locked", "-p", package, "--bench", bench]))?;
+        let text =
+            output(&mut workspace.cargo(["bench", "--quiet", "--locked", "-p", package, "--bench", bench]))?;
         for line in text.lines().filter_map(|line| line.strip_prefix("bench: ")) {
             rows.push(serde_json::from_str(line).with_context(|| format!("{bench} printed `{line}`"))?);
         }
@@ -41,7 +42,8 @@ pub(crate) fn run(workspace: &Workspace, names: &[String], json: bool) -> Result
 fn benches(workspace: &Workspace) -> Result<Vec<(String, String)>> {
     let text = output(&mut workspace.cargo(["metadata", "--format-version", "1", "--no-deps", "--locked"]))?;
     let metadata: Value = serde_json::from_str(&text)?;
-    let list = |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    let list =
+        |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
     let mut benches = Vec::new();
     for package in list(&metadata, "packages") {
         for target in list(&package, "targets") {
@@ -74,17 +76,26 @@ fn kept(row: &Value) -> Option<bool> {
 fn table(rows: &[Value]) -> String {
     let mut lines = vec![["benchmark", "value", "unit", "direct", "ratio", "promise", ""].map(str::to_owned)];
     for row in rows {
-        let ratio = match (row.get("value").and_then(Value::as_f64), row.get("direct").and_then(Value::as_f64)) {
-            (Some(value), Some(direct)) if direct != 0.0 => format!("{:.2}", value / direct),
-            _ => String::new(),
-        };
+        let ratio =
+            match (row.get("value").and_then(Value::as_f64), row.get("direct").and_then(Value::as_f64)) {
+                (Some(value), Some(direct)) if direct != 0.0 => format!("{:.2}", value / direct),
+                _ => String::new(),
+            };
         let verdict = match kept(row) {
             Some(true) => "kept",
             Some(false) => "NOT KEPT",
             None => "",
         };
         let of = |name| text_of(row, name);
-        lines.push([of("name"), of("value"), of("unit"), of("direct"), ratio, of("promise"), verdict.to_owned()]);
+        lines.push([
+            of("name"),
+            of("value"),
+            of("unit"),
+            of("direct"),
+            ratio,
+            of("promise"),
+            verdict.to_owned(),
+        ]);
     }
     let widths: [usize; 7] = std::array::from_fn(|at| {
         lines.iter().filter_map(|line| line.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0)

@@ -27,7 +27,9 @@ fn pages(root: &Path) -> Result<BTreeMap<PathBuf, String>> {
     let mut pages = BTreeMap::new();
     let mut folders = vec![root.to_path_buf()];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).with_context(|| format!("could not list `{}`", folder.display()))? {
+        for entry in
+            std::fs::read_dir(&folder).with_context(|| format!("could not list `{}`", folder.display()))?
+        {
             let path = entry?.path();
             let is_ours = folder != root || path.file_name().is_some_and(|name| name == "docs");
             if path.is_dir() && is_ours {

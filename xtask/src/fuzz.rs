@@ -54,7 +54,8 @@ pub(crate) fn run(workspace: &Workspace, only: Option<&str>, time: Duration) -> 
         };
         // Without a sanitizer: what is fuzzed has no `unsafe`, so panics and overflows are what there is to find.
         fuzz.args(["run", "--sanitizer", "none", target, "--"]);
-        fuzz.arg(format!("-max_total_time={}", time.as_secs())).args(["-max_len=65536", "-print_final_stats=1"]);
+        fuzz.arg(format!("-max_total_time={}", time.as_secs()))
+            .args(["-max_len=65536", "-print_final_stats=1"]);
         must(&format!("fuzzing {target} for {} s", time.as_secs()), &mut fuzz)?;
     }
     Ok(())
@@ -62,7 +63,8 @@ pub(crate) fn run(workspace: &Workspace, only: Option<&str>, time: Duration) -> 
 
 fn targets(workspace: &Workspace) -> Result<Vec<String>> {
     let folder = workspace.root().join("fuzz/fuzz_targets");
-    let entries = std::fs::read_dir(&folder).with_context(|| format!("could not list `{}`", folder.display()))?;
+    let entries =
+        std::fs::read_dir(&folder).with_context(|| format!("could not list `{}`", folder.display()))?;
     let mut targets = Vec::new();
     for entry in entries {
         let path = entry?.path();

@@ -89,7 +89,10 @@ impl Totals {
 pub(crate) fn must(what: &str, command: &mut Command) -> Result<()> {
     say(&format!("{what}: {}", shown(command)));
     let begin = Instant::now();
-    let status = command.stdin(Stdio::null()).status().with_context(|| format!("could not start {}", shown(command)))?;
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("could not start {}", shown(command)))?;
     say(&format!("{what}: {:.1} s", begin.elapsed().as_secs_f64()));
     if !status.success() {
         bail!("{what} failed ({status}): {}", shown(command));
@@ -123,11 +126,18 @@ pub(crate) fn count(what: &str, command: &mut Command) -> Result<Totals> {
 
 /// What a command prints to standard output; its standard error is shown only if it fails.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output =
-        command.stdin(Stdio::null()).output().with_context(|| format!("could not start {}", shown(command)))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("could not start {}", shown(command)))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
-        bail!("{} failed ({}):\n{text}{}", shown(command), output.status, String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "{} failed ({}):\n{text}{}",
+            shown(command),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok(text)
 }
@@ -149,7 +159,10 @@ mod tests {
     #[test]
     fn closing_lines_are_counted_and_others_are_not() {
         for (line, want) in [
-            ("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s", Some((3, 0))),
+            (
+                "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+                Some((3, 0)),
+            ),
             ("test result: FAILED. 10 passed; 2 failed; 0 ignored", Some((10, 2))),
             ("test json::keeps_order ... ok", None),
             ("the test result: ok. 3 passed", None),

@@ -12,7 +12,12 @@ use crate::run::{Workspace, must, output, say};
 /// Finds a cargo subcommand in the right version, or builds it.
 ///
 /// It is built without optimisation: that takes a third of the time, and the programs here run for seconds.
-pub(crate) fn cargo_tool(workspace: &Workspace, name: &str, version: &str, arguments: &[&str]) -> Result<PathBuf> {
+pub(crate) fn cargo_tool(
+    workspace: &Workspace,
+    name: &str,
+    version: &str,
+    arguments: &[&str],
+) -> Result<PathBuf> {
     let folder = workspace.target().join("tools");
     let own = folder.join("bin").join(name);
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
@@ -23,7 +28,8 @@ pub(crate) fn cargo_tool(workspace: &Workspace, name: &str, version: &str, argum
             return Ok(candidate);
         }
     }
-    let mut install = workspace.cargo(["install", name, "--version", version, "--locked", "--debug", "--root"]);
+    let mut install =
+        workspace.cargo(["install", name, "--version", version, "--locked", "--debug", "--root"]);
     install.arg(&folder).arg("--target-dir").arg(folder.join("build")).args(arguments);
     install.env("CARGO_PROFILE_DEV_DEBUG", "0").env_remove("RUSTFLAGS");
     must(&format!("building {name} {version}"), &mut install)?;
@@ -46,7 +52,9 @@ pub(crate) fn system(program: &str, package: &str) -> Result<()> {
         return Ok(());
     }
     if output(Command::new("id").arg("-u"))?.trim() != "0" {
-        bail!("`{program}` is not installed; install it with `apt-get install {package}` as root, and run this again");
+        bail!(
+            "`{program}` is not installed; install it with `apt-get install {package}` as root, and run this again"
+        );
     }
     let apt = || {
         let mut command = Command::new("apt-get");
@@ -54,7 +62,10 @@ pub(crate) fn system(program: &str, package: &str) -> Result<()> {
         command
     };
     must("reading the list of packages", apt().args(["update", "-qq"]))?;
-    must(&format!("installing {package}"), apt().args(["install", "-y", "-qq", "--no-install-recommends", package]))
+    must(
+        &format!("installing {package}"),
+        apt().args(["install", "-y", "-qq", "--no-install-recommends", package]),
+    )
 }
 
 /// A folder with these npm packages, written as `name@version`.
@@ -64,7 +75,10 @@ pub(crate) fn npm(workspace: &Workspace, suite: &str, packages: &[&str]) -> Resu
         system("npm", "npm")?;
         std::fs::write(folder.join("package.json"), "{\"private\": true}\n")?;
         let mut install = Command::new("npm");
-        install.current_dir(&folder).args(["install", "--no-audit", "--no-fund", "--loglevel=error"]).args(packages);
+        install
+            .current_dir(&folder)
+            .args(["install", "--no-audit", "--no-fund", "--loglevel=error"])
+            .args(packages);
         must(&format!("installing {}", packages.join(" ")), &mut install)?;
         done(&folder, packages)?;
     }
@@ -80,7 +94,10 @@ pub(crate) fn pip(workspace: &Workspace, suite: &str, packages: &[&str]) -> Resu
         if let Err(error) = output(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)) {
             say(&format!("{error:#}"));
             system("python3-without-venv", "python3-venv").context("python3 cannot make an environment")?;
-            must("making an environment", Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+            must(
+                "making an environment",
+                Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder),
+            )?;
         }
         let mut install = Command::new(&python);
         install.args(["-m", "pip", "install", "-q", "--disable-pip-version-check"]).args(packages);
@@ -97,4 +114,13 @@ fn is_done(folder: &Path, packages: &[&str]) -> bool {
 
 fn done(folder: &Path, packages: &[&str]) -> Result<()> {
     Ok(std::fs::write(folder.join("installed.txt"), packages.join("\n"))?)
+}
+
+/// Makes sure that a file which a Debian package brings is there.
+pub(crate) fn debian(file: &str, package: &str) -> Result<()> {
+    if Path::new(file).exists() {
+        return Ok(());
+    }
+    // No program has this name, so this asks for the package.
+    system(file, package)
 }

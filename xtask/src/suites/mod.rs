@@ -9,6 +9,8 @@ mod python;
 
 use anyhow::{Context as _, Result};
 
+pub(crate) use node::conformance_client;
+
 use crate::run::{Totals, Workspace, say};
 
 /// One suite.
@@ -50,7 +52,9 @@ impl Suite {
         let find = |name: &str| Self::ALL.into_iter().find(|suite| suite.name() == name);
         names
             .split(',')
-            .map(|name| find(name).with_context(|| format!("`{name}` is no suite; there are: {}, all", known())))
+            .map(|name| {
+                find(name).with_context(|| format!("`{name}` is no suite; there are: {}, all", known()))
+            })
             .collect()
     }
 

@@ -1,0 +1,236 @@
+//! Programs in the background, and a whole gate among them: a folder with a configuration, policies, an agent and
+//! accepted tools, and `toolgate up`.
+
+use std::{
+    io::{BufRead as _, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::run::{Workspace, output};
+
+/// How long a program may take until it listens.
+const START: Duration = Duration::from_secs(30);
+
+/// How long a program in the foreground may take, in seconds.
+const LIMIT: &str = "240";
+
+/// A rule that permits everything, for what is measured without a policy.
+pub(super) const ALLOW_ALL: &str =
+    "@id(\"everything\")\n@because(\"this is a test\")\npermit(principal, action, resource);\n";
+
+/// A program in the background that listens somewhere. It ends with this value.
+pub(super) struct Program {
+    child: Child,
+    url: String,
+}
+
+impl Program {
+    /// Starts one of our fixtures, which says `ready URL`.
+    pub(super) fn fixture(workspace: &Workspace, name: &str, arguments: &[&str]) -> Result<Self> {
+        let mut command = Command::new(workspace.built(name));
+        command.args(arguments);
+        Self::start(command, |line| line.strip_prefix("ready ").map(str::to_owned))
+    }
+
+    /// Starts a program and waits until a line that it prints says where it listens.
+    pub(super) fn start(mut command: Command, find: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("could not start `{name}`"))?;
+        let (sender, lines) = mpsc::channel();
+        follow(child.stdout.take(), sender.clone());
+        follow(child.stderr.take(), sender);
+        let mut program = Self { child, url: String::new() };
+        let mut said = String::new();
+        loop {
+            match lines.recv_timeout(START) {
+                Ok(line) => match find(&line) {
+                    Some(url) => {
+                        program.url = url;
+                        return Ok(program);
+                    }
+                    None => said = said + &line + "\n",
+                },
+                Err(_) => bail!("`{name}` did not say where it listens; it said:\n{said}"),
+            }
+        }
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // A program that ended by itself is no problem here.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Passes lines on for as long as somebody wants them, and reads on after that, so that the program never blocks.
+fn follow(stream: Option<impl Read + Send + 'static>, lines: mpsc::Sender<String>) {
+    let Some(stream) = stream else { return };
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let _ = lines.send(line);
+        }
+    });
+}
+
+/// A fresh folder for one test, below the suite's.
+pub(super) fn scratch(workspace: &Workspace, suite: &str, test: &str) -> Result<PathBuf> {
+    let folder = workspace.suite_folder("scratch")?.join(suite).join(test);
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// A command that is ended if it takes too long.
+pub(super) fn limited(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", LIMIT]).arg(program);
+    command
+}
+
+/// A gate that is up, with one agent.
+pub(super) struct Gate {
+    folder: PathBuf,
+    program: PathBuf,
+    token: String,
+    up: Option<Program>,
+}
+
+impl Gate {
+    /// Sets up a gate in a fresh folder and starts it. Without a policy the default stays in force.
+    pub(super) fn start(
+        workspace: &Workspace,
+        suite: &str,
+        test: &str,
+        servers: &str,
+        policy: Option<&str>,
+    ) -> Result<Self> {
+        let folder = scratch(workspace, suite, test)?;
+        for name in ["home", "state", "run", "config", "policies"] {
+            std::fs::create_dir_all(folder.join(name))?;
+        }
+        restrict(&folder.join("run"))?;
+        let configuration = format!("[gateway]\nlisten = \"127.0.0.1:0\"\n\n{servers}");
+        std::fs::write(folder.join("toolgate.toml"), configuration)?;
+        if let Some(policy) = policy {
+            std::fs::write(folder.join("policies/suite.cedar"), policy)?;
+        }
+        let mut gate = Self { folder, program: workspace.built("toolgate"), token: String::new(), up: None };
+        let added: Value = serde_json::from_str(&gate.run(&["agent", "add", "suite", "--json"])?)
+            .context("`toolgate agent add --json` printed no JSON")?;
+        gate.token =
+            added.get("token").and_then(Value::as_str).context("a new agent has no token")?.to_owned();
+        std::fs::write(gate.token_file(), &gate.token)?;
+        gate.run(&["tool", "accept", "--all"])?;
+        gate.up = Some(Program::start(gate.command(&["up"]), endpoint)?);
+        Ok(gate)
+    }
+
+    /// Where agents connect.
+    pub(super) fn url(&self) -> &str {
+        self.up.as_ref().map_or("", Program::url)
+    }
+
+    pub(super) fn token(&self) -> &str {
+        &self.token
+    }
+
+    pub(super) fn token_file(&self) -> PathBuf {
+        self.folder.join("token")
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Runs a command of the program to its end, and returns what it printed.
+    pub(super) fn run(&self, arguments: &[&str]) -> Result<String> {
+        output(&mut self.command(arguments))
+    }
+
+    /// Stops the gate, and verifies its log. Returns how many entries it has.
+    pub(super) fn stop(mut self) -> Result<String> {
+        self.up = None;
+        self.run(&["log", "verify"])
+    }
+
+    /// The program, with an environment of its own and nothing of ours.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.current_dir(&self.folder).args(arguments).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("HOME", self.folder.join("home")).env("NO_COLOR", "1");
+        for (name, folder) in
+            [("XDG_STATE_HOME", "state"), ("XDG_RUNTIME_DIR", "run"), ("XDG_CONFIG_HOME", "config")]
+        {
+            command.env(name, self.folder.join(folder));
+        }
+        command
+    }
+}
+
+fn restrict(folder: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    Ok(std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?)
+}
+
+/// The MCP endpoint in a line of `toolgate up`, if the line names it.
+fn endpoint(line: &str) -> Option<String> {
+    let (_, rest) = line.split_once("http://127.0.0.1:")?;
+    let (port, _) = rest.split_once("/mcp")?;
+    port.parse::<u16>().ok().map(|port| format!("http://127.0.0.1:{port}/mcp"))
+}
+
+/// The messages in the log of `recording-upstream` that came from its client and have this method.
+pub(super) fn received(log: &Path, method: &str) -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(log).with_context(|| format!("could not read `{}`", log.display()))?;
+    let mut received = Vec::new();
+    for line in text.lines() {
+        let line: Value = serde_json::from_str(line)?;
+        let message = line.get("message").and_then(Value::as_str).unwrap_or_default();
+        let message: Value = serde_json::from_str(message).unwrap_or_default();
+        let came = line.get("from").is_some_and(|from| from == "client");
+        if came && message.get("method").is_some_and(|its| its == method) {
+            received.push(message);
+        }
+    }
+    Ok(received)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_endpoint_is_found_in_a_line() {
+        for (line, want) in [
+            ("agents connect to http://127.0.0.1:7420/mcp", Some("http://127.0.0.1:7420/mcp")),
+            (
+                "claude mcp add -t http gate http://127.0.0.1:7420/mcp --header …",
+                Some("http://127.0.0.1:7420/mcp"),
+            ),
+            ("the console is at http://127.0.0.1:7421/", None),
+            ("http://127.0.0.1:port/mcp", None),
+        ] {
+            assert_eq!(endpoint(line).as_deref(), want, "line: {line:?}");
+        }
+    }
+}
