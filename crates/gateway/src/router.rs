@@ -12,7 +12,6 @@
 //! nothing else. Other refused requests have no such result and get the error [`REFUSED`].
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -314,12 +313,17 @@ impl Router {
                 _ = tick.tick() => self.sessions.sweep(self.now_ms()),
                 name = over.recv() => {
                     if let Ok(name) = name {
-                        self.shelves().retain(|(session, _), _| *session != name);
-                        self.servers.end_session(&name);
+                        self.end_session(&name);
                     }
                 }
             }
         }
+    }
+
+    /// Lets go of what belongs to a session that is over, here and at the servers.
+    pub fn end_session(&self, name: &str) {
+        self.shelves().retain(|(session, _), _| session != name);
+        self.servers.end_session(name);
     }
 
     /// The tools that an agent may see now.

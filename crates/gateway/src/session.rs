@@ -55,6 +55,8 @@ pub struct Session {
     running: Mutex<HashMap<Id, Arc<Gone>>>,
     /// The resources subscribed to, and how often each is held. Guards nothing else.
     subscribed: Mutex<HashMap<(String, ServerName), usize>>,
+    /// The stream for what is told without being asked, over HTTP. Guards nothing else.
+    stream: Mutex<Option<Arc<Gone>>>,
     /// When it was last used, in milliseconds since 1970.
     used_ms: AtomicU64,
 }
@@ -72,6 +74,7 @@ impl Session {
             level: Mutex::default(),
             running: Mutex::default(),
             subscribed: Mutex::default(),
+            stream: Mutex::default(),
             used_ms: AtomicU64::new(now_ms),
         }
     }
@@ -119,6 +122,13 @@ impl Session {
         self.ended.tell();
         for gone in lock(&self.running).values() {
             gone.tell();
+        }
+    }
+
+    /// Notes the stream for what is told without being asked, and ends the one before.
+    pub fn replace_stream(&self, stream: Arc<Gone>) {
+        if let Some(before) = lock(&self.stream).replace(stream) {
+            before.tell();
         }
     }
 
