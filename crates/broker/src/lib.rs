@@ -17,6 +17,7 @@ pub mod outcome;
 pub mod person;
 pub mod pipeline;
 pub mod port;
+pub mod publish;
 pub mod rulebook;
 pub mod store;
 pub mod totp;

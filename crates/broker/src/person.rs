@@ -23,6 +23,7 @@ use toolgate_core::name::PersonName;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::port::{Answered, Question, VerifyAnswer};
+use crate::store::PersonRow;
 use crate::totp::{self, Attempts, TotpError, TotpSecret};
 
 /// The method of an answer signed with a passphrase.
@@ -275,6 +276,15 @@ impl Person {
         Answered { person: self.name.clone(), yes, method, evidence, at_ms }
     }
 
+    /// The public key, of a person who has one.
+    #[must_use]
+    pub const fn public_key(&self) -> Option<&[u8; 32]> {
+        match &self.method {
+            Method::Passphrase(key) => Some(&key.public),
+            Method::Totp(_) => None,
+        }
+    }
+
     /// How the person proves answers, in a word for listings.
     #[must_use]
     pub const fn method_name(&self) -> &'static str {
@@ -282,6 +292,28 @@ impl Person {
             Method::Passphrase(_) => "passphrase",
             Method::Totp(_) => "totp",
         }
+    }
+
+    /// The row of the store.
+    #[must_use]
+    pub fn to_row(&self) -> PersonRow {
+        let (method, public_key) = match &self.method {
+            Method::Passphrase(key) => (ED25519, Bytes::copy_from_slice(&key.public)),
+            Method::Totp(_) => (TOTP, Bytes::new()),
+        };
+        let sealed = Bytes::from(self.encode());
+        PersonRow { name: self.name.clone(), method: method.to_owned(), public_key, sealed, added_ms: self.enrolled_ms }
+    }
+
+    /// The person in a row of the store.
+    ///
+    /// # Errors
+    /// The row cannot be used, or its parts do not belong together.
+    pub fn from_row(row: &PersonRow) -> Result<Self, PersonError> {
+        let damaged = || PersonError::Damaged(row.name.clone());
+        let text = std::str::from_utf8(&row.sealed).map_err(|_not_utf8| damaged())?;
+        let person = Self::decode(row.name.clone(), text, row.added_ms)?;
+        if person.to_row() == *row { Ok(person) } else { Err(damaged()) }
     }
 
     /// The method as the store keeps it. Nothing in it is secret without the passphrase or the state key.
@@ -331,7 +363,9 @@ impl SealedKey {
 /// What is signed: who says yes or no to what.
 fn answer_digest(person: &PersonName, statement: &[u8], yes: bool) -> Digest {
     let answer: &[u8] = if yes { b"yes" } else { b"no" };
-    Digest::of("toolgate/answer/v1", &[statement, answer, person.as_str().as_bytes()])
+    // The digest is what the log says about the statement, so a signature can be checked there when the statement is gone.
+    let statement = Digest::of("toolgate/statement/v1", &[statement]);
+    Digest::of("toolgate/answer/v1", &[statement.as_bytes(), answer, person.as_str().as_bytes()])
 }
 
 fn confirmation(
@@ -373,10 +407,10 @@ pub fn verify_answer(person: &Person, state: &StateKey, statement: &[u8], answer
     }
 }
 
-/// The people who are enrolled, as the rules need them.
+/// The people who are enrolled, as the rules need them. One person may be enrolled in both ways.
 #[derive(Debug)]
 pub struct People {
-    known: BTreeMap<PersonName, Person>,
+    known: BTreeMap<PersonName, Vec<Person>>,
     state: StateKey,
 }
 
@@ -384,7 +418,20 @@ impl People {
     /// These people.
     #[must_use]
     pub fn new(people: impl IntoIterator<Item = Person>, state: StateKey) -> Self {
-        Self { known: people.into_iter().map(|person| (person.name.clone(), person)).collect(), state }
+        let mut known: BTreeMap<PersonName, Vec<Person>> = BTreeMap::new();
+        for person in people {
+            known.entry(person.name.clone()).or_default().push(person);
+        }
+        Self { known, state }
+    }
+
+    /// The people in these rows of the store.
+    ///
+    /// # Errors
+    /// A row cannot be used.
+    pub fn from_rows(rows: &[PersonRow], state: StateKey) -> Result<Self, PersonError> {
+        let people = rows.iter().map(Person::from_row).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::new(people, state))
     }
 
     /// Whether somebody of this name is enrolled.
@@ -396,9 +443,9 @@ impl People {
 
 impl VerifyAnswer for People {
     fn verify(&self, question: &Question, answer: &Answered) -> bool {
-        self.known
-            .get(&answer.person)
-            .is_some_and(|person| verify_answer(person, &self.state, &question.statement, answer))
+        self.known.get(&answer.person).is_some_and(|ways| {
+            ways.iter().any(|person| verify_answer(person, &self.state, &question.statement, answer))
+        })
     }
 }
 
@@ -479,6 +526,9 @@ mod tests {
         assert_ne!(cheap, ada.encode());
         assert_eq!(Person::decode(name("ada"), &cheap, 7), Err(PersonError::Damaged(name("ada"))));
         assert_eq!(Person::decode(name("ada"), "{}", 7), Err(PersonError::Damaged(name("ada"))));
+        assert_eq!(Person::from_row(&ada.to_row()), Ok(ada.clone()));
+        let other_key = PersonRow { public_key: Bytes::from_static(&[3; 32]), ..ada.to_row() };
+        assert_eq!(Person::from_row(&other_key), Err(PersonError::Damaged(name("ada"))));
     }
 
     #[test]

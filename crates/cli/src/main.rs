@@ -1,2 +1,61 @@
-//! (being written)
-fn main() {}
+//! What people type. No logic: each command takes the library's pieces, and prints.
+#![forbid(unsafe_code)]
+
+mod agent;
+mod args;
+mod log;
+mod ocsf;
+mod out;
+mod person;
+mod place;
+mod question;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+
+use crate::args::{Cli, Command};
+use crate::place::Place;
+
+/// Something went wrong, here or elsewhere.
+const FAILED: u8 = 1;
+/// Refused by policy.
+const REFUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _unheard = error.print();
+            // Clap's own code for a slip of the pen is 2, which means something else here.
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(FAILED),
+            };
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if out::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<out::Refused>() => ExitCode::from(REFUSED),
+        Err(error) => {
+            out::report(&error);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let place = Place::find(cli.config.as_deref(), cli.state.as_deref())?;
+    match cli.command {
+        Command::Agent(command) => agent::run(&place, command),
+        Command::Approve(answer) => question::answer(&place, &answer, true),
+        Command::Deny(answer) => question::answer(&place, &answer, false),
+        Command::Log(command) => log::run(&place, command),
+        Command::Person(command) => person::run(&place, command),
+        Command::Question(command) => question::run(&place, command),
+        _ => Ok(()),
+    }
+}

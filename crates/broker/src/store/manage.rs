@@ -291,6 +291,22 @@ impl SqliteStore {
         .await
     }
 
+    /// Replaces what a person proves an answer with, if it is still what the caller saw. Writes no record: it is how
+    /// tries of one-time codes are counted, before their result is used.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn swap_person(&self, seen: PersonRow, next: Bytes) -> Result<bool, StoreError> {
+        self.write_no_record(move |batch| {
+            let query = "UPDATE person SET sealed = ?4 WHERE name = ?1 AND method = ?2 AND sealed = ?3";
+            let swap = params![seen.name.as_str(), seen.method, &seen.sealed[..], &next[..]];
+            let swapped = batch.sql().prepare_cached(query)?.execute(swap)? == 1;
+            batch.changed |= swapped;
+            Ok(swapped)
+        })
+        .await
+    }
+
     /// Removes a person with all their ways to prove an answer. What they answered stays.
     ///
     /// # Errors

@@ -1,0 +1,466 @@
+//! What can be typed. The help texts are examples: somebody in a hurry copies the line that fits.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// The gate between AI agents and their tools: every call is judged by your policy, asked about when it is dangerous, and written down
+#[derive(Debug, Parser)]
+#[command(
+    name = "toolgate",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  toolgate demo                      see a hijacked agent meet the gate, in a minute
+  toolgate up                        start the gate; prints the line to paste for your agent
+  toolgate init                      put the MCP servers you already have behind the gate
+  toolgate question list             what waits for an answer
+  toolgate approve q-7kx2            say yes to one call, with your passphrase or code
+  toolgate log verify                prove that the log is whole
+
+Exit codes: 0 done; 1 something went wrong, here or elsewhere; 2 refused by policy."
+)]
+pub(crate) struct Cli {
+    /// The configuration file [default: ./toolgate.toml, then ~/.config/toolgate, then /etc/toolgate]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The state folder [default: ~/.local/state/toolgate]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub(crate) state: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start the gate: agents connect by HTTP or by Unix socket
+    #[command(after_help = "Examples:
+  toolgate up
+  toolgate up --listen 127.0.0.1:8000")]
+    Up(Up),
+    /// Be the gate over standard input and output, for clients that start a command
+    #[command(after_help = "Examples:
+  claude mcp add toolgate -- toolgate mcp --agent claude-code
+  toolgate mcp                       the agent is whoever has `peer_uid` set to your user")]
+    Mcp(Mcp),
+    /// See a hijacked agent meet the gate, without agent and network
+    #[command(after_help = "Examples:
+  toolgate demo
+  toolgate demo --fast               without pauses
+  toolgate demo --json               for programs")]
+    Demo(Demo),
+    /// Find the MCP servers you already have and put them behind the gate; changes nothing unless told to
+    #[command(after_help = "Examples:
+  toolgate init                      show what would be written
+  toolgate init --write              write it
+  toolgate init --person ada         and enrol yourself to answer questions")]
+    Init(Init),
+    /// Say what is covered, what is not, and what is wrong
+    Doctor(Json),
+    /// The agents that may connect
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// The tools that agents may be offered
+    #[command(subcommand)]
+    Tool(ToolCommand),
+    /// The rules
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// What people are asked
+    #[command(subcommand)]
+    Question(QuestionCommand),
+    /// Say yes to the one call a question is about
+    #[command(after_help = "Examples:
+  toolgate approve q-7kx2            asks for your passphrase
+  toolgate approve q-7kx2 --as ada --code 123456")]
+    Approve(Answer),
+    /// Say no to the call a question is about
+    #[command(after_help = "Examples:
+  toolgate deny q-7kx2")]
+    Deny(Answer),
+    /// The people who answer questions
+    #[command(subcommand)]
+    Person(PersonCommand),
+    /// What happened, and the proof of it
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Print the completions for a shell
+    #[command(after_help = "Examples:
+  toolgate completions bash > ~/.local/share/bash-completion/completions/toolgate
+  toolgate completions fish > ~/.config/fish/completions/toolgate.fish")]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Write the manual pages into a folder
+    #[command(after_help = "Examples:
+  toolgate man ~/.local/share/man/man1")]
+    Man {
+        /// The folder; made if it is not there
+        folder: PathBuf,
+    },
+    /// The demo's own MCP server, over standard input and output
+    #[command(hide = true)]
+    DemoServer,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Json {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Listen here, whatever the configuration says
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Mcp {
+    /// The agent that speaks; it has to have `peer_uid` set to your user in the configuration
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Do not pause between the steps
+    #[arg(long)]
+    pub(crate) fast: bool,
+    /// Print one JSON object a step
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Write what is shown
+    #[arg(long)]
+    pub(crate) write: bool,
+    /// Enrol this person to answer questions
+    #[arg(long, value_name = "NAME")]
+    pub(crate) person: Option<String>,
+    /// Read the new passphrase from a file with mode 600
+    #[arg(long, value_name = "FILE", requires = "person")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentCommand {
+    /// Add an agent and show its token, once
+    #[command(after_help = "Examples:
+  toolgate agent add claude-code
+  toolgate agent add support --group helpdesk")]
+    Add {
+        /// Its name
+        name: String,
+        /// A group it belongs to; can be given several times
+        #[arg(long, value_name = "NAME")]
+        group: Vec<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the agents
+    List(Json),
+    /// Remove an agent; its token is refused from then on
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// Give an agent another token; the old one is refused from then on
+    Rotate {
+        /// Its name
+        name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ToolCommand {
+    /// Ask the servers what they offer, and show what is new or has changed
+    #[command(after_help = "Examples:
+  toolgate tool review               all servers
+  toolgate tool review mail          one server")]
+    Review {
+        /// Only this server
+        server: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Accept the definitions that servers offer now
+    #[command(after_help = "Examples:
+  toolgate tool accept mail/search mail/read
+  toolgate tool accept --all mail    everything that server offers now
+  toolgate tool accept --all")]
+    Accept {
+        /// The tools, as `server/tool`; with --all, the servers
+        names: Vec<String>,
+        /// Everything that is new or has changed
+        #[arg(long)]
+        all: bool,
+    },
+    /// List the accepted tools
+    List(Json),
+    /// Take the acceptance of a tool back
+    Remove {
+        /// The tool, as `server/tool`
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Check the policy files: names, types, examples
+    Check {
+        /// Check the files in this folder instead of those in force
+        #[arg(long, value_name = "FOLDER")]
+        policy: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say why a call gets its verdict: every rule that was looked at, and what it read
+    #[command(after_help = "Examples:
+  toolgate policy explain --agent support mail/send_email '{\"to\":\"ada@example.com\"}'")]
+    Explain(Try),
+    /// Judge a call by hand; exits with 2 if it is refused
+    #[command(after_help = "Examples:
+  toolgate policy try --agent support mail/send_email '{\"to\":\"ada@example.com\"}'
+  toolgate policy try --agent support --policy ./new mail/send_email '{}'")]
+    Try(Try),
+    /// Judge the calls of the log again and print what would differ
+    #[command(after_help = "Examples:
+  toolgate policy replay --since 24h
+  toolgate policy replay --since 7d --policy ./new")]
+    Replay {
+        /// How far back
+        #[arg(long, value_name = "TIME", default_value = "24h")]
+        since: String,
+        /// Judge by the files in this folder instead of those in force
+        #[arg(long, value_name = "FOLDER")]
+        policy: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Try {
+    /// The tool, as `server/tool`, or another action such as `resources/read`
+    pub(crate) action: String,
+    /// The arguments: a JSON object
+    #[arg(default_value = "{}")]
+    pub(crate) arguments: String,
+    /// The agent that would call
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: String,
+    /// The server, where the action does not name it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server: Option<String>,
+    /// Judge by the files in this folder instead of those in force
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuestionCommand {
+    /// List the questions that wait for an answer
+    List {
+        /// Also those that were answered, used or have expired
+        #[arg(long)]
+        all: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show everything there is to know about a question before it is answered
+    Show {
+        /// The question's number, or the beginning of it
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Answer {
+    /// The question's number, or the beginning of it
+    pub(crate) id: String,
+    /// Who answers, if several people could
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) person: Option<String>,
+    /// The code your authenticator app shows now
+    #[arg(long, value_name = "DIGITS")]
+    pub(crate) code: Option<String>,
+    /// Read the passphrase from a file with mode 600
+    #[arg(long, value_name = "FILE", conflicts_with = "code")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PersonCommand {
+    /// Enrol a person who answers questions
+    #[command(after_help = "Examples:
+  toolgate person add ada            with a passphrase, asked for on the terminal
+  toolgate person add grace --totp   with the codes of an authenticator app")]
+    Add {
+        /// Their name
+        name: String,
+        /// With one-time codes instead of a passphrase
+        #[arg(long)]
+        totp: bool,
+        /// Read the new passphrase from a file with mode 600
+        #[arg(long, value_name = "FILE", conflicts_with = "totp")]
+        passphrase_file: Option<PathBuf>,
+    },
+    /// List the people
+    List(Json),
+    /// Remove a person
+    Remove {
+        /// Their name
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Show one record, or both records of a call, with arguments and result
+    Show {
+        /// The index of a record, or the number of a call
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the last records
+    Tail {
+        /// How many
+        #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20)]
+        number: u64,
+        /// Go on as records come
+        #[arg(short, long)]
+        follow: bool,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Find records
+    #[command(after_help = "Examples:
+  toolgate log search --verdict deny --since 24h
+  toolgate log search --agent support --tool mail/send_email
+  toolgate log search --text q-7kx2")]
+    Search {
+        /// Only of this agent
+        #[arg(long, value_name = "NAME")]
+        agent: Option<String>,
+        /// Only of this tool
+        #[arg(long, value_name = "SERVER/TOOL")]
+        tool: Option<String>,
+        /// Only calls with this verdict
+        #[arg(long, value_enum)]
+        verdict: Option<VerdictArg>,
+        /// How far back
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Only records that have this text in them
+        #[arg(long, value_name = "TEXT")]
+        text: Option<String>,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check the whole log: every hash, every record, every signature
+    #[command(after_help = "Examples:
+  toolgate log verify
+  toolgate log verify --old checkpoint.of.last.week
+  toolgate log verify /backup/log --vkey \"$(cat log.key)\"")]
+    Verify {
+        /// The folder of the log [default: the gate's own]
+        folder: Option<PathBuf>,
+        /// An older checkpoint that the log has to extend; can be given several times
+        #[arg(long, value_name = "FILE")]
+        old: Vec<PathBuf>,
+        /// The log's verifier key [default: the gate's own]
+        #[arg(long, value_name = "KEY")]
+        vkey: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the receipt of one call: the records, and a proof that each is in the log
+    #[command(after_help = "Examples:
+  toolgate log prove 01937a5c-6d2e-7c3a-9f00-2f6a1d3b4c5d
+  toolgate log prove 01937a5c-6d2e-7c3a-9f00-2f6a1d3b4c5d --out receipts")]
+    Prove {
+        /// The number of the call
+        call: String,
+        /// The folder to write into
+        #[arg(long, value_name = "FOLDER", default_value = ".")]
+        out: PathBuf,
+    },
+    /// Print records for other systems
+    Export {
+        /// In which form
+        #[arg(long, value_enum, default_value_t = Format::Jsonl)]
+        format: Format,
+        /// How far back
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+    },
+    /// Print the key that others verify the log with
+    Key,
+    /// Forget values: arguments and results go, the log and all its proofs stay
+    #[command(after_help = "Examples:
+  toolgate log erase --record 1041 --ground \"request of 3 May\"
+  toolgate log erase --agent support --ground \"contract ended\"")]
+    Erase {
+        /// The values of this record
+        #[arg(long, value_name = "INDEX", conflicts_with = "agent")]
+        record: Option<u64>,
+        /// All values of this agent
+        #[arg(long, value_name = "NAME", required_unless_present = "record")]
+        agent: Option<String>,
+        /// Why; written into the log
+        #[arg(long, value_name = "TEXT")]
+        ground: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VerdictArg {
+    Allow,
+    Ask,
+    Deny,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON object a line
+    Jsonl,
+    /// The Open Cybersecurity Schema Framework, one event a line
+    Ocsf,
+}

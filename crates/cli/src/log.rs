@@ -1,0 +1,457 @@
+//! `toolgate log`: what happened, and the proof of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::{Map, Value, json};
+use toolgate_broker::home::write_new;
+use toolgate_broker::port::Position;
+use toolgate_broker::store::Erase;
+use toolgate_core::text;
+use toolgate_ledger::record::{Body, CallInfo, Erasure, Export, Judged, Record, Status, VerdictWord};
+use toolgate_ledger::verify::{Options, Report, verify};
+use toolgate_ledger::{Folder, Hash, Trust, VerifierKey, signer};
+
+use crate::args::{Format, LogCommand, VerdictArg};
+use crate::ocsf;
+use crate::out::{self, LINE_CHARS, Paint, hinted, json_line, line, note};
+use crate::place::{Place, State, block_on, gate_line, since};
+
+/// How many records are read at once.
+const PAGE: usize = 4_096;
+
+/// How often `tail --follow` looks whether another process has written, at the latest.
+const LOOK: Duration = Duration::from_secs(1);
+
+pub(crate) fn run(place: &Place, command: LogCommand) -> anyhow::Result<()> {
+    match command {
+        LogCommand::Show { id, json } => show(&place.open()?, &id, json),
+        LogCommand::Tail { number, follow, json } => tail(&place.open()?, number, follow, json),
+        LogCommand::Search { agent, tool, verdict, since, text, json } => {
+            let wanted = Wanted { agent, tool, verdict, text };
+            search(&place.open()?, &wanted, since.as_deref(), json)
+        }
+        LogCommand::Verify { folder, old, vkey, json } => verify_log(place, folder, &old, vkey.as_deref(), json),
+        LogCommand::Prove { call, out } => prove(place, &call, &out),
+        LogCommand::Export { format, since } => export(place, format, since.as_deref()),
+        LogCommand::Key => {
+            let state = place.open()?;
+            state.publish(&place.config()?)?;
+            line(signer::verifier_key(&state.folder.signer())?)
+        }
+        LogCommand::Erase { record, agent, ground } => erase(place, record, agent, &ground),
+    }
+}
+
+/// One record and where it is.
+pub(crate) struct Placed {
+    pub(crate) index: u64,
+    pub(crate) record: Record,
+    pub(crate) leaf: Vec<u8>,
+}
+
+impl Placed {
+    /// The record as JSON, with its index.
+    pub(crate) fn json(&self) -> Value {
+        let mut value: Value = serde_json::from_slice(&self.leaf).unwrap_or(Value::Null);
+        if let Value::Object(members) = &mut value {
+            members.insert("index".to_owned(), json!(self.index));
+        }
+        value
+    }
+
+    fn call(&self) -> Option<&CallInfo> {
+        match &self.record.body {
+            Body::Intent(intent) => Some(&intent.call),
+            Body::QuestionAsked(question) => Some(&question.call),
+            Body::Refusal(refusal) => Some(&refusal.call),
+            _ => None,
+        }
+    }
+
+    fn judged(&self) -> Option<&Judged> {
+        match &self.record.body {
+            Body::Intent(intent) => Some(&intent.judged),
+            Body::QuestionAsked(question) => Some(&question.judged),
+            Body::Refusal(refusal) => refusal.judged.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The number of the call that the record is about.
+    fn call_id(&self) -> Option<&str> {
+        match &self.record.body {
+            Body::Outcome(outcome) => Some(&outcome.call),
+            Body::OutcomeUnknown(outcome) => Some(&outcome.call),
+            Body::Delivered(delivered) => Some(&delivered.call),
+            _ => self.call().map(|call| call.id.as_str()),
+        }
+    }
+}
+
+/// Every record from an index on, one after another, until `each` says that it is enough.
+pub(crate) fn each_from(
+    state: &State,
+    from: u64,
+    mut each: impl FnMut(Placed) -> anyhow::Result<bool>,
+) -> anyhow::Result<u64> {
+    let mut index = from;
+    loop {
+        let page = state.store.records(Position(index), PAGE)?;
+        if page.is_empty() {
+            return Ok(index);
+        }
+        for leaf in page {
+            let record = Record::decode(&leaf).with_context(|| format!("record {index} cannot be read"))?;
+            if !each(Placed { index, record, leaf })? {
+                return Ok(index);
+            }
+            index += 1;
+        }
+    }
+}
+
+fn start(state: &State, back: Option<&str>) -> anyhow::Result<u64> {
+    match back {
+        Some(text) => Ok(state.store.first_since(since(text)?)?.0),
+        None => Ok(0),
+    }
+}
+
+fn show(state: &State, id: &str, json: bool) -> anyhow::Result<()> {
+    let mut found = Vec::new();
+    match id.parse::<u64>() {
+        Ok(index) => {
+            each_from(state, index, |placed| {
+                found.push(placed);
+                Ok(false)
+            })?;
+        }
+        Err(_) => {
+            each_from(state, 0, |placed| {
+                if placed.call_id() == Some(id) {
+                    found.push(placed);
+                }
+                Ok(true)
+            })?;
+        }
+    }
+    if found.is_empty() {
+        return Err(hinted(
+            format!("there is no record or call `{}`", id.escape_debug()),
+            "`toolgate log tail` shows the last records with their indices",
+        ));
+    }
+    let mut values = Vec::new();
+    for placed in &found {
+        let mut disclosed = Map::new();
+        for value in state.store.values(Position(placed.index))? {
+            disclosed.insert(value.path.clone(), disclosed_value(&value.bytes));
+        }
+        let mut shown = placed.json();
+        if let Value::Object(members) = &mut shown {
+            members.insert("values".to_owned(), Value::Object(disclosed));
+        }
+        values.push(shown);
+    }
+    if json {
+        return out::json(&values);
+    }
+    for (placed, value) in found.iter().zip(&values) {
+        line(one_line(placed, Paint::out()))?;
+        line(text::block(&serde_json::to_string_pretty(value)?, 100_000).text)?;
+    }
+    Ok(())
+}
+
+/// A stored value as it can be shown: JSON as JSON, text as text, anything else as its length.
+fn disclosed_value(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes)
+        .or_else(|_| serde_json::from_slice(bytes.get(1..).unwrap_or_default()))
+        .unwrap_or_else(|_| match std::str::from_utf8(bytes) {
+            Ok(text) => Value::String(text.to_owned()),
+            Err(_) => Value::String(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+        })
+}
+
+fn tail(state: &State, number: u64, follow: bool, json: bool) -> anyhow::Result<()> {
+    let paint = Paint::out();
+    let print = |placed: Placed| {
+        if json { json_line(&placed.json())? } else { line(one_line(&placed, paint))? }
+        Ok(true)
+    };
+    let mut next = state.store.size()?.saturating_sub(number);
+    next = each_from(state, next, print)?;
+    if !follow {
+        return Ok(());
+    }
+    block_on(async {
+        let mut changes = toolgate_broker::port::Store::changes(&state.store);
+        loop {
+            let _waited = tokio::time::timeout(LOOK, changes.changed()).await;
+            next = each_from(state, next, print)?;
+        }
+    })
+}
+
+/// What `log search` looks for.
+struct Wanted {
+    agent: Option<String>,
+    tool: Option<String>,
+    verdict: Option<VerdictArg>,
+    text: Option<String>,
+}
+
+impl Wanted {
+    fn fits(&self, placed: &Placed) -> bool {
+        let verdict = placed.judged().map(|judged| match judged.verdict {
+            VerdictWord::Allow => VerdictArg::Allow,
+            VerdictWord::Ask => VerdictArg::Ask,
+            VerdictWord::Deny => VerdictArg::Deny,
+        });
+        let call = placed.call();
+        self.agent.as_ref().is_none_or(|name| call.is_some_and(|call| call.agent.name == *name))
+            && self.tool.as_ref().is_none_or(|tool| call.is_some_and(|call| call.action == *tool))
+            && self.verdict.is_none_or(|wanted| verdict == Some(wanted))
+            && self.text.as_ref().is_none_or(|text| String::from_utf8_lossy(&placed.leaf).contains(text.as_str()))
+    }
+}
+
+fn search(state: &State, wanted: &Wanted, back: Option<&str>, json: bool) -> anyhow::Result<()> {
+    let paint = Paint::out();
+    let mut found = 0_u64;
+    each_from(state, start(state, back)?, |placed| {
+        if wanted.fits(&placed) {
+            found += 1;
+            if json { json_line(&placed.json())? } else { line(one_line(&placed, paint))? }
+        }
+        Ok(true)
+    })?;
+    if found == 0 {
+        note("Nothing found.");
+    }
+    Ok(())
+}
+
+/// A record on one line.
+pub(crate) fn one_line(placed: &Placed, paint: Paint) -> String {
+    let what = match &placed.record.body {
+        Body::Agent(agent) => format!("agent `{}` {:?} by {}", agent.name, agent.action, agent.by).to_lowercase(),
+        Body::Delivered(delivered) => format!("delivered  {}", delivered.call),
+        Body::Erasure(erasure) => format!("erased {} values: {}", erasure.commitments.len(), erasure.ground),
+        Body::Export(export) => format!("exported records {} to {} as {}", export.first, export.next, export.format),
+        Body::Intent(intent) => {
+            let persons = match intent.persons.as_slice() {
+                [] => String::new(),
+                persons => format!(", approved by {}", persons.join(", ")),
+            };
+            let rules = intent.judged.rules.join(", ");
+            format!("{}   {}  by rule {rules}{persons}", paint.green("run"), about(&intent.call))
+        }
+        Body::Key(key) => format!("key {:?}: {}", key.action, key.key).to_lowercase(),
+        Body::Outcome(outcome) => {
+            let word = outcome.status.word();
+            let word = if outcome.status == Status::Answered { paint.green(word) } else { paint.yellow(word) };
+            let took = outcome.ended_ms.saturating_sub(outcome.started_ms);
+            format!("{word}  {}  after {took} ms", outcome.call)
+        }
+        Body::OutcomeUnknown(outcome) => format!("{}  {}", paint.yellow("outcome unknown"), outcome.call),
+        Body::Person(person) => format!("person `{}` {:?} by {}", person.name, person.action, person.by).to_lowercase(),
+        Body::Policy(policy) => format!("policy {:?}: {} rules", policy.action, policy.rules).to_lowercase(),
+        Body::QuestionAnswered(answer) => {
+            format!("{} said {:?} to {}", answer.person, answer.answer, answer.question).to_lowercase()
+        }
+        Body::QuestionAsked(question) => {
+            format!("{}   {}  as {} ({})", paint.yellow("ask"), about(&question.call), question.question, question.topic)
+        }
+        Body::QuestionExpired(question) => format!("question {} expired: {:?}", question.question, question.why),
+        Body::Refusal(refusal) => {
+            let rule = refusal.rule.as_ref().map(|rule| format!(" by rule {rule}")).unwrap_or_default();
+            format!("{} {}  {}{rule}", paint.red("refuse"), about(&refusal.call), refusal.code)
+        }
+        Body::Start(start) => format!("start  toolgate {}, log {}", start.program, start.origin),
+        Body::Stop(stop) => format!("stop   {}", stop.reason),
+        Body::ToolPin(pin) => {
+            let by = pin.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+            format!("tool {} {:?}{by}", pin.tool, pin.action).to_lowercase()
+        }
+        Body::Unknown(unknown) => format!("{} (of a later version)", unknown.kind),
+    };
+    // What comes from agents and servers is in here: nothing of it may move the cursor. Our own colours come last.
+    let index = paint.dim(format!("{:>6}", placed.index));
+    format!("{index}  {}  {what}", out::time(placed.record.time_ms))
+}
+
+fn about(call: &CallInfo) -> String {
+    format!("{} {}", text::quoted(&call.agent.name, 64), text::quoted(&call.action, LINE_CHARS))
+}
+
+fn trust(place: &Place, vkey: Option<&str>) -> anyhow::Result<Trust> {
+    let key: VerifierKey = match vkey {
+        Some(text) => text.trim().parse().context("the verifier key cannot be read")?,
+        None => {
+            let signer = place.home.state.join("signer");
+            signer::verifier_key(&signer).map_err(|error| {
+                hinted(error.to_string(), "say which key the log has to be signed with: `--vkey KEY`")
+            })?
+        }
+    };
+    Ok(Trust::key(key))
+}
+
+fn verify_log(
+    place: &Place,
+    folder: Option<PathBuf>,
+    old: &[PathBuf],
+    vkey: Option<&str>,
+    json: bool,
+) -> anyhow::Result<()> {
+    let folder = match folder {
+        Some(folder) => folder,
+        None => {
+            let state = place.open()?;
+            state.publish(&place.config()?)?;
+            state.folder.log()
+        }
+    };
+    let mut options = Options::new(trust(place, vkey)?);
+    for path in old {
+        let bytes = fs::read(path).with_context(|| format!("could not read `{}`", path.display()))?;
+        options.older.push((path.display().to_string(), bytes));
+    }
+    let report = verify(&Folder::new(folder), &options, |_, _| {});
+    if json {
+        out::json(&report)?;
+    } else {
+        print_report(&report)?;
+    }
+    if report.is_sound() {
+        Ok(())
+    } else {
+        Err(hinted(
+            "the log is not what it should be",
+            "stop the gate, keep a copy of the state folder as it is, and compare it with your backups",
+        ))
+    }
+}
+
+/// Says what verification found.
+pub(crate) fn print_report(report: &Report) -> anyhow::Result<()> {
+    let paint = Paint::out();
+    let origin = report.origin.as_deref().unwrap_or("(unknown)");
+    line(format_args!("log         {}", text::quoted(origin, LINE_CHARS)))?;
+    line(format_args!("records     {}", report.size))?;
+    if let Some(root) = &report.root {
+        line(format_args!("root        {}", hex(root)))?;
+    }
+    for (kind, count) in &report.kinds {
+        line(format_args!("  {count:>9} {}", text::quoted(kind, 64)))?;
+    }
+    for older in &report.extends {
+        line(format_args!("extends     {}", text::quoted(older, LINE_CHARS)))?;
+    }
+    if !report.open_intents.is_empty() {
+        line(format_args!("under way   {} calls without an outcome yet", report.open_intents.len()))?;
+    }
+    for finding in &report.findings {
+        line(format_args!("{} {}", paint.red("WRONG"), text::quoted(&finding.to_string(), 1_000)))?;
+    }
+    if report.more_findings > 0 {
+        line(format_args!("{} {} more", paint.red("WRONG"), report.more_findings))?;
+    }
+    if report.is_sound() {
+        line(paint.green("sound: every record is in the tree, the tree is signed, nothing was changed or left out"))?;
+    }
+    Ok(())
+}
+
+fn hex(hash: &Hash) -> String {
+    hash.0.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn prove(place: &Place, call: &str, out: &Path) -> anyhow::Result<()> {
+    let state = place.open()?;
+    state.publish(&place.config()?)?;
+    let mut found = Vec::new();
+    each_from(&state, 0, |placed| {
+        if placed.call_id() == Some(call) && !matches!(placed.record.body, Body::Delivered(_)) {
+            found.push((placed.index, placed.record.body.kind().to_owned()));
+        }
+        Ok(true)
+    })?;
+    if found.is_empty() {
+        return Err(hinted(
+            format!("there is no call `{}` on the log", call.escape_debug()),
+            "`toolgate log search --agent NAME` shows calls with their numbers",
+        ));
+    }
+    let (folder, trust) = (Folder::new(state.folder.log()), trust(place, None)?);
+    fs::create_dir_all(out).with_context(|| format!("could not make `{}`", out.display()))?;
+    for (index, kind) in found {
+        let (proof, leaf) = folder.prove(index, &trust).map_err(|error| {
+            hinted(error.to_string(), "if the gate is running, it publishes within a second: try again")
+        })?;
+        for (ending, bytes) in [("tlog-proof", proof.to_string().into_bytes()), ("json", leaf)] {
+            let path = out.join(format!("{call}.{kind}.{ending}"));
+            write_new(&path, &bytes)?;
+            line(path.display())?;
+        }
+    }
+    note("Each `.tlog-proof` shows that the `.json` beside it is in the log; `toolgate log key` prints the key to check it with.");
+    Ok(())
+}
+
+fn export(place: &Place, format: Format, back: Option<&str>) -> anyhow::Result<()> {
+    let state = place.open()?;
+    let first = start(&state, back)?;
+    let end = state.store.size()?;
+    let word = match format {
+        Format::Jsonl => "jsonl",
+        Format::Ocsf => "ocsf",
+    };
+    // Written down before anything leaves.
+    let record = Export { by: place.user(), first, format: word.to_owned(), next: end };
+    block_on(async { Ok(toolgate_broker::port::Store::append(&state.store, gate_line(record)?).await?) })?;
+    each_from(&state, first, |placed| {
+        if placed.index >= end {
+            return Ok(false);
+        }
+        match format {
+            Format::Jsonl => json_line(&placed.json())?,
+            Format::Ocsf => json_line(&ocsf::event(&placed))?,
+        }
+        Ok(true)
+    })?;
+    Ok(())
+}
+
+/// How many commitments one record of an erasure names.
+const MAX_COMMITMENTS: usize = 200;
+
+fn erase(place: &Place, record: Option<u64>, agent: Option<String>, ground: &str) -> anyhow::Result<()> {
+    let state = place.open()?;
+    let (what, indices) = match (record, agent) {
+        (Some(index), _) => (Erase::Record(Position(index)), vec![Position(index)]),
+        (None, Some(agent)) => {
+            let most = u32::try_from(MAX_COMMITMENTS).unwrap_or(u32::MAX);
+            let indices = state.store.stored_of(&agent, Position(0), most)?;
+            (Erase::Subject(agent), indices)
+        }
+        (None, None) => return Err(hinted("nothing to erase was named", "say `--record INDEX` or `--agent NAME`")),
+    };
+    let mut commitments = Vec::new();
+    for index in indices {
+        for value in state.store.values(index)? {
+            if let Some(field) = toolgate_ledger::record::Field::from_path(&value.path) {
+                commitments.push(toolgate_ledger::commit(field, &value.salt, &value.bytes));
+            }
+        }
+    }
+    commitments.truncate(MAX_COMMITMENTS);
+    let line = gate_line(Erasure { by: place.user(), commitments, ground: text::quoted(ground, 500) })?;
+    block_on(async { Ok(state.store.erase(what, line).await?) })?;
+    note("Erased. The log keeps its commitments, and every proof still holds.");
+    Ok(())
+}

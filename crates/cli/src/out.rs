@@ -1,0 +1,192 @@
+//! Printing: data to standard output, everything else to standard error, colour only where somebody sees it.
+
+use std::fmt;
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde::Serialize;
+use toolgate_broker::home::HomeError;
+
+/// How much of a text of strangers is shown on one line.
+pub(crate) const LINE_CHARS: usize = 200;
+
+/// A failure with something to do about it.
+#[derive(Debug)]
+pub(crate) struct Hinted {
+    what: String,
+    hint: String,
+}
+
+impl fmt::Display for Hinted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Hinted {}
+
+/// An error that says what to do.
+pub(crate) fn hinted(what: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+    anyhow::Error::new(Hinted { what: what.into(), hint: hint.into() })
+}
+
+/// The call was refused by policy: exit code 2, and nothing more to say.
+#[derive(Debug)]
+pub(crate) struct Refused;
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("refused by policy")
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// What to do about an error, if any of its causes knows.
+pub(crate) fn hint_of(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        if let Some(error) = cause.downcast_ref::<Hinted>() {
+            return Some(error.hint.clone());
+        }
+        cause.downcast_ref::<HomeError>().and_then(HomeError::hint)
+    })
+}
+
+/// Whether the reader of our output has gone away, which is no failure.
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// Writes an error to standard error: what, each cause, a hint.
+pub(crate) fn report(error: &anyhow::Error) {
+    let paint = Paint::for_terminal(io::stderr().is_terminal());
+    let mut err = io::stderr().lock();
+    let _unheard = writeln!(err, "{} {error}", paint.red("error:"));
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1) {
+        let text = cause.to_string();
+        if text != said {
+            let _unheard = writeln!(err, "  caused by: {text}");
+        }
+        said = text;
+    }
+    if let Some(hint) = hint_of(error) {
+        let _unheard = writeln!(err, "{} {hint}", paint.bold("hint:"));
+    }
+}
+
+/// Says something that is no data, on standard error.
+pub(crate) fn note(text: impl fmt::Display) {
+    let _unheard = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Writes a line of data.
+pub(crate) fn line(text: impl fmt::Display) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Writes a value as JSON, over several lines.
+pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    line(serde_json::to_string_pretty(value)?)
+}
+
+/// Writes a value as JSON on one line.
+pub(crate) fn json_line(value: &impl Serialize) -> anyhow::Result<()> {
+    line(serde_json::to_string(value)?)
+}
+
+/// A table: columns as wide as they have to be, the last one as wide as it is.
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> anyhow::Result<()> {
+    let all = || std::iter::once(head.iter().map(|h| (*h).to_owned()).collect()).chain(rows.iter().cloned());
+    let mut widths = vec![0; head.len()];
+    for row in all() {
+        for (width, cell) in widths.iter_mut().zip(&row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    for row in all() {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        line(cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+/// Colours, or none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Paint(bool);
+
+impl Paint {
+    /// Colours if this is a terminal and nobody said `NO_COLOR`.
+    pub(crate) fn for_terminal(terminal: bool) -> Self {
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self(terminal && !unwanted && !dumb)
+    }
+
+    /// Colours for standard output.
+    pub(crate) fn out() -> Self {
+        Self::for_terminal(io::stdout().is_terminal())
+    }
+
+    fn with(self, code: &str, text: impl fmt::Display) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+    }
+
+    pub(crate) fn bold(self, text: impl fmt::Display) -> String {
+        self.with("1", text)
+    }
+
+    pub(crate) fn dim(self, text: impl fmt::Display) -> String {
+        self.with("2", text)
+    }
+
+    pub(crate) fn red(self, text: impl fmt::Display) -> String {
+        self.with("1;31", text)
+    }
+
+    pub(crate) fn green(self, text: impl fmt::Display) -> String {
+        self.with("32", text)
+    }
+
+    pub(crate) fn yellow(self, text: impl fmt::Display) -> String {
+        self.with("33", text)
+    }
+}
+
+/// A time as RFC 3339 in UTC, to the second.
+pub(crate) fn time(unix_ms: u64) -> String {
+    let seconds = unix_ms / 1000;
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Days since 1 March of the year 0, in eras of 400 years (all years counted from March, so leap days come last).
+    let shifted = days + 719_468;
+    let (era, day) = (shifted / 146_097, shifted % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let part = (5 * of_year + 2) / 153;
+    let of_month = of_year - (153 * part + 2) / 5 + 1;
+    let month = if part < 10 { part + 3 } else { part - 9 };
+    let year = year + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{of_month:02}T{:02}:{:02}:{:02}Z", rest / 3_600, rest / 60 % 60, rest % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        for (seconds, want) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_767_225_599, "2025-12-31T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(time(seconds * 1000), want);
+        }
+    }
+}
