@@ -55,7 +55,7 @@ fn broken_links(root: &Path, pages: &BTreeMap<PathBuf, String>) -> Vec<String> {
                 _ => plain(&page.parent().unwrap_or(root).join(file)),
             };
             let known = anchors.get(target.as_path());
-            let missing = !target.exists()
+            let missing = known.is_none() && !target.exists()
                 || !anchor.is_empty() && known.is_some_and(|anchors| !anchors.contains(anchor));
             if missing {
                 let page = page.strip_prefix(root).unwrap_or(page);

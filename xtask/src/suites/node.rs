@@ -38,7 +38,7 @@ const RUNS: [Run; 3] = [
 ];
 
 /// What the suite tests a client with, where a gate can be one: the version, and the scenario.
-const CLIENT_SCENARIOS: [(&str, &str); 10] = [
+const CLIENT_SCENARIOS: [(&str, &str); 11] = [
     ("2025-11-25", "initialize"),
     ("2025-11-25", "tools_call"),
     ("2025-11-25", "sse-retry"),
@@ -49,6 +49,7 @@ const CLIENT_SCENARIOS: [(&str, &str); 10] = [
     ("2026-07-28", "http-custom-headers"),
     ("2026-07-28", "http-invalid-tool-headers"),
     ("2026-07-28", "json-schema-ref-no-deref"),
+    ("2026-07-28", "json-schema-2020-12-preservation"),
 ];
 
 /// Node and the packages.
