@@ -295,6 +295,44 @@ fn what_would_not_survive_has_no_canonical_form() {
     }
 }
 
+/// RFC 8785, appendix B: doubles and how they are written. Integers that are not safe are written nowhere.
+#[test]
+fn doubles_are_written_as_in_the_appendix() {
+    for (bits, want) in [
+        (0x0000_0000_0000_0001, "5e-324"),
+        (0x8000_0000_0000_0001, "-5e-324"),
+        (0x7fef_ffff_ffff_ffff, "1.7976931348623157e+308"),
+        (0xffef_ffff_ffff_ffff, "-1.7976931348623157e+308"),
+        (0x44b5_2d02_c7e1_4af5, "9.999999999999997e+22"),
+        (0x44b5_2d02_c7e1_4af6, "1e+23"),
+        (0x44b5_2d02_c7e1_4af7, "1.0000000000000001e+23"),
+        (0x444b_1ae4_d6e2_ef50, "1e+21"),
+        (0x3eb0_c6f7_a0b5_ed8c, "9.999999999999997e-7"),
+        (0x3eb0_c6f7_a0b5_ed8d, "0.000001"),
+        (0x41b3_de43_5555_5553, "333333333.3333332"),
+        (0x41b3_de43_5555_5554, "333333333.33333325"),
+        (0x41b3_de43_5555_5555, "333333333.3333333"),
+        (0x41b3_de43_5555_5556, "333333333.3333334"),
+        (0x41b3_de43_5555_5557, "333333333.33333343"),
+        (0xbecb_f647_612f_3696, "-0.0000033333333333333333"),
+        (0x4314_3ff3_c1cb_0959, "1424953923781206.2"),
+    ] {
+        let spelled = format!("{:e}", f64::from_bits(bits));
+        assert_eq!(canonical(&spelled).as_deref(), Ok(want), "bits: {bits:x}");
+    }
+    for bits in [
+        0x8000_0000_0000_0000_u64,
+        0x4340_0000_0000_0000,
+        0xc340_0000_0000_0000,
+        0x4430_0000_0000_0000,
+        0x444b_1ae4_d6e2_ef4e,
+        0x444b_1ae4_d6e2_ef4f,
+    ] {
+        let spelled = format!("{:e}", f64::from_bits(bits));
+        assert!(canonical(&spelled).is_err(), "bits: {bits:x}");
+    }
+}
+
 #[test]
 fn the_canonical_form_of_canonical_text_shares_it() {
     let text = r#"{"a":{"b":[1,2,{"c":"\n"}]},"d":{}}"#;
