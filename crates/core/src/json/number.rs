@@ -136,11 +136,35 @@ pub(super) fn canonical(raw: &str, out: &mut Vec<u8>) -> Result<(), Lossy> {
     if value.is_infinite() {
         return Err(Lossy::Overflow);
     }
-    if Decimal::of(&format!("{value:e}")) != written {
+    if shortest(value) != written {
         return Err(Lossy::Inexact);
     }
     written.write(out);
     Ok(())
+}
+
+/// The shortest decimal that is read as this double, as ECMAScript chooses it: of two that are equally near, the even
+/// one. Rust's own printing takes the greater.
+fn shortest(value: f64) -> Decimal {
+    let printed = Decimal::of(&format!("{value:e}"));
+    let count = printed.digits.len();
+    let one_more = Decimal::of(&format!("{value:.count$e}"));
+    let ends_in_half = one_more.digits.len() == count + 1 && one_more.digits.last() == Some(&b'5');
+    // No double has more digits than these, so they are the double itself.
+    if !ends_in_half || Decimal::of(&format!("{value:.800e}")) != one_more {
+        return printed;
+    }
+    let mut even = one_more;
+    even.digits.pop();
+    match even.digits.last_mut() {
+        // An odd digit becomes an even one without a carry: `9` would have made the decimal shorter yet.
+        Some(last) if *last % 2 == 1 && *last < b'9' => *last += 1,
+        _ => {}
+    }
+    let mut text = Vec::new();
+    even.write(&mut text);
+    let reads_as_it = str::from_utf8(&text).ok().and_then(|text| text.parse().ok()) == Some(value);
+    if reads_as_it { even } else { printed }
 }
 
 /// Whether it is an integer of at most 15 digits that is written in the canonical way already.
