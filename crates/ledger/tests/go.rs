@@ -146,7 +146,7 @@ fn go_accepts_the_vectors() {
     // The sample records are what the vectors were made of: their roots are checked by Go through the log itself.
     let log = Log::with_sizes("go-vectors", &[512]);
     let vectors = include_str!("../../../vectors/checkpoints.txt");
-    assert!(vectors.contains(&log.kept[0].1));
+    assert!(vectors.contains(&log.kept[0].1), "run the test `vectors`");
     let scratch = Scratch::new("go");
     assert_eq!(run(&build(&scratch), &log, &["-origin", sample::ORIGIN]), Ok(()));
 }

@@ -10,8 +10,7 @@ use toolgate_ledger::record::{
     QuestionAsked, QuestionExpired, Start, VerdictWord,
 };
 use toolgate_ledger::verify::{Report, verify};
-use toolgate_ledger::{Folder, Hash, Publisher, Record, Signer};
-use zeroize::Zeroizing;
+use toolgate_ledger::{Folder, Hash, Record};
 
 #[test]
 fn every_damage_is_found() {
@@ -296,26 +295,4 @@ fn an_entry_is_proved_to_somebody_who_has_only_the_key() {
     (DAMAGES.first().unwrap().apply)(&log.path());
     let error = log.folder().prove(2, &log.trust()).unwrap_err().to_string();
     assert!(error.starts_with("the log is damaged: the proof made of it does not hold"), "{error}");
-}
-
-#[test]
-fn roots_are_those_of_the_vectors() {
-    // The first three lines of each checkpoint; another implementation must come to the same.
-    let vectors = include_str!("../../../vectors/checkpoints.txt");
-    let scratch = common::Scratch::new("vectors");
-    let mut signer =
-        Signer::create(&scratch.0.join("signer"), sample::ORIGIN, &Zeroizing::new([42; 32])).unwrap();
-    let mut publisher = Publisher::open(Folder::new(scratch.0.join("log")), &signer).unwrap();
-    let mut found = format!("{}\n", signer.verifier());
-    for size in [0, 1, 2, 255, 256, 257, 511, 512, 65_793] {
-        publisher.publish(size, sample::read, &mut signer).unwrap();
-        found += "\n";
-        found += publisher.published().unwrap().1;
-    }
-    // To write them anew after a change of the format: UPDATE_VECTORS=1.
-    if std::env::var_os("UPDATE_VECTORS").is_some() {
-        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors/checkpoints.txt"), &found)
-            .unwrap();
-    }
-    assert_eq!(found, vectors);
 }

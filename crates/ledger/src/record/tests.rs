@@ -218,3 +218,23 @@ fn commitments_depend_on_field_salt_and_bytes() {
     }
     assert_eq!(Field::from_path("x"), None);
 }
+
+#[test]
+fn the_vectors_hold() {
+    // One line a record: leaf hash, entry. Then commitments: field, salt, value, commitment.
+    let mut found = String::new();
+    for record in one_of_each() {
+        let bytes = record.encode().unwrap();
+        found += &format!("{} {}\n", Hash::leaf(&bytes), String::from_utf8(bytes).unwrap());
+    }
+    for field in [Field::Arguments, Field::Params, Field::Result, Field::Statement] {
+        let value = "{\"a\":1}";
+        let (path, salt) = (field.path(), Hash([7; 32]));
+        found += &format!("commitment {path} {salt} {value} {}\n", commit(field, &salt.0, value.as_bytes()));
+    }
+    // To write them anew after a change of the format: UPDATE_VECTORS=1.
+    if std::env::var_os("UPDATE_VECTORS").is_some() {
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors/records.txt"), &found).unwrap();
+    }
+    assert_eq!(found, include_str!("../../../../vectors/records.txt"));
+}
