@@ -229,7 +229,10 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
             | Action::ListRoots
             | Action::ReadResource
             | Action::Sample
-            | Action::Subscribe => None,
+            | Action::Subscribe
+            | Action::TaskCancel
+            | Action::TaskGet
+            | Action::TaskUpdate => None,
         };
         if let Some(tool) = &tool {
             if call.pin != Some(tool.tool.pin) {
@@ -370,7 +373,10 @@ fn repeats(action: &Action, tool: Option<&AcceptedTool>) -> bool {
         | Action::ListRoots
         | Action::ReadResource
         | Action::Sample
-        | Action::Subscribe => false,
+        | Action::Subscribe
+        | Action::TaskCancel
+        | Action::TaskGet
+        | Action::TaskUpdate => false,
     }
 }
 

@@ -349,13 +349,24 @@ pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since 1970.
     fn now_ms(&self) -> u64;
 
-    /// Fills an array with random bytes fit for keys.
+    /// Fills the bytes with random ones fit for keys.
     ///
     /// # Errors
     /// There are none to be had; then nothing that needs them is done.
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), NoRandomnessError>;
+
+    /// An array of random bytes fit for keys.
+    ///
+    /// # Errors
+    /// See [`fill`](Self::fill).
     fn random<const N: usize>(&self) -> Result<[u8; N], NoRandomnessError>
     where
-        Self: Sized;
+        Self: Sized,
+    {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
 }
 
 /// The system gives no random bytes.
@@ -373,10 +384,8 @@ impl Clock for SystemClock {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn random<const N: usize>(&self) -> Result<[u8; N], NoRandomnessError> {
-        let mut bytes = [0; N];
-        getrandom::fill(&mut bytes).map_err(|_source| NoRandomnessError)?;
-        Ok(bytes)
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), NoRandomnessError> {
+        getrandom::fill(bytes).map_err(|_source| NoRandomnessError)
     }
 }
 

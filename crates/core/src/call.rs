@@ -24,6 +24,12 @@ pub enum Action {
     Sample,
     /// `resources/subscribe`: changes of a resource are to be reported.
     Subscribe,
+    /// `tasks/cancel`: a task that one of the agent's own calls became is to end (extension `io.modelcontextprotocol/tasks`).
+    TaskCancel,
+    /// `tasks/get`: how far such a task is, or what came of it.
+    TaskGet,
+    /// `tasks/update`: input that such a task waits for.
+    TaskUpdate,
     /// `tools/call`; the action's id is `server/tool`.
     Tool(ToolName),
 }
@@ -38,6 +44,9 @@ impl fmt::Display for Action {
             Self::ReadResource => f.write_str("resources/read"),
             Self::Sample => f.write_str("sampling/createMessage"),
             Self::Subscribe => f.write_str("resources/subscribe"),
+            Self::TaskCancel => f.write_str("tasks/cancel"),
+            Self::TaskGet => f.write_str("tasks/get"),
+            Self::TaskUpdate => f.write_str("tasks/update"),
             Self::Tool(name) => name.fmt(f),
         }
     }

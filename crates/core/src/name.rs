@@ -33,8 +33,8 @@ pub enum NameError {
 }
 
 /// Names of servers that would collide with the names of calls that are not tool calls.
-const RESERVED: [&str; 8] =
-    ["completion", "elicitation", "prompts", "resources", "roots", "sampling", "tools", "toolgate"];
+const RESERVED: [&str; 9] =
+    ["completion", "elicitation", "prompts", "resources", "roots", "sampling", "tasks", "tools", "toolgate"];
 
 /// The name an operator gave a server. It has no `__`, so `server__tool` splits in one way only.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

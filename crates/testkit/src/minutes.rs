@@ -306,13 +306,13 @@ impl Clock for FakeClock {
         1_700_000_000_000 + self.now_ms.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
     }
 
-    fn random<const N: usize>(&self) -> Result<[u8; N], NoRandomnessError> {
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), NoRandomnessError> {
         let drawn = self.drawn.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_be_bytes();
-        let mut bytes = [0; N];
+        bytes.fill(0);
         for (byte, next) in bytes.iter_mut().rev().zip(drawn.iter().rev()) {
             *byte = *next;
         }
-        Ok(bytes)
+        Ok(())
     }
 }
 

@@ -88,7 +88,10 @@ fn covered<'a>(rule: &Rule, vocabulary: &'a Vocabulary) -> Vec<&'a Subject> {
             | Action::ListRoots
             | Action::ReadResource
             | Action::Sample
-            | Action::Subscribe => vocabulary.servers.iter().any(|server| on(server, &action)),
+            | Action::Subscribe
+            | Action::TaskCancel
+            | Action::TaskGet
+            | Action::TaskUpdate => vocabulary.servers.iter().any(|server| on(server, &action)),
         })
     };
     vocabulary.subjects.iter().filter(covers).map(|(_, subject)| subject).collect()

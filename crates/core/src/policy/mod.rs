@@ -252,7 +252,10 @@ fn entries(index: &Index, vocabulary: &Vocabulary) -> HashMap<ServerName, HashMa
             | Action::ListRoots
             | Action::ReadResource
             | Action::Sample
-            | Action::Subscribe => &servers,
+            | Action::Subscribe
+            | Action::TaskCancel
+            | Action::TaskGet
+            | Action::TaskUpdate => &servers,
         };
         for server in offered_by {
             let entry = Entry::new(index, id, subject, server.as_str());

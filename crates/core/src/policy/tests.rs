@@ -669,7 +669,7 @@ fn load_errors() {
     hint: did you mean `city`? members: `city`, `floor`
     "##);
     insta::assert_snapshot!(errors_of("@id(\"a\") @because(\"x\")\npermit(principal, action, resource)\nwhen { context.arg.x == 1 };"), @r##"
-    policies/test.cedar:3:16: rule `a` reads `context.arg`, which none of the 13 actions it covers has
+    policies/test.cedar:3:16: rule `a` reads `context.arg`, which none of the 16 actions it covers has
     hint: did you mean `args`? members: `args`, `session`, `time`, `unseen`
     "##);
     insta::assert_snapshot!(errors_of("@id(\"a\") @because(\"x\")\npermit(principal, action == Action::\"shop/order\", resource)\nwhen { context.args.price < 5 };"), @r##"

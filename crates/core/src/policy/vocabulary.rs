@@ -19,7 +19,7 @@ use crate::tool::{Effect, Tool};
 const BUILT_IN: &str = "demo";
 
 /// What is not a tool call, and the JSON schema of its `args`: the members of `params` that rules can read.
-pub(super) const OTHER_ACTIONS: [(Action, &str); 7] = [
+pub(super) const OTHER_ACTIONS: [(Action, &str); 10] = [
     (
         Action::Complete,
         r#"{"type":"object","properties":{
@@ -43,7 +43,12 @@ pub(super) const OTHER_ACTIONS: [(Action, &str); 7] = [
             "includeContext":{"type":"string"},"maxTokens":{"type":"integer"},"systemPrompt":{"type":"string"}}}"#,
     ),
     (Action::Subscribe, r#"{"type":"object","properties":{"uri":{"type":"string"}},"required":["uri"]}"#),
+    (Action::TaskCancel, TASK),
+    (Action::TaskGet, TASK),
+    (Action::TaskUpdate, TASK),
 ];
+
+const TASK: &str = r#"{"type":"object","properties":{"taskId":{"type":"string"}},"required":["taskId"]}"#;
 
 /// Something a rule can be about.
 #[derive(Debug)]
