@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 use toolgate_broker::home::write_new;
 use toolgate_broker::port::Position;
-use toolgate_broker::store::Erase;
+use toolgate_broker::store::{Erase, SqliteStore};
 use toolgate_core::text;
 use toolgate_ledger::record::{Body, CallInfo, Erasure, Export, Judged, Record, Status, VerdictWord};
 use toolgate_ledger::verify::{Options, Report, verify};
@@ -95,11 +95,20 @@ impl Placed {
 pub(crate) fn each_from(
     state: &State,
     from: u64,
+    each: impl FnMut(Placed) -> anyhow::Result<bool>,
+) -> anyhow::Result<u64> {
+    each_in(&state.store, from, each)
+}
+
+/// As [`each_from`], of a store that is shared.
+pub(crate) fn each_in(
+    store: &SqliteStore,
+    from: u64,
     mut each: impl FnMut(Placed) -> anyhow::Result<bool>,
 ) -> anyhow::Result<u64> {
     let mut index = from;
     loop {
-        let page = state.store.records(Position(index), PAGE)?;
+        let page = store.records(Position(index), PAGE)?;
         if page.is_empty() {
             return Ok(index);
         }

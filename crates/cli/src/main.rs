@@ -3,13 +3,16 @@
 
 mod agent;
 mod args;
+mod gate;
 mod log;
 mod ocsf;
 mod out;
 mod person;
 mod place;
 mod question;
+mod rules;
 mod terminal;
+mod up;
 
 use std::process::ExitCode;
 
@@ -56,6 +59,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Log(command) => log::run(&place, command),
         Command::Person(command) => person::run(&place, command),
         Command::Question(command) => question::run(&place, command),
+        Command::Mcp(mcp) => up::run_mcp(&place, &mcp),
+        Command::Up(up) => up::run(&place, &up),
         _ => Ok(()),
     }
 }

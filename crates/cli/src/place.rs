@@ -9,7 +9,7 @@ use toolgate_broker::config::{Config, parse_duration};
 use toolgate_broker::home::{Home, StateFolder, Surroundings};
 use toolgate_broker::person::StateKey;
 use toolgate_broker::port::{Clock as _, Line, SystemClock};
-use toolgate_broker::publish::LogPublisher;
+use toolgate_broker::publish::{LogPublisher, PublishLogError};
 use toolgate_broker::store::SqliteStore;
 use toolgate_ledger::record::{Body, Record};
 
@@ -85,9 +85,7 @@ impl State {
                 publisher.publish(&self.store)?;
                 Ok(())
             }
-            Err(error) if error.downcast_ref::<toolgate_broker::publish::PublishLogError>().is_some_and(toolgate_broker::publish::PublishLogError::is_elsewhere) => {
-                Ok(())
-            }
+            Err(error) if is_elsewhere(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -99,6 +97,11 @@ impl State {
         };
         Ok(LogPublisher::open(&self.folder.log(), &self.folder.signer(), &origin)?)
     }
+}
+
+/// Whether the log cannot be published because another process is its signer.
+pub(crate) fn is_elsewhere(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<PublishLogError>().is_some_and(PublishLogError::is_elsewhere)
 }
 
 /// A name for a log that nobody named: it only has to be nobody else's.

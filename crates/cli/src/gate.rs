@@ -1,0 +1,296 @@
+//! The gate, put together: store, servers, broker, fronts. `up`, `mcp` and `demo` are three ways to run it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use toolgate_broker::config::{Config, KeySource, Reach, Server};
+use toolgate_broker::home::Surroundings;
+use toolgate_broker::identity::{IdentityError, KeySet, Roster, TokenHash, Verifier};
+use toolgate_broker::pipeline::Broker;
+use toolgate_broker::port::{BoxFuture, Store as _, SystemClock};
+use toolgate_broker::store::SqliteStore;
+use toolgate_core::call::Agent;
+use toolgate_core::digest::Digest;
+use toolgate_core::name::ServerName;
+use toolgate_core::policy::PolicySource;
+use toolgate_gateway::catalog::Naming;
+use toolgate_gateway::port::{Identify, IdentifyError};
+use toolgate_gateway::router::Router;
+use toolgate_gateway::upstream::{Bounds, HttpServer, Observer, ServerConfig, Transport, Upstreams};
+use toolgate_ledger::Hash;
+use toolgate_ledger::record::{Policy, PolicyAction, Start, Stop};
+use toolgate_sandbox::Launch;
+
+use crate::out::hinted;
+use crate::place::{State, gate_line, now_ms};
+use crate::rules;
+
+/// The pipeline with real parts.
+pub(crate) type RealBroker = Broker<SqliteStore, Upstreams, SystemClock>;
+
+/// A gate that works.
+pub(crate) struct Gate {
+    pub(crate) broker: RealBroker,
+    pub(crate) router: Arc<Router>,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) doorkeeper: Arc<Doorkeeper>,
+    key: toolgate_broker::person::StateKey,
+    /// How many calls a crash had left open.
+    pub(crate) recovered: usize,
+}
+
+impl Gate {
+    /// Starts a gate. Everything is checked before anything is taken; what a crash left open is closed first.
+    pub(crate) async fn start(
+        surroundings: &Surroundings,
+        state: State,
+        config: &Config,
+        sources: &[PolicySource],
+        origin: &str,
+        observer: Arc<dyn Observer>,
+    ) -> anyhow::Result<Self> {
+        let rulebook = rules::rulebook(config, &state, sources)?;
+        let doorkeeper = Arc::new(Doorkeeper::new(config, &state.store)?);
+        let servers = servers(surroundings, config)?;
+        let upstreams = Upstreams::new(servers, Arc::new(SystemClock), observer)?;
+        let State { folder: _, store, key } = state;
+        let (policy, rules) = (rulebook.policy.digest(), rulebook.policy.rules().len());
+        let broker = Broker::new(Arc::new(store), upstreams.clone(), SystemClock, rulebook);
+        let recovered = broker.recover().await?;
+        let router = Router::new(
+            Arc::new(broker.clone()),
+            Arc::new(upstreams.clone()),
+            Arc::new(SystemClock),
+            Naming::default(),
+        )?;
+        let gate = Self { broker, router: Arc::new(router), upstreams, doorkeeper, key, recovered };
+        let configuration = Digest::of("toolgate/configuration/v1", &[format!("{config:?}").as_bytes()]);
+        let start = Start {
+            configuration: Hash(*configuration.as_bytes()),
+            origin: origin.to_owned(),
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        gate.store().append(gate_line(start)?).await?;
+        gate.note_policy(PolicyAction::Loaded, policy, None, rules).await?;
+        Ok(gate)
+    }
+
+    pub(crate) fn store(&self) -> &SqliteStore {
+        self.broker.store()
+    }
+
+    /// Puts in force what configuration, policies and store say now; what is wrong leaves the old rules in force.
+    pub(crate) async fn reload(&self, config: &Config, sources: &[PolicySource]) -> anyhow::Result<Reloaded> {
+        let before = self.broker.rulebook().policy.digest();
+        let store = self.store();
+        let assembled = toolgate_broker::person::People::from_rows(&store.persons()?, self.key.clone())
+            .map_err(anyhow::Error::from)
+            .and_then(|people| {
+                let (agents, pins) = (store.agents()?, store.pins()?);
+                Ok(toolgate_broker::assemble::rulebook(config, &agents, &pins, people, sources)?)
+            });
+        let rulebook = match assembled {
+            Ok(rulebook) => rulebook,
+            Err(error) => {
+                let texts: Vec<&[u8]> = sources.iter().map(|source| source.text.as_bytes()).collect();
+                let digest = Digest::of("toolgate/rejected-policy/v1", &texts);
+                self.note_policy(PolicyAction::Rejected, digest, Some(before), 0).await?;
+                return Err(error);
+            }
+        };
+        let (after, rules) = (rulebook.policy.digest(), rulebook.policy.rules().len());
+        if after != before {
+            // Written down before it decides anything.
+            self.note_policy(PolicyAction::Loaded, after, Some(before), rules).await?;
+        }
+        self.doorkeeper.replace(Roster::new(config, tokens(store)?));
+        self.broker.replace_rulebook(rulebook);
+        self.router.rules_changed();
+        Ok(if after == before { Reloaded::SamePolicy } else { Reloaded::NewPolicy { rules } })
+    }
+
+    async fn note_policy(
+        &self,
+        action: PolicyAction,
+        digest: Digest,
+        previous: Option<Digest>,
+        rules: usize,
+    ) -> anyhow::Result<()> {
+        let record = Policy {
+            action,
+            digest: Hash(*digest.as_bytes()),
+            previous: previous.map(|digest| Hash(*digest.as_bytes())),
+            rules: u32::try_from(rules).unwrap_or(u32::MAX),
+        };
+        self.store().append(gate_line(record)?).await?;
+        Ok(())
+    }
+
+    /// Stops in order: no new calls, the running ones to their end, the servers, the log.
+    pub(crate) async fn stop(self, reason: &str) -> anyhow::Result<()> {
+        self.router.shut_down();
+        self.upstreams.shutdown().await;
+        self.store().append(gate_line(Stop { reason: reason.to_owned() })?).await?;
+        Ok(())
+    }
+}
+
+/// What a reload came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reloaded {
+    NewPolicy { rules: usize },
+    SamePolicy,
+}
+
+fn tokens(store: &SqliteStore) -> anyhow::Result<Vec<(toolgate_core::name::AgentId, TokenHash)>> {
+    let agents = store.agents()?.into_iter().filter(|agent| !agent.disabled);
+    Ok(agents.filter_map(|agent| Some((agent.name, TokenHash(Digest::from_bytes(agent.token_hash?))))).collect())
+}
+
+/// Says who an agent is.
+pub(crate) struct Doorkeeper {
+    roster: std::sync::RwLock<Arc<Roster>>,
+    verifier: Option<Verifier>,
+}
+
+impl Doorkeeper {
+    fn new(config: &Config, store: &SqliteStore) -> anyhow::Result<Self> {
+        let roster = Roster::new(config, tokens(store)?);
+        let verifier = match &config.oauth {
+            None => None,
+            Some(oauth) => match &oauth.keys {
+                KeySource::File(path) => {
+                    let bytes = std::fs::read(path).with_context(|| format!("could not read `{}`", path.display()))?;
+                    let keys = KeySet::parse(&bytes).with_context(|| format!("`{}` cannot be used", path.display()))?;
+                    Some(Verifier::new(oauth, keys, now_ms()))
+                }
+                KeySource::Url(url) => {
+                    return Err(hinted(
+                        format!("keys cannot be fetched from `{url}` by this version"),
+                        "save the key set into a file and say `jwks_file = \"…\"`",
+                    ));
+                }
+            },
+        };
+        Ok(Self { roster: std::sync::RwLock::new(Arc::new(roster)), verifier })
+    }
+
+    fn replace(&self, roster: Roster) {
+        *self.roster.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(roster);
+    }
+
+    fn roster(&self) -> Arc<Roster> {
+        Arc::clone(&self.roster.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// The agent of this name that is this user.
+    pub(crate) fn user(&self, uid: u32) -> Result<Arc<Agent>, IdentityError> {
+        self.roster().peer(uid)
+    }
+}
+
+impl Identify for Doorkeeper {
+    fn bearer<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Arc<Agent>, IdentifyError>> {
+        let header = format!("Bearer {token}");
+        let found = self.roster().authorization(Some(&header), self.verifier.as_ref(), now_ms() / 1000);
+        let found = found.map_err(|error| match error {
+            IdentityError::InsufficientScope(scope) => IdentifyError::InsufficientScope { scope },
+            IdentityError::AccessToken(_)
+            | IdentityError::Malformed
+            | IdentityError::Missing
+            | IdentityError::Mistyped
+            | IdentityError::NotAToken
+            | IdentityError::UnknownPeer { .. }
+            | IdentityError::UnknownSubject
+            | IdentityError::UnknownToken => IdentifyError::Invalid,
+        });
+        Box::pin(std::future::ready(found))
+    }
+
+    fn peer(&self, uid: u32) -> Option<Arc<Agent>> {
+        self.roster().peer(uid).ok()
+    }
+}
+
+/// The configured servers with their values, as the upstream leg needs them.
+pub(crate) fn servers(surroundings: &Surroundings, config: &Config) -> anyhow::Result<Vec<ServerConfig>> {
+    let all = config.servers.iter().map(|(name, server)| {
+        self::server(surroundings, name, server).with_context(|| format!("server `{name}` cannot be used"))
+    });
+    all.collect()
+}
+
+fn server(surroundings: &Surroundings, name: &ServerName, server: &Server) -> anyhow::Result<ServerConfig> {
+    let transport = match &server.reach {
+        Reach::Command { program, arguments, env, folder } => {
+            let mut all: std::collections::BTreeMap<String, String> = ["PATH", "HOME", "LANG"]
+                .into_iter()
+                .filter_map(|name| Some((name.to_owned(), surroundings.variables.get(name)?.clone())))
+                .collect();
+            for (name, value) in env {
+                all.insert(name.clone(), surroundings.value(value)?.to_string());
+            }
+            Transport::Stdio(Launch {
+                program: program.into(),
+                args: arguments.iter().map(Into::into).collect(),
+                env: all.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+                cwd: folder.clone(),
+            })
+        }
+        Reach::Url { url, headers } => {
+            let mut all = Vec::new();
+            for (name, value) in headers {
+                all.push((name.clone(), surroundings.value(value)?.to_string()));
+            }
+            Transport::Http(HttpServer::new(url, &all)?)
+        }
+    };
+    let bounds = Bounds {
+        max_message_bytes: server.max_result_bytes.max(1 << 20),
+        handshake: server.start_timeout,
+        probe: Bounds::default().probe.min(server.start_timeout),
+        ..Bounds::default()
+    };
+    Ok(ServerConfig { bounds, ..ServerConfig::new(name.clone(), transport) })
+}
+
+/// Publishes the log whenever something was written, until the store's last owner is gone. If another process is the
+/// signer, it is that one which publishes.
+pub(crate) async fn publish(broker: RealBroker, mut publisher: toolgate_broker::publish::LogPublisher) {
+    let mut changes = broker.store().changes();
+    loop {
+        let store = Arc::clone(broker.store());
+        let published = tokio::task::spawn_blocking(move || {
+            let result = publisher.publish(&store);
+            (publisher, result)
+        });
+        let Ok((back, result)) = published.await else { return };
+        publisher = back;
+        if let Err(error) = result {
+            crate::out::report(&anyhow::Error::from(error));
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+        // At most one checkpoint a second, however many calls there are.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if tokio::time::timeout(Duration::from_secs(1), changes.changed()).await.is_ok_and(|changed| changed.is_err()) {
+            return;
+        }
+    }
+}
+
+/// What has to change for the files to be read again: names, times and lengths.
+pub(crate) fn fingerprint(config: &Path, policies: &Path) -> Vec<(std::path::PathBuf, u64, i64, i64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let listed = std::fs::read_dir(policies).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<_> = std::iter::once(config.to_owned())
+        .chain(listed)
+        .filter_map(|path| {
+            let meta = std::fs::metadata(&path).ok()?;
+            Some((path, meta.len(), meta.mtime(), meta.mtime_nsec()))
+        })
+        .collect();
+    files.sort();
+    files
+}

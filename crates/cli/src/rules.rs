@@ -1,0 +1,102 @@
+//! Reading the policy files, and putting the rulebook together.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use toolgate_broker::assemble;
+use toolgate_broker::config::Config;
+use toolgate_broker::person::People;
+use toolgate_broker::rulebook::Rulebook;
+use toolgate_core::policy::{ExamplesSource, LoadPolicyErrors, PolicySource};
+
+use crate::out::{Paint, note};
+use crate::place::State;
+
+/// What holds where nobody wrote a policy.
+pub(crate) const DEFAULT_POLICY: (&str, &str) =
+    ("default.cedar", include_str!("../../../policies/default.cedar"));
+
+/// The policy to start from, and its examples.
+pub(crate) const STARTER: (&str, &str) = ("starter.cedar", include_str!("../../../policies/starter.cedar"));
+pub(crate) const STARTER_EXAMPLES: (&str, &str) =
+    ("starter.examples.toml", include_str!("../../../policies/starter.examples.toml"));
+
+/// The policy of the demo, and its examples.
+const DEMO: (&str, &str) = ("demo.cedar", include_str!("../../../policies/demo.cedar"));
+const DEMO_EXAMPLES: (&str, &str) =
+    ("demo.examples.toml", include_str!("../../../policies/demo.examples.toml"));
+
+/// How large a policy file may be.
+const MAX_POLICY_BYTES: u64 = 4 << 20;
+
+/// How many policy files there may be.
+const MAX_POLICIES: usize = 1_000;
+
+/// The policy files in a folder; the embedded default if the folder is not there or has none.
+pub(crate) fn sources(folder: &Path) -> anyhow::Result<Vec<PolicySource>> {
+    let mut paths = Vec::new();
+    match fs::read_dir(folder) {
+        Ok(entries) => {
+            for entry in entries {
+                paths.push(entry?.path());
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("could not read `{}`", folder.display())),
+    }
+    paths.retain(|path| path.extension().is_some_and(|ending| ending == "cedar"));
+    paths.sort();
+    anyhow::ensure!(paths.len() <= MAX_POLICIES, "more than {MAX_POLICIES} policy files in `{}`", folder.display());
+    if paths.is_empty() {
+        return Ok(vec![PolicySource { path: DEFAULT_POLICY.0.into(), text: DEFAULT_POLICY.1.into(), examples: None }]);
+    }
+    paths.iter().map(|path| source(path)).collect()
+}
+
+fn source(path: &Path) -> anyhow::Result<PolicySource> {
+    let beside = path.with_extension("examples.toml");
+    let examples = match beside.exists() {
+        true => Some(ExamplesSource { path: beside.display().to_string(), text: read(&beside)? }),
+        false => None,
+    };
+    Ok(PolicySource { path: path.display().to_string(), text: read(path)?, examples })
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    let length = fs::metadata(path).with_context(|| format!("could not read `{}`", path.display()))?.len();
+    anyhow::ensure!(length <= MAX_POLICY_BYTES, "`{}` is larger than 4 MiB", path.display());
+    fs::read_to_string(path).with_context(|| format!("could not read `{}`", path.display()))
+}
+
+/// The policy of the demo.
+pub(crate) fn demo_sources() -> Vec<PolicySource> {
+    let examples = ExamplesSource { path: DEMO_EXAMPLES.0.into(), text: DEMO_EXAMPLES.1.into() };
+    vec![PolicySource { path: DEMO.0.into(), text: DEMO.1.into(), examples: Some(examples) }]
+}
+
+/// What is in force now: configuration, accepted tools, people and these policies.
+pub(crate) fn rulebook(config: &Config, state: &State, sources: &[PolicySource]) -> anyhow::Result<Rulebook> {
+    let people = People::from_rows(&state.store.persons()?, state.key.clone())?;
+    Ok(assemble::rulebook(config, &state.store.agents()?, &state.store.pins()?, people, sources)?)
+}
+
+/// Shows everything that is wrong with a policy, if that is what the error is about.
+pub(crate) fn explain_errors(error: &anyhow::Error) {
+    let Some(errors) = error.chain().find_map(|cause| cause.downcast_ref::<LoadPolicyErrors>()) else { return };
+    let paint = Paint::for_terminal(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    for error in &errors.errors {
+        note(format_args!("{} {error}", paint.red("error:")));
+        let mut cause = std::error::Error::source(error);
+        while let Some(source) = cause {
+            note(format_args!("  caused by: {source}"));
+            cause = source.source();
+        }
+        if let Some(hint) = error.hint() {
+            note(format_args!("{} {hint}", paint.bold("hint:")));
+        }
+    }
+    if errors.left_out > 0 {
+        note(format_args!("… and {} more", errors.left_out));
+    }
+}

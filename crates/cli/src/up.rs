@@ -1,0 +1,403 @@
+//! `toolgate up` and `toolgate mcp`: the gate, over the network and over pipes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::json;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use toolgate_broker::config::Config;
+use toolgate_broker::home::{make_private, write_new};
+use toolgate_broker::port::Store as _;
+use toolgate_core::name::{AgentId, ServerName};
+use toolgate_gateway::front::guard::Names;
+use toolgate_gateway::front::http::{Front, OAuth, Settings};
+use toolgate_gateway::front::stdio;
+use toolgate_gateway::upstream::{Observer, Oddity};
+
+use crate::args;
+use crate::gate::{self, Gate, Reloaded};
+use crate::log;
+use crate::out::{self, Paint, hinted, json_line, line, note};
+use crate::place::{Place, State};
+use crate::{agent, rules};
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How long connections may take to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The agent that a first start makes.
+const FIRST_AGENT: &str = "claude-code";
+
+/// What a first start writes.
+const FIRST_CONFIG: &str = "\
+# The configuration of Toolgate. `toolgate doctor` says what is covered and what is not;
+# `toolgate init` shows which MCP servers you could put behind the gate.
+
+[gateway]
+listen = \"127.0.0.1:7420\"
+
+# [servers.files]
+# command = [\"mcp-server-filesystem\", \"/srv/files\"]
+#
+# [tools.\"files/read_file\"]
+# effects = [\"read\"]
+
+# Who is asked when a rule says `@ask(\"owner\")`. Enrol yourself: `toolgate person add owner`.
+[questions.owner]
+people = [\"owner\"]
+wait = \"2m\"
+expires = \"1h\"
+";
+
+/// Tells the operator what servers do.
+struct Watcher;
+
+impl Observer for Watcher {
+    fn odd(&self, server: &ServerName, what: Oddity, detail: &str) {
+        match what {
+            Oddity::Opened | Oddity::DroppedNotice => {}
+            Oddity::ConnectionLost
+            | Oddity::Malformed
+            | Oddity::RefusedRequest
+            | Oddity::StrayAnswer
+            | Oddity::ToolChanged => note(format_args!("server `{server}`: {what:?}: {detail}")),
+        }
+    }
+}
+
+pub(crate) fn run(place: &Place, up: &args::Up) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(place, up))
+}
+
+/// Reads the configuration; on an empty home, writes one first.
+fn configuration(place: &Place) -> anyhow::Result<Config> {
+    if let Some(config) = place.home.load(&place.surroundings)? {
+        return Ok(config);
+    }
+    write_first(place)?;
+    place.config()
+}
+
+/// Writes the first configuration and policy.
+pub(crate) fn write_first(place: &Place) -> anyhow::Result<()> {
+    make_private(&place.home.policies())?;
+    for (name, text) in [rules::STARTER, rules::STARTER_EXAMPLES] {
+        let path = place.home.policies().join(name);
+        if !path.exists() {
+            write_new(&path, text.as_bytes())?;
+        }
+    }
+    write_new(&place.home.config, FIRST_CONFIG.as_bytes())?;
+    note(format_args!("Wrote {} and a policy to start from in {}", place.home.config.display(), place.home.policies().display()));
+    Ok(())
+}
+
+async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
+    let config = configuration(place)?;
+    let state = place.open_or_make()?;
+    let listen = up.listen.unwrap_or(config.gateway.listen);
+    if up.listen.is_some() && !listen.ip().is_loopback() && !config.gateway.listen.ip().eq(&listen.ip()) {
+        return Err(hinted(
+            format!("`{listen}` can be reached from other machines"),
+            "set it in the configuration, where `danger_plain_http = true` says that you mean it",
+        ));
+    }
+    let first = first_agent(place, &state)?;
+    let listener = TcpListener::bind(listen).await.map_err(|source| {
+        hinted(format!("could not listen on {listen}: {source}"), "is another gate running? `--listen 127.0.0.1:0` takes a free port")
+    })?;
+    let listen = listener.local_addr()?;
+    let (gate, publisher) = start(place, state, &config).await?;
+    let socket = config.gateway.socket.clone().unwrap_or_else(|| place.home.socket.clone());
+    let unix = listen_unix(&socket)?;
+    greet(place, up, &config, listen, &socket, first.as_deref(), &gate)?;
+
+    let mut next = gate.store().size()?;
+    let front = Front::new(Arc::clone(&gate.router), Arc::clone(&gate.doorkeeper) as Arc<_>, settings(&config));
+    let mut serving = Box::pin(async { tokio::join!(Arc::clone(&front).serve_tcp(listener), Arc::clone(&front).serve_unix(unix)) });
+    let router = Arc::clone(&gate.router);
+    let housekeeping = tokio::spawn(async move { router.housekeep().await });
+    let publishing = publisher.map(|publisher| tokio::spawn(gate::publish(gate.broker.clone(), publisher)));
+
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut changes = gate.store().changes();
+    let mut tick = tokio::time::interval(LOOK);
+    let mut watch = Watch::new(place, config);
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            _ = &mut serving => break,
+            changed = changes.changed() => {
+                changed.context("the store has stopped")?;
+                next = print_calls(&gate, next, up.json)?;
+                watch.store_changed(&gate).await;
+            }
+            _ = tick.tick() => watch.look(place, &gate).await,
+        }
+    }
+    note("Stopping: running calls go on to their end.");
+    let _gone = fs::remove_file(&socket);
+    gate.router.shut_down();
+    let _ended = tokio::time::timeout(GRACE, async { tokio::join!(serving, housekeeping) }).await;
+    if let Some(publishing) = publishing {
+        publishing.abort();
+    }
+    gate.stop("signal").await
+}
+
+/// Starts the gate; with the publisher of the log, unless another process is it.
+async fn start(
+    place: &Place,
+    state: State,
+    config: &Config,
+) -> anyhow::Result<(Gate, Option<toolgate_broker::publish::LogPublisher>)> {
+    let sources = rules::sources(&place.home.policies())?;
+    let publisher = match state.publisher(config) {
+        Ok(publisher) => Some(publisher),
+        Err(error) if crate::place::is_elsewhere(&error) => None,
+        Err(error) => return Err(error),
+    };
+    let origin = publisher.as_ref().map_or("", |publisher| publisher.verifier().name()).to_owned();
+    let gate = Gate::start(&place.surroundings, state, config, &sources, &origin, Arc::new(Watcher)).await;
+    if let Err(error) = &gate {
+        rules::explain_errors(error);
+    }
+    Ok((gate?, publisher))
+}
+
+fn settings(config: &Config) -> Settings {
+    let oauth = config.oauth.as_ref().map(|oauth| OAuth {
+        resource: oauth.audience.clone(),
+        authorization_servers: vec![oauth.issuer.clone()],
+        scopes: oauth.required_scopes.iter().chain(oauth.group_scopes.keys()).cloned().collect(),
+    });
+    Settings {
+        names: Names {
+            hosts: config.gateway.allowed_hosts.iter().cloned().collect(),
+            origins: config.gateway.allowed_origins.iter().cloned().collect(),
+        },
+        max_body: config.gateway.max_message_bytes,
+        max_connections: config.gateway.max_connections,
+        oauth,
+        ..Settings::default()
+    }
+}
+
+/// Listens on the Unix socket. One that a dead gate left behind is removed; one that answers is somebody else's.
+fn listen_unix(path: &Path) -> anyhow::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        make_private(folder)?;
+    }
+    if path.exists() {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(hinted(format!("another gate listens on `{}`", path.display()), "stop it, or set `socket` in `[gateway]`"));
+        }
+        fs::remove_file(path).with_context(|| format!("could not remove the old socket `{}`", path.display()))?;
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("could not listen on `{}`", path.display()))?;
+    // Any local user may connect where the folder lets them; who they are, the kernel says.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// On a home without agents, adds one, so that there is a line to paste.
+fn first_agent(place: &Place, state: &State) -> anyhow::Result<Option<String>> {
+    if !state.store.agents()?.is_empty() {
+        return Ok(None);
+    }
+    let name: AgentId = FIRST_AGENT.parse()?;
+    // The store waits for its own thread, not for this runtime.
+    let token = tokio::task::block_in_place(|| agent::add(place, state, &name, Vec::new()))?;
+    Ok(Some(token.to_string()))
+}
+
+fn greet(
+    place: &Place,
+    up: &args::Up,
+    config: &Config,
+    listen: std::net::SocketAddr,
+    socket: &Path,
+    token: Option<&str>,
+    gate: &Gate,
+) -> anyhow::Result<()> {
+    let url = format!("http://{listen}/mcp");
+    let rulebook = gate.broker.rulebook();
+    let (rules, tools) = (rulebook.policy.rules().len(), rulebook.tools.len());
+    if up.json {
+        return json_line(&json!({
+            "event": "up", "url": url, "socket": socket, "configuration": place.home.config, "state": place.home.state,
+            "rules": rules, "tools": tools, "servers": config.servers.len(), "agent": token.map(|_| FIRST_AGENT), "token": token,
+        }));
+    }
+    let paint = Paint::out();
+    line(format_args!("{} at {}", paint.bold("The gate is up"), paint.bold(&url)))?;
+    line(format_args!("  socket         {}", socket.display()))?;
+    line(format_args!("  configuration  {}", place.home.config.display()))?;
+    line(format_args!("  policy         {rules} rules in {}", place.home.policies().display()))?;
+    line(format_args!("  tools          {tools} accepted, from {} servers", config.servers.len()))?;
+    if gate.recovered > 0 {
+        line(format_args!("  {} calls were open when the gate stopped last; what became of them is not known", gate.recovered))?;
+    }
+    match token {
+        Some(token) => {
+            line("\nFor Claude Code, paste this once (the token is not shown again):\n")?;
+            line(format_args!("  {}\n", agent::claude_line(&url, token)))?;
+        }
+        None => line("\n`toolgate agent add NAME` adds an agent and prints the line to paste for it.\n")?,
+    }
+    if config.servers.is_empty() {
+        line("No servers yet: `toolgate init` shows those you have; `toolgate demo` shows what the gate does.\n")?;
+    } else if tools == 0 {
+        line("No tools are accepted yet: `toolgate tool review` shows what the servers offer.\n")?;
+    }
+    for warning in rulebook.policy.warnings() {
+        note(format_args!("{} {warning}", paint.yellow("warning:")));
+    }
+    Ok(())
+}
+
+/// One line for each new record about a call.
+fn print_calls(gate: &Gate, from: u64, json: bool) -> anyhow::Result<u64> {
+    use toolgate_ledger::record::Body;
+    let paint = Paint::out();
+    log::each_in(gate.store(), from, |placed| {
+        let shown = match &placed.record.body {
+            Body::Intent(_) | Body::Refusal(_) | Body::QuestionAsked(_) | Body::QuestionAnswered(_) | Body::OutcomeUnknown(_) => true,
+            Body::Outcome(outcome) => outcome.status != toolgate_ledger::record::Status::Answered,
+            _ => false,
+        };
+        if shown {
+            if json { json_line(&placed.json())? } else { line(log::one_line(&placed, paint))? }
+            if let (Body::QuestionAsked(question), false) = (&placed.record.body, json) {
+                line(format_args!("        answer with `toolgate approve {0}` or `toolgate deny {0}`", question.question))?;
+            }
+        }
+        Ok(true)
+    })
+}
+
+/// What was read last, to notice changes.
+struct Watch {
+    config: Config,
+    seen: Vec<(std::path::PathBuf, u64, i64, i64)>,
+    managed: String,
+}
+
+impl Watch {
+    fn new(place: &Place, config: Config) -> Self {
+        Self { config, seen: gate::fingerprint(&place.home.config, &place.home.policies()), managed: String::new() }
+    }
+
+    /// Reads the files again if they changed. What is wrong stays outside, loudly.
+    async fn look(&mut self, place: &Place, gate: &Gate) {
+        let now = gate::fingerprint(&place.home.config, &place.home.policies());
+        if now == self.seen {
+            return;
+        }
+        self.seen = now;
+        if let Err(error) = self.read(place, gate).await {
+            let paint = Paint::for_terminal(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+            note(paint.red("THE CHANGE IS NOT IN FORCE: what was in force before stays in force."));
+            rules::explain_errors(&error);
+            out::report(&error);
+        }
+    }
+
+    async fn read(&mut self, place: &Place, gate: &Gate) -> anyhow::Result<()> {
+        let config = place.config()?;
+        let sources = rules::sources(&place.home.policies())?;
+        let fixed = |config: &Config| (config.gateway.clone(), config.servers.clone(), config.oauth.clone(), config.log.clone());
+        let restart = fixed(&config) != fixed(&self.config);
+        if restart {
+            note("Servers, addresses, OAuth and the log's name are read at the start: start the gate again to use the new ones.");
+        }
+        // Until then the servers are the old ones, so the rules are put together with those.
+        let merged = Config { gateway: self.config.gateway.clone(), servers: self.config.servers.clone(), ..config };
+        match gate.reload(&merged, &sources).await? {
+            Reloaded::NewPolicy { rules } => note(format_args!("The new policy is in force: {rules} rules.")),
+            Reloaded::SamePolicy => note("The change is in force."),
+        }
+        self.config = merged;
+        Ok(())
+    }
+
+    /// Takes up agents, people and accepted tools that another command changed.
+    async fn store_changed(&mut self, gate: &Gate) {
+        let store = gate.store();
+        let managed = || -> anyhow::Result<String> {
+            let pins: Vec<_> = store.pins()?.into_iter().map(|pin| (pin.tool, pin.digest, pin.effects)).collect();
+            let people: Vec<_> = store.persons()?.into_iter().map(|row| (row.name, row.public_key)).collect();
+            Ok(format!("{:?} {pins:?} {people:?}", store.agents()?))
+        };
+        let now = match managed() {
+            Ok(now) => now,
+            Err(error) => return out::report(&error),
+        };
+        if now == self.managed {
+            return;
+        }
+        let first = self.managed.is_empty();
+        self.managed = now;
+        if first {
+            return;
+        }
+        let result = async {
+            let sources = self.sources()?;
+            gate.reload(&self.config, &sources).await
+        };
+        if let Err(error) = result.await {
+            rules::explain_errors(&error);
+            out::report(&error);
+        }
+    }
+
+    fn sources(&self) -> anyhow::Result<Vec<toolgate_core::policy::PolicySource>> {
+        let config = self.seen.first().map(|(path, ..)| path.clone());
+        let folder = config.as_deref().and_then(Path::parent).map(|folder| folder.to_owned()).unwrap_or_default();
+        let folder = if folder.ends_with(toolgate_broker::config::POLICY_FOLDER) { folder } else { folder.join(toolgate_broker::config::POLICY_FOLDER) };
+        rules::sources(&folder)
+    }
+}
+
+pub(crate) fn run_mcp(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(serve_pipes(place, mcp));
+    // A thread may still be reading standard input; it is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
+    let config = place.config()?;
+    let state = place.open_or_make()?;
+    let (gate, publisher) = start(place, state, &config).await?;
+    let uid = place.surroundings.uid;
+    let agent = gate.doorkeeper.user(uid).map_err(|error| hinted(error.to_string(), format!("add `[agents.NAME]` with `peer_uid = {uid}` to `{}`", place.home.config.display())))?;
+    if let Some(name) = mcp.agent.as_deref()
+        && agent.id.as_str() != name
+    {
+        return Err(hinted(format!("user {uid} is agent `{}`, not `{name}`", agent.id), "leave `--agent` away, or change `peer_uid`"));
+    }
+    let publishing = publisher.map(|publisher| tokio::spawn(gate::publish(gate.broker.clone(), publisher)));
+    let mut terminate = signal(SignalKind::terminate())?;
+    let reason = tokio::select! {
+        served = stdio::serve(Arc::clone(&gate.router), agent, tokio::io::stdin(), tokio::io::stdout()) => {
+            served?;
+            "client_gone"
+        }
+        _ = terminate.recv() => "signal",
+    };
+    if let Some(publishing) = publishing {
+        publishing.abort();
+    }
+    gate.stop(reason).await
+}
