@@ -271,9 +271,9 @@ fn example_headline(at: &Place, rule: Option<&(RuleName, String)>) -> String {
 
 /// What an example said, and what came out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{call}` was expected to be {expected}, but {found}")]
+#[error("{call} was expected to be {expected}, but {found}")]
 pub struct ExampleMismatch {
-    /// The tool or action.
+    /// The tool or action, in backticks, or a description of any such tool.
     pub call: String,
     /// `allowed`, `asked about` or `denied`, and by which rule.
     pub expected: String,

@@ -109,7 +109,7 @@ pub(super) fn check(
     let file = match parse(examples) {
         Ok(file) => file,
         Err(error) => {
-            errors.push(error);
+            errors.push(*error);
             return Vec::new();
         }
     };
@@ -137,14 +137,16 @@ pub(super) fn check(
     warnings
 }
 
-fn parse(source: &ExamplesSource) -> Result<File, LoadPolicyError> {
+fn parse(source: &ExamplesSource) -> Result<File, Box<LoadPolicyError>> {
     if source.text.len() > MAX_FILE {
         let what = format!("the file is larger than {MAX_FILE} bytes");
-        return Err(LoadPolicyError::TooLarge { at: Place::of(&source.path, "", 0), what });
+        return Err(Box::new(LoadPolicyError::TooLarge { at: Place::of(&source.path, "", 0), what }));
     }
-    toml::from_str(&source.text).map_err(|error| LoadPolicyError::ExampleSyntax {
-        at: Place::of(&source.path, &source.text, error.span().map_or(0, |span| span.start)),
-        message: error.message().replace('\n', ", "),
+    toml::from_str(&source.text).map_err(|error| {
+        Box::new(LoadPolicyError::ExampleSyntax {
+            at: Place::of(&source.path, &source.text, error.span().map_or(0, |span| span.start)),
+            message: error.message().replace('\n', ", "),
+        })
     })
 }
 
@@ -243,10 +245,10 @@ impl Example {
             source: ExampleMismatch {
                 call: match &self.effects {
                     Some(effects) => {
-                        let effects: Vec<_> = effects.iter().map(ToString::to_string).collect();
+                        let effects: Vec<_> = effects.iter().map(|effect| format!("`{effect}`")).collect();
                         format!("any tool with {}", effects.join(", "))
                     }
-                    None => self.call.action.to_string(),
+                    None => format!("`{}`", self.call.action),
                 },
                 expected: by.map_or_else(
                     || self.expect.words().to_owned(),

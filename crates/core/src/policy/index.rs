@@ -59,7 +59,7 @@ impl Index {
     ///
     /// # Errors
     /// Two rules share a name; that is found before, and with a better message.
-    pub(super) fn new(rules: &[Rule]) -> Result<Self, LoadPolicyError> {
+    pub(super) fn new(rules: &[Rule]) -> Result<Self, Box<LoadPolicyError>> {
         let mut parts: HashMap<(Actions, Servers), Part> = HashMap::new();
         for (number, rule) in rules.iter().enumerate() {
             let mut actions: Vec<&Actions> = rule.scope.actions.iter().collect();
@@ -67,10 +67,8 @@ impl Index {
             actions.dedup();
             for action in actions {
                 let part = parts.entry((action.clone(), rule.scope.server.clone())).or_default();
-                part.add(number, rule).map_err(|error| LoadPolicyError::Syntax {
-                    at: rule.place.clone(),
-                    message: error.to_string(),
-                    hint: None,
+                part.add(number, rule).map_err(|message| {
+                    Box::new(LoadPolicyError::Syntax { at: rule.place.clone(), message, hint: None })
                 })?;
             }
         }
@@ -96,7 +94,7 @@ impl Index {
 }
 
 impl Part {
-    fn add(&mut self, number: usize, rule: &Rule) -> Result<(), cedar_policy::PolicySetError> {
+    fn add(&mut self, number: usize, rule: &Rule) -> Result<(), String> {
         let bucket = match &rule.scope.principal {
             Principals::Agent(name) => self.agents.entry(name.clone()).or_default(),
             Principals::Everyone => &mut self.everyone,
@@ -104,10 +102,10 @@ impl Part {
             Principals::Nobody => return Ok(()),
         };
         bucket.rules.push(number);
-        bucket.set.add(rule.policy.clone())?;
+        bucket.set.add(rule.policy.clone()).map_err(|error| error.to_string())?;
         let depends_on_call = !rule.want.is_nothing();
         if rule.conditional && !depends_on_call {
-            bucket.fixed.add(rule.policy.clone())?;
+            bucket.fixed.add(rule.policy.clone()).map_err(|error| error.to_string())?;
         } else {
             match &rule.kind {
                 RuleKind::Ask(_) | RuleKind::Permit => bucket.may_permit = true,

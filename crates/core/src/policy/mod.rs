@@ -56,6 +56,9 @@ use index::Index;
 pub use rule::{Rule, RuleKind};
 use vocabulary::Vocabulary;
 
+/// The stack for reading and checking policies, in bytes.
+const STACK: usize = 32 << 20;
+
 /// One policy file, and the examples beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicySource {
@@ -124,6 +127,13 @@ impl Policy {
     /// # Errors
     /// Everything that is wrong with any of them, up to a bound.
     pub fn load(sources: &[PolicySource], world: &World) -> Result<Self, LoadPolicyErrors> {
+        // Cedar follows conditions recursively, and its validator takes some 30 KiB a level without optimisation. The
+        // depth is bounded by `rule`; this is the stack for it, whatever thread this is. Evaluation needs no such
+        // thing: Cedar looks at what is left of the stack, and a rule that would need more is broken.
+        stacker::grow(STACK, || Self::load_here(sources, world))
+    }
+
+    fn load_here(sources: &[PolicySource], world: &World) -> Result<Self, LoadPolicyErrors> {
         let mut sources: Vec<&PolicySource> = sources.iter().collect();
         sources.sort_by(|a, b| a.path.cmp(&b.path));
         let vocabulary = Vocabulary::new(world);
@@ -138,7 +148,7 @@ impl Policy {
         LoadPolicyErrors::check(std::mem::take(&mut errors))?;
         let digest = digest_of(&sources, &vocabulary);
         let index =
-            Index::new(&rules).map_err(|error| LoadPolicyErrors { errors: vec![error], left_out: 0 })?;
+            Index::new(&rules).map_err(|error| LoadPolicyErrors { errors: vec![*error], left_out: 0 })?;
         let entries = entries(&index, &vocabulary);
         let mut policy = Self { rules, numbers, index, entries, vocabulary, digest, warnings };
         for source in &sources {

@@ -15,11 +15,15 @@ use crate::tool::Effect;
 /// How large one policy file may be, in bytes.
 const MAX_FILE: usize = 1 << 20;
 
-/// How large one rule may be, in bytes. Conditions are followed recursively, so this also bounds the stack.
+/// How large one rule may be, in bytes.
 const MAX_RULE: usize = 16 << 10;
 
 /// How deep parentheses, brackets and braces of a policy file go.
 const MAX_NESTING: usize = 32;
+
+/// How many operators one rule may have: a chain of them is a tree as deep, and trees are followed recursively, by us
+/// and by Cedar. `&&` and `||` count twice, `if` counts four times.
+const MAX_OPERATORS: usize = 400;
 
 /// What a rule does when it matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +96,7 @@ pub(super) fn read(
     errors: &mut Vec<LoadPolicyError>,
 ) -> Vec<Rule> {
     if let Err(error) = check_size(path, text) {
-        errors.push(error);
+        errors.push(*error);
         return Vec::new();
     }
     let set: PolicySet = match text.parse() {
@@ -125,13 +129,14 @@ pub(super) fn read(
 }
 
 /// Refuses what would take too much memory or stack to read.
-fn check_size(path: &str, text: &str) -> Result<(), LoadPolicyError> {
+fn check_size(path: &str, text: &str) -> Result<(), Box<LoadPolicyError>> {
     if text.len() > MAX_FILE {
         let what = format!("the file is larger than {MAX_FILE} bytes");
-        return Err(LoadPolicyError::TooLarge { at: Place::of(path, "", 0), what });
+        return Err(Box::new(LoadPolicyError::TooLarge { at: Place::of(path, "", 0), what }));
     }
     let mut depth = 0_usize;
     let mut last_end = 0;
+    let mut operators = 0_usize;
     let mut within = Within::Rule;
     let mut before = b' ';
     for (offset, byte) in text.bytes().enumerate() {
@@ -140,14 +145,17 @@ fn check_size(path: &str, text: &str) -> Result<(), LoadPolicyError> {
             _ if within != Within::Rule => {}
             b'(' | b'[' | b'{' => depth += 1,
             b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            b';' => last_end = offset,
+            b';' => (last_end, operators) = (offset, 0),
+            b'f' if text.get(offset.saturating_sub(1)..=offset) == Some("if") => operators += 4,
+            b'&' | b'|' | b'+' | b'-' | b'*' | b'.' | b'!' => operators += 1,
             _ => {}
         }
-        if depth > MAX_NESTING || offset - last_end > 2 * MAX_RULE {
+        if depth > MAX_NESTING || operators > MAX_OPERATORS || offset - last_end > 2 * MAX_RULE {
             let what = format!(
-                "a rule may be {MAX_RULE} bytes large and nest {MAX_NESTING} parentheses, brackets and braces"
+                "a rule may be {MAX_RULE} bytes large, nest {MAX_NESTING} parentheses, brackets and braces, and have \
+                 {MAX_OPERATORS} operators; write it as several"
             );
-            return Err(LoadPolicyError::TooLarge { at: Place::of(path, text, offset), what });
+            return Err(Box::new(LoadPolicyError::TooLarge { at: Place::of(path, text, offset), what }));
         }
     }
     Ok(())

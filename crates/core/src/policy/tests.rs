@@ -572,22 +572,14 @@ fn load_errors() {
     policies/test.cedar:1:44: the rule has a slot (`?principal` or `?resource`); a rule has to be complete
     hint: write one rule for each agent, or one for a group
     "##);
-    insta::assert_snapshot!(errors_of("permit(principal, action, resource);"), @r##"
-    policies/test.cedar:1:1: the rule has no name; write `@id("…")` before it
-    "##);
+    insta::assert_snapshot!(errors_of("permit(principal, action, resource);"), @r##"policies/test.cedar:1:1: the rule has no name; write `@id("…")` before it"##);
     insta::assert_snapshot!(errors_of("@id(\"a b\") permit(principal, action, resource);"), @r##"
     policies/test.cedar:1:1: the rule's `@id` cannot be used
       caused by: rule name `a b` is not 1 to 64 of a-z, A-Z, 0-9, `_`, `-` and `.`, starting with a letter or digit
     "##);
-    insta::assert_snapshot!(errors_of("@id(\"a\") permit(principal, action, resource);"), @r##"
-    policies/test.cedar:1:1: rule `a` has no reason; write `@because("…")` before it
-    "##);
-    insta::assert_snapshot!(errors_of("@id(\"a\") @because(\" \") permit(principal, action, resource);"), @r##"
-    policies/test.cedar:1:1: rule `a` has no reason; write `@because("…")` before it
-    "##);
-    insta::assert_snapshot!(errors_of("@id(\"a\") @because(\"x\") permit(principal, action, resource);\n  @id(\"a\") @because(\"x\") forbid(principal, action, resource);"), @r##"
-    policies/test.cedar:2:3: rule `a` is defined twice; the first is at policies/test.cedar:1:1
-    "##);
+    insta::assert_snapshot!(errors_of("@id(\"a\") permit(principal, action, resource);"), @r##"policies/test.cedar:1:1: rule `a` has no reason; write `@because("…")` before it"##);
+    insta::assert_snapshot!(errors_of("@id(\"a\") @because(\" \") permit(principal, action, resource);"), @r##"policies/test.cedar:1:1: rule `a` has no reason; write `@because("…")` before it"##);
+    insta::assert_snapshot!(errors_of("@id(\"a\") @because(\"x\") permit(principal, action, resource);\n  @id(\"a\") @because(\"x\") forbid(principal, action, resource);"), @r##"policies/test.cedar:2:3: rule `a` is defined twice; the first is at policies/test.cedar:1:1"##);
     insta::assert_snapshot!(errors_of("@id(\"a\") @because(\"x\") @aks(\"owner\") permit(principal, action, resource);"), @r##"
     policies/test.cedar:1:1: rule `a` has an annotation `@aks`, which means nothing
     hint: rules have `@id`, `@because` and, to have a person asked, `@ask`
@@ -680,10 +672,382 @@ fn load_errors() {
     policies/test.cedar:3:8: rule `a`: the types Long and String are not compatible
     hint: both operands to a `==` expression must have compatible types. Types must be exactly equal to be compatible
     "##);
-    insta::assert_snapshot!(errors_of("@id(\"a\") @because(\"x\")\npermit(principal, action, resource)\nwhen { 1 == 2 };"), @r##"
-    policies/test.cedar:1:1: rule `a` can never match
-    "##);
-    insta::assert_snapshot!(errors_of("@id(\"a\") @because(\"x\")\npermit(principal, action == Action::\"demo/pay_invoice\", resource)\nwhen { context.args.iban == \"p\u{430}ypal\" };"), @r##"
-    policies/test.cedar:3:29: rule `a`: string `"p\u{430}ypal"` contains mixed scripts
-    "##);
+    insta::assert_snapshot!(errors_of("@id(\"a\") @because(\"x\")\npermit(principal, action, resource)\nwhen { 1 == 2 };"), @r##"policies/test.cedar:1:1: rule `a` can never match"##);
+    insta::assert_snapshot!(errors_of("@id(\"a\") @because(\"x\")\npermit(principal, action == Action::\"demo/pay_invoice\", resource)\nwhen { context.args.iban == \"p\u{430}ypal\" };"), @r##"policies/test.cedar:3:29: rule `a`: string `"p\u{430}ypal"` contains mixed scripts"##);
+}
+
+fn with_examples(text: &str, examples: &str) -> String {
+    let examples =
+        ExamplesSource { path: "policies/test.examples.toml".to_owned(), text: examples.to_owned() };
+    match Policy::load(&[PolicySource { examples: Some(examples), ..source(text) }], &world()) {
+        Ok(policy) => policy.warnings().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        Err(errors) => shown(&errors),
+    }
+}
+
+#[test]
+fn load_errors_in_examples() {
+    let text = "@id(\"reads\") @because(\"x\")\npermit(principal, action in Action::\"read\", resource);\n\n\
+         @id(\"mail\") @because(\"y\") @ask(\"owner\")\npermit(principal, action in Action::\"egress\", resource);";
+    let good = "[[example]]\nagent = \"ann\"\ntool = \"demo/search_mail\"\nargs = { query = \"x\" }\nexpect = \"allow\"\n\
+         [[example]]\nagent = \"ann\"\ntool = \"demo/send_mail\"\nexpect = \"ask\"\nrule = \"mail\"\n";
+    for (examples, want) in [
+        (good.to_owned(), ""),
+        (
+            String::new(),
+            "policies/test.cedar:1:1: rule `reads` decides no example in `policies/test.examples.toml`\n\
+          hint: add an `[[example]]` with `rule = \"reads\"` that shows what it is for\n\
+          policies/test.cedar:4:1: rule `mail` decides no example in `policies/test.examples.toml`\n\
+          hint: add an `[[example]]` with `rule = \"mail\"` that shows what it is for\n",
+        ),
+        (
+            format!("{good}[[example]]\nagent = \"ann\"\ntool = \"demo/send_mail\"\nexpect = \"allow\"\n"),
+            "the example on line 11 of `policies/test.examples.toml` fails\n  \
+            caused by: `demo/send_mail` was expected to be allowed, but rule `mail` asks `owner`\n",
+        ),
+        (
+            format!(
+                "{good}\n\n[[example]]\nagent = \"ann\"\ntool = \"demo/search_mail\"\nexpect = \"ask\"\nrule = \"mail\"\n"
+            ),
+            "rule `mail` in `policies/test.cedar` fails its example on line 13\n  \
+            caused by: `demo/search_mail` was expected to be asked about, but rule `reads` permits it\n\
+          hint: `policy explain mail` shows every rule that matched\n",
+        ),
+        (
+            format!(
+                "{good}[[example]]\nagent = \"ann\"\ntool = \"demo/search_mail\"\nexpect = \"allow\"\nrule = \"mail\"\n"
+            ),
+            "rule `mail` in `policies/test.cedar` fails its example on line 11\n  \
+            caused by: `demo/search_mail` was expected to be allowed because of rule `mail`, but rule `reads` permits it\n\
+          hint: `policy explain mail` shows every rule that matched\n",
+        ),
+        (
+            format!(
+                "{good}[[example]]\nagent = \"ann\"\neffects = [\"money\", \"write\"]\nexpect = \"ask\"\n"
+            ),
+            "the example on line 11 of `policies/test.examples.toml` fails\n  \
+            caused by: any tool with `money`, `write` was expected to be asked about, but no rule permits it\n",
+        ),
+        (
+            format!("{good}[[example]]\nagent = \"ann\"\ntool = \"demo/sarch_mail\"\nexpect = \"deny\"\n"),
+            "policies/test.examples.toml:11:1: there is no accepted tool `demo/sarch_mail`; did you mean `demo/search_mail`? \
+          tools: `demo/delete_document`, `demo/pay_invoice`, `demo/read_document`, `demo/search_mail`, `demo/send_mail`, `shop/order`\n",
+        ),
+        (
+            format!(
+                "{good}[[example]]\nagent = \"ann\"\naction = \"resources/raed\"\nserver = \"demo\"\nexpect = \"deny\"\n"
+            ),
+            "policies/test.examples.toml:11:1: there is no action `resources/raed`; did you mean `resources/read`? \
+          actions: `completion/complete`, `elicitation/create`, `prompts/get`, `resources/read`, `resources/subscribe`, \
+          `roots/list`, `sampling/createMessage`, `tasks/cancel`, `tasks/get`, `tasks/update`\n",
+        ),
+        (
+            format!("{good}[[example]]\nagent = \"ann\"\neffects = [\"mony\"]\nexpect = \"deny\"\n"),
+            "policies/test.examples.toml:11:1: `mony` is no effect; the effects are delete, egress, execute, money, privilege, read and write\n",
+        ),
+        (
+            format!("{good}[[example]]\nagent = \"ann\"\nexpect = \"deny\"\n"),
+            "policies/test.examples.toml:11:1: an example has either `tool`, or `action` and `server`, or `effects` and perhaps `server`\n",
+        ),
+        (
+            format!(
+                "{good}[[example]]\nagent = \"ann\"\neffects = []\nexpect = \"deny\"\nrule = \"raeds\"\n"
+            ),
+            "policies/test.examples.toml:11:1: there is no rule `raeds`; did you mean `reads`? rules: `mail`, `reads`\n",
+        ),
+        (
+            format!("{good}[[example]]\nagent = \"a b\"\neffects = []\nexpect = \"deny\"\n"),
+            "policies/test.examples.toml:11:1: agent name `a b` is not 1 to 64 of a-z, A-Z, 0-9, `_`, `-` and `.`, starting with a letter or digit\n",
+        ),
+        (
+            format!(
+                "{good}[[example]]\nagent = \"ann\"\neffects = []\nexpect = \"deny\"\nargs = {{ at = 2001-01-01 }}\n"
+            ),
+            "policies/test.examples.toml:11:1: `2001-01-01` has no JSON form; write it as a string\n",
+        ),
+        (
+            format!("{good}[[example]]\nagnt = \"ann\"\nexpect = \"deny\"\n"),
+            "policies/test.examples.toml:12:1: unknown field `agnt`, expected one of `agent`, `groups`, `tool`, `action`, `server`, `effects`, `args`, `session`, `time`, `expect`, `rule`\n",
+        ),
+        (
+            format!("{good}[[example]\n"),
+            "policies/test.examples.toml:11:11: unclosed array table, expected `]`\n",
+        ),
+    ] {
+        assert_eq!(with_examples(text, &examples), want, "examples: {examples}");
+    }
+}
+
+#[test]
+fn warnings() {
+    let text = "@id(\"a\") @because(\"x\") @ask(\"owner\") permit(principal, action in Action::\"egress\", resource);\n\
+         @id(\"b\") @because(\"x\") @ask(\"finance\") permit(principal, action, resource == Server::\"shop\");\n";
+    let nothing = "@id(\"c\") @because(\"x\") permit(principal, action in Action::\"execute\", resource);";
+    let example =
+        "[[example]]\nagent = \"ann\"\ntool = \"shop/order\"\nargs = { price = 1 }\nexpect = \"ask\"\n";
+    assert_eq!(
+        with_examples(text, example),
+        "policies/test.examples.toml:1:1: rules `a` and `b` both ask; `owner` is asked, as that rule is written first"
+    );
+    let policy = load(nothing).unwrap();
+    let shown: Vec<_> = policy.warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        [
+            "policies/test.cedar:1:1: rule `c` covers no accepted tool",
+            "`policies/test.cedar` has no examples; write them to `policies/test.examples.toml`",
+        ]
+    );
+}
+
+#[test]
+fn errors_are_listed_up_to_a_bound_and_in_order() {
+    let text = "permit(principal, action, resource);\n".repeat(50);
+    let errors = load(&text).unwrap_err();
+    assert_eq!((errors.errors.len(), errors.left_out), (20, 30));
+    assert_eq!(errors.to_string(), "the policy cannot be used: 50 errors");
+    assert!(errors.errors.is_sorted_by_key(|error| error.place().line));
+}
+
+#[test]
+fn what_is_too_large_or_too_deep_is_refused_before_it_is_parsed() {
+    let rule = |condition: &str| {
+        format!("@id(\"a\") @because(\"x\") permit(principal, action, resource) when {{ {condition} }};")
+    };
+    for text in [
+        rule(&format!("{}true{}", "(".repeat(40), ")".repeat(40))),
+        rule(&format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000))),
+        rule(&vec!["true"; 20_000].join(" && ")),
+        "(".repeat(200_000),
+        " ".repeat((1 << 20) + 1),
+    ] {
+        let errors = load(&text).unwrap_err().errors;
+        assert!(matches!(errors[..], [LoadPolicyError::TooLarge { .. }]), "{errors:?}");
+    }
+    for condition in [
+        format!("{}true{}", "(".repeat(20), ")".repeat(20)),
+        // What stands in a text or a comment is no parenthesis.
+        format!("\"{}\" != \"\\\"((\" // {}\n", "(".repeat(500), "\"[{(".repeat(500)),
+    ] {
+        assert_eq!(load(&rule(&condition)).map(|_| ()).map_err(|errors| shown(&errors)), Ok(()));
+    }
+    // The longest chains that are allowed do not overflow the stack of whoever reads or judges them.
+    for condition in [
+        format!("context.time > 1{}", " && true".repeat(190)),
+        format!("context.time{} > 1", " + 1".repeat(390)),
+        format!("{}true{}", "if context.time > 1 then ".repeat(75), " else false".repeat(75)),
+    ] {
+        let policy = load(&rule(&condition)).map_err(|errors| shown(&errors)).unwrap();
+        let verdict = policy.judge(&call(agent("ann", &[]), "demo/search_mail", "{}"), &FACTS);
+        assert!(matches!(words(&verdict).as_str(), "allow a" | "broken a"), "{verdict:?}");
+    }
+}
+
+/// The pieces that the properties put rules together from.
+mod property {
+    use cedar_policy::{Authorizer, Context, Decision, Entities, EntityUid, PolicySet, Request};
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PRINCIPALS: [&str; 6] = [
+        "principal",
+        "principal == Agent::\"ann\"",
+        "principal == Agent::\"bob\"",
+        "principal in Group::\"office\"",
+        "principal is Agent in Group::\"office\"",
+        "principal is Agent",
+    ];
+    const ACTIONS: [&str; 7] = [
+        "action",
+        "action in Action::\"read\"",
+        "action in Action::\"egress\"",
+        "action in [Action::\"egress\", Action::\"write\"]",
+        "action in [Action::\"shop/order\", Action::\"write\", Action::\"write\"]",
+        "action == Action::\"shop/order\"",
+        "action == Action::\"demo/search_mail\"",
+    ];
+    const RESOURCES: [&str; 4] =
+        ["resource", "resource == Server::\"demo\"", "resource in Server::\"shop\"", "resource is Server"];
+    const CONDITIONS: [&str; 9] = [
+        "",
+        "when { context.time > 1700000000 }",
+        "when { context.time < 1700000001 }",
+        "unless { principal in Group::\"office\" }",
+        "when { context.unseen.isEmpty() }",
+        "when { action in Action::\"write\" && resource == Server::\"shop\" }",
+        "when { context.args has count && context.args.count > 2 }",
+        "when { context.args has query && context.args.query like \"a*\" }",
+        "when { context.time + 9223372036854775807 > 0 }",
+    ];
+    const CALLS: [(&str, &str); 4] = [
+        ("demo/search_mail", r#"{"query":"abc"}"#),
+        ("shop/order", r#"{"price":1.5,"count":3}"#),
+        ("shop/order", r#"{"price":1.5,"count":1,"free":1}"#),
+        ("demo/send_mail", r#"{"to":"a","subject":"b","body":"c"}"#),
+    ];
+
+    /// Rules without their names, some of all combinations. Those that can never match, or read what nothing
+    /// that they cover has, are left out: no policy with them is loaded.
+    static RULES: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let mut all = Vec::new();
+        for effect in ["permit", "@ask(\"owner\") permit", "@ask(\"finance\") permit", "forbid"] {
+            for principal in PRINCIPALS {
+                for action in ACTIONS {
+                    for resource in RESOURCES {
+                        for condition in CONDITIONS {
+                            all.push(format!("{effect}({principal}, {action}, {resource}) {condition};"));
+                        }
+                    }
+                }
+            }
+        }
+        // A stride without common factors with the loops above meets every piece.
+        all.into_iter().step_by(97).filter(|rule| load(&rules(&[rule])).is_ok()).collect()
+    });
+
+    fn rule() -> impl Strategy<Value = String> {
+        prop::sample::select(RULES.as_slice())
+    }
+
+    fn who() -> impl Strategy<Value = Agent> {
+        (
+            prop::sample::select(vec!["ann", "bob", "eve"]),
+            prop::sample::select(vec![&[][..], &["office"], &["x", "office"]]),
+        )
+            .prop_map(|(id, groups)| agent(id, groups))
+    }
+
+    fn loaded(all: &[String]) -> Policy {
+        load(&rules(&all.iter().map(String::as_str).collect::<Vec<_>>())).unwrap()
+    }
+
+    /// The same decision by Cedar alone: every rule, every entity, the whole context.
+    fn by_cedar_alone(policy: &Policy, call: &Call) -> (Decision, usize, Vec<String>) {
+        let uid = |text: String| text.parse::<EntityUid>().unwrap();
+        let set = PolicySet::from_policies(policy.rules().iter().map(|rule| rule.policy.clone())).unwrap();
+        let groups = call.agent.groups.iter().map(|group| uid(format!("Group::\"{group}\""))).collect();
+        let principal = uid(format!("Agent::\"{}\"", call.agent.id));
+        let schema = cedar_policy::Schema::from_json_value(policy.schema()).unwrap();
+        let agent = cedar_policy::Entity::new_no_attrs(principal.clone(), groups);
+        let entities = Entities::from_entities([agent], Some(&schema)).unwrap();
+        let args: serde_json::Value = serde_json::from_slice(call.arguments.as_bytes()).unwrap();
+        let mut shown = serde_json::Map::new();
+        let mut unseen = Vec::new();
+        for (name, value) in args.as_object().unwrap() {
+            match name.as_str() {
+                "free" => unseen.push(name.clone()),
+                // A decimal has a form of its own there.
+                "price" => {
+                    let text = value.to_string();
+                    shown.insert(
+                        name.clone(),
+                        serde_json::json!({ "__extn": { "fn": "decimal", "arg": text } }),
+                    );
+                }
+                _ => {
+                    shown.insert(name.clone(), value.clone());
+                }
+            }
+        }
+        let action = uid(format!("Action::\"{}\"", call.action));
+        let context = serde_json::json!({
+            "args": shown, "unseen": unseen, "time": 1_700_000_000, "session": { "id": call.session },
+        });
+        let context = Context::from_json_value(context, Some((&schema, &action))).unwrap();
+        let resource = uid(format!("Server::\"{}\"", call.server));
+        let request = Request::new(principal, action, resource, context, Some(&schema)).unwrap();
+        let response = Authorizer::new().is_authorized(&request, &set, &entities);
+        let mut reasons: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
+        reasons.sort();
+        (response.decision(), response.diagnostics().errors().count(), reasons)
+    }
+
+    /// How strict a verdict is.
+    fn rank(verdict: &Verdict) -> u8 {
+        match verdict {
+            Verdict::Allow(_) => 0,
+            Verdict::Ask(_) => 1,
+            Verdict::Deny(_) => 2,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+
+        /// Looking only at the rules that the index finds, and showing them only what they read, changes nothing.
+        #[test]
+        fn the_index_changes_no_verdict(all in prop::collection::vec(rule(), 0..10), who in who()) {
+            let policy = loaded(&all);
+            for (tool, arguments) in CALLS {
+                let call = call(who.clone(), tool, arguments);
+                let verdict = policy.judge(&call, &FACTS);
+                let (decision, broken, reasons) = by_cedar_alone(&policy, &call);
+                match &verdict {
+                    Verdict::Deny(DenyReason::Broken { .. }) => prop_assert!(broken > 0),
+                    Verdict::Deny(DenyReason::Forbidden { rule, .. }) => {
+                        prop_assert_eq!((decision, broken), (Decision::Deny, 0));
+                        prop_assert!(reasons.contains(&rule.to_string()));
+                    }
+                    Verdict::Deny(DenyReason::NotPermitted) => {
+                        prop_assert_eq!((decision, broken, reasons.len()), (Decision::Deny, 0, 0));
+                    }
+                    Verdict::Deny(DenyReason::Inexpressible { .. }) => prop_assert!(false, "{:?}", verdict),
+                    Verdict::Ask(asked) => {
+                        prop_assert_eq!((decision, broken), (Decision::Allow, 0));
+                        prop_assert!(reasons.contains(&asked.rule.to_string()));
+                    }
+                    Verdict::Allow(allowed) => {
+                        prop_assert_eq!((decision, broken), (Decision::Allow, 0));
+                        let mut rules: Vec<_> = allowed.rules.iter().map(ToString::to_string).collect();
+                        rules.sort();
+                        prop_assert_eq!(rules, reasons);
+                    }
+                }
+            }
+        }
+
+        /// A rule that is added never loosens, unless it is a plain `permit`, or an `@ask` where nothing permitted.
+        #[test]
+        fn a_forbid_never_loosens(all in prop::collection::vec(rule(), 0..6), more in rule(), who in who()) {
+            prop_assume!(!more.starts_with("permit"));
+            let before = loaded(&all);
+            let after = loaded(&[all.as_slice(), &[more.clone()]].concat());
+            for (tool, arguments) in CALLS {
+                let call = call(who.clone(), tool, arguments);
+                let (before, after) = (before.judge(&call, &FACTS), after.judge(&call, &FACTS));
+                if more.starts_with("forbid") || matches!(before, Verdict::Allow(_) | Verdict::Ask(_)) {
+                    prop_assert!(rank(&before) <= rank(&after), "{:?} became {:?}", before, after);
+                }
+            }
+        }
+
+        /// What is not denied can be seen; what cannot be seen is denied. An explanation agrees with the verdict.
+        #[test]
+        fn what_one_may_use_one_may_see(all in prop::collection::vec(rule(), 0..6), who in who()) {
+            let policy = loaded(&all);
+            for (tool, arguments) in CALLS {
+                let call = call(who.clone(), tool, arguments);
+                let verdict = policy.judge(&call, &FACTS);
+                prop_assert!(rank(&verdict) == 2 || policy.may_see(&call.agent, &call.server, &call.action));
+                prop_assert_eq!(policy.explain(&call, &FACTS).verdict, verdict);
+            }
+        }
+    }
+
+    #[test]
+    fn without_rules_everything_is_denied() {
+        let policy = Policy::load(&[], &world()).unwrap();
+        for (tool, arguments) in CALLS {
+            let call = call(agent("ann", &["office"]), tool, arguments);
+            assert_eq!(policy.judge(&call, &FACTS), Verdict::Deny(DenyReason::NotPermitted));
+            assert!(!policy.may_see(&call.agent, &call.server, &call.action));
+        }
+        for (action, _) in vocabulary::OTHER_ACTIONS {
+            let call = trial_call(agent("ann", &[]), action, "demo".parse().unwrap(), canonical("{}"));
+            assert_eq!(policy.judge(&call, &FACTS), Verdict::Deny(DenyReason::NotPermitted));
+        }
+    }
 }
