@@ -9,6 +9,7 @@ pub mod port;
 pub mod router;
 pub mod rpc;
 pub mod session;
+pub mod tasks;
 pub mod template;
 pub mod upstream;
 pub mod version;

@@ -28,6 +28,7 @@ use crate::catalog::{Catalog, Cursors, List, Naming, Seen};
 use crate::line::{Back, Gone, Level, Line};
 use crate::port::{Change, Offer, Servers};
 use crate::rpc::{self, Id, Request};
+use crate::tasks::Tasks;
 use crate::session::{Agreed, BeginError, Session, Sessions};
 use crate::template;
 use crate::version::Version;
@@ -233,6 +234,7 @@ pub struct Router {
     rules: watch::Sender<u64>,
     /// What servers offered in a session, and when that was. Guards nothing else.
     shelves: Mutex<HashMap<(String, Offer), (u64, Items)>>,
+    tasks: Tasks,
     stop: Gone,
 }
 
@@ -265,6 +267,7 @@ impl Router {
             sessions: Sessions::default(),
             rules,
             shelves: Mutex::default(),
+            tasks: Tasks::default(),
             stop: Gone::default(),
         })
     }
@@ -367,6 +370,9 @@ impl Router {
             ("resources/unsubscribe", false) => self.unsubscribe(caller, params),
             ("logging/setLevel", false) => self.set_level(caller, params),
             ("ping", false) => Ok(Done::Result(b"{}".to_vec(), None)),
+            ("tasks/cancel", true) => self.task(caller, Action::TaskCancel, params, line).await,
+            ("tasks/get", true) => self.task(caller, Action::TaskGet, params, line).await,
+            ("tasks/update", true) => self.task(caller, Action::TaskUpdate, params, line).await,
             ("server/discover", true) => Ok(Done::Result(self.discovered(caller), None)),
             ("subscriptions/listen", true) => self.listen(caller, id, params, &line).await,
             _ => Err(Fault::method(method)),
@@ -396,7 +402,7 @@ impl Router {
         };
         let result = ObjectWriter::new()
             .string("protocolVersion", version.as_str())
-            .raw("capabilities", &self.capabilities(agent))
+            .raw("capabilities", &self.capabilities(agent, false))
             .raw("serverInfo", &server_info())
             .string("instructions", INSTRUCTIONS)
             .finish();
@@ -408,7 +414,7 @@ impl Router {
         ObjectWriter::new()
             .string("resultType", "complete")
             .raw("supportedVersions", versions.as_bytes())
-            .raw("capabilities", &self.capabilities(&caller.agent))
+            .raw("capabilities", &self.capabilities(&caller.agent, true))
             .string("instructions", INSTRUCTIONS)
             .number("ttlMs", 0)
             .string("cacheScope", "private")
@@ -417,7 +423,7 @@ impl Router {
     }
 
     /// What the agent can do here; nothing that the policy hides from it.
-    fn capabilities(&self, agent: &Agent) -> Vec<u8> {
+    fn capabilities(&self, agent: &Agent, modern: bool) -> Vec<u8> {
         let rulebook = self.broker.rulebook();
         let any = |action| !visible(&rulebook, agent, &action).is_empty();
         let mut writer = ObjectWriter::new().raw("logging", b"{}").raw("tools", br#"{"listChanged":true}"#);
@@ -431,6 +437,9 @@ impl Router {
         }
         if any(Action::Complete) {
             writer = writer.raw("completions", b"{}");
+        }
+        if modern && any(Action::TaskGet) {
+            writer = writer.raw("extensions", br#"{"io.modelcontextprotocol/tasks":{}}"#);
         }
         writer.finish()
     }
@@ -460,6 +469,10 @@ impl Router {
         call.pin = Some(tool.pin);
         match self.broker.handle(call, line).await {
             Ok(Reply { outcome, receipt }) => Ok(match explain(outcome) {
+                Ok(answer) if self.is_taken(caller, &answer, tool.name.server()) => {
+                    let text = "Toolgate: the server began a task with a name that another server's task has, or that is too long. It may run.";
+                    Done::Result(tool_error(caller, text), Some(receipt.call))
+                }
                 Ok(answer) => Done::Answer(answer, receipt.call),
                 Err(text) => Done::Result(tool_error(caller, text), Some(receipt.call)),
             }),
@@ -471,6 +484,35 @@ impl Router {
             }
             Err(refusal) => Ok(Done::Result(tool_error(caller, &refusal.to_string()), None)),
         }
+    }
+
+    /// Remembers whose task it is that a call has become, if it has. True if its id cannot be remembered.
+    fn is_taken(&self, caller: &Caller, answer: &Answer, server: &ServerName) -> bool {
+        let Answer::Result(result) = answer else { return false };
+        let member = |key| result.root().get(key).and_then(|value| value.as_str());
+        match (member("resultType"), member("taskId")) {
+            (Some("task"), Some(id)) => !self.tasks.insert(&caller.agent.id, id, server),
+            (Some("task"), None) => true,
+            (Some(_) | None, _) => false,
+        }
+    }
+
+    /// Asks about a task, or tells it something: only the agent whose call became it can.
+    async fn task(
+        &self,
+        caller: &Caller,
+        action: Action,
+        params: Option<&Document>,
+        line: AgentLine,
+    ) -> Result<Done, Fault> {
+        let params = params.ok_or_else(|| Fault::params("`params.taskId` has to be a string"))?;
+        let id = text(params, "taskId")?;
+        let missing = || Fault::params("Unknown task");
+        let Some(server) = self.tasks.server(&caller.agent.id, id) else {
+            return Err(self.hidden(caller, &action.to_string(), missing()).await);
+        };
+        let arguments = ObjectWriter::new().string("taskId", id).finish();
+        self.ask_server(caller, action, server, arguments, params.clone(), line, missing).await
     }
 
     async fn read_resource(&self, caller: &Caller, params: Option<&Document>, line: AgentLine) -> Result<Done, Fault> {

@@ -441,6 +441,7 @@ impl Front {
         let named = match request.method.as_str() {
             "tools/call" | "prompts/get" => root.and_then(|root| root.get("name")),
             "resources/read" => root.and_then(|root| root.get("uri")),
+            "tasks/cancel" | "tasks/get" | "tasks/update" => root.and_then(|root| root.get("taskId")),
             _ => None,
         };
         if let Some(name) = named.and_then(|name| name.as_str()) {

@@ -140,8 +140,28 @@ impl Asking<'_> {
             | Action::GetPrompt
             | Action::ReadResource
             | Action::Subscribe
+            | Action::TaskCancel
+            | Action::TaskGet
+            | Action::TaskUpdate
             | Action::Tool(_) => false,
         }
+    }
+
+    /// What a task wants of the agent before it goes on: each request is judged, and what is denied is left out. The task then
+    /// waits until the agent cancels it.
+    pub(super) async fn of_task(&self, result: &Document) -> Answer {
+        let root = result.root();
+        let Some(requests) = root.get("inputRequests") else { return Answer::Result(result.clone()) };
+        let mut kept = ObjectWriter::new();
+        for (key, request) in requests.members().take(MAX_REQUESTS) {
+            let action = request.get("method").and_then(|method| method.as_str()).and_then(action_of);
+            if let Some(action) = action
+                && matches!(self.judge(action, request.get("params")).await, Judged::PassOn)
+            {
+                kept = kept.raw(key, request.raw());
+            }
+        }
+        Answer::Result(parsed(root.rewrite(&[("inputRequests", Edit::Set(&kept.finish()))])))
     }
 
     /// Deals with all that a modern server wants before it goes on.

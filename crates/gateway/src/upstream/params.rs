@@ -22,7 +22,7 @@ pub(super) fn client_info() -> Vec<u8> {
 
 /// What of an agent's capabilities a server is told: what can be asked of it and the operator lets be asked. Extensions
 /// and experiments need the gate's own support, so they are not passed on.
-pub(super) fn capabilities(declared: Option<&Document>, asks: Asks) -> Vec<u8> {
+pub(super) fn capabilities(declared: Option<&Document>, asks: Asks, tasks: bool) -> Vec<u8> {
     let Asks { elicitation, roots, sampling } = asks;
     let mut out = ObjectWriter::new();
     let declared = |name: &str| declared.and_then(|d| d.root().get(name)).filter(|value| value.is_object());
@@ -36,8 +36,14 @@ pub(super) fn capabilities(declared: Option<&Document>, asks: Asks) -> Vec<u8> {
     if let Some(value) = declared("sampling").filter(|_| sampling) {
         out = out.raw("sampling", value.raw());
     }
+    if let Some(value) = declared("extensions").and_then(|extensions| extensions.get(TASKS)).filter(|_| tasks) {
+        out = out.raw("extensions", &ObjectWriter::new().raw(TASKS, value.raw()).finish());
+    }
     out.finish()
 }
+
+/// The only extension that is passed on.
+const TASKS: &str = "io.modelcontextprotocol/tasks";
 
 /// The `_meta` of a modern request of the gate's own.
 pub(super) fn own_meta(capabilities: &[u8]) -> ObjectWriter {

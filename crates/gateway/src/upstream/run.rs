@@ -59,9 +59,14 @@ pub(super) async fn run(
     let run = Run { inner, call: &call, definition, line: &line, nested: &nested };
     match &call.action {
         Action::Elicit | Action::ListRoots | Action::Sample => run.ask_agent(&mut stop).await,
-        Action::Complete | Action::GetPrompt | Action::ReadResource | Action::Subscribe | Action::Tool(_) => {
-            run.send(&mut stop).await
-        }
+        Action::Complete
+        | Action::GetPrompt
+        | Action::ReadResource
+        | Action::Subscribe
+        | Action::TaskCancel
+        | Action::TaskGet
+        | Action::TaskUpdate
+        | Action::Tool(_) => run.send(&mut stop).await,
     }
 }
 
@@ -151,18 +156,23 @@ impl Run<'_> {
         };
         let capabilities = match modern {
             true => {
-                capabilities(self.line.client().capabilities.as_ref(), self.inner.asks(&self.call.server))
+                let declared = self.line.client().capabilities.as_ref();
+                capabilities(declared, self.inner.asks(&self.call.server), self.may_have_tasks())
             }
             false => Vec::new(),
         };
         let dialect = Dialect { modern, capabilities: &capabilities, number, log_level: level.as_deref() };
         let params = of_call(self.call, &dialect, retry);
         let arguments = self.call.arguments.root();
+        let task = || arguments.get("taskId").and_then(|id| id.as_str());
         let (method, name) = match &self.call.action {
             Action::Complete => ("completion/complete", None),
             Action::GetPrompt => ("prompts/get", arguments.get("name").and_then(|name| name.as_str())),
             Action::ReadResource => ("resources/read", arguments.get("uri").and_then(|uri| uri.as_str())),
             Action::Subscribe => ("resources/subscribe", None),
+            Action::TaskCancel => ("tasks/cancel", task()),
+            Action::TaskGet => ("tasks/get", task()),
+            Action::TaskUpdate => ("tasks/update", task()),
             Action::Tool(tool) => ("tools/call", Some(tool.tool())),
             Action::Elicit | Action::ListRoots | Action::Sample => {
                 return Err(Executed::NotSent("this is asked of agents, not of servers".to_owned()));
@@ -180,6 +190,11 @@ impl Run<'_> {
                 Executed::Lost("the request ended before it began".to_owned())
             }
         })
+    }
+
+    /// Whether the agent may follow up on tasks at this server. If not, its calls do not become any.
+    fn may_have_tasks(&self) -> bool {
+        self.nested.rulebook().policy.may_see(&self.call.agent, &self.call.server, &Action::TaskGet)
     }
 
     /// The arguments that the accepted definition wants repeated in headers.
@@ -367,7 +382,17 @@ impl Run<'_> {
                     Settled::Retry(retry) => Ok(retry),
                 }
             }
-            (Kind::Unknown, _) => done(refused(
+            (Kind::Complete, Answer::Result(result)) if self.call.action == Action::TaskGet => {
+                let asking = self.asking();
+                tokio::select! {
+                    answer = asking.of_task(result) => done(answer),
+                    reason = stop.stopped() => Err(stopped(reason)),
+                }
+            }
+            (Kind::Task, _) if legs.agent_modern && matches!(self.call.action, Action::Tool(_)) && self.may_have_tasks() => {
+                done(answer)
+            }
+            (Kind::Task | Kind::Unknown, _) => done(refused(
                 &self.call.action,
                 "The server answered with a kind of result that is not known.",
             )),
