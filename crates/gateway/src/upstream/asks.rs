@@ -123,7 +123,7 @@ impl Asking<'_> {
 
     /// Whether the agent declared that it can be asked this, and the operator lets the server ask it.
     fn declared(&self, action: &Action, params: Value<'_>) -> bool {
-        let Asks { elicitation, roots, sampling } = self.asks;
+        let Asks { elicitation, roots, sampling, tasks: _ } = self.asks;
         let Some(capabilities) = &self.line.client().capabilities else { return false };
         let has = |name: &str| capabilities.root().get(name).filter(|c| c.is_object());
         match action {
@@ -143,6 +143,9 @@ impl Asking<'_> {
             | Action::GetPrompt
             | Action::ReadResource
             | Action::Subscribe
+            | Action::TaskCancel
+            | Action::TaskGet
+            | Action::TaskUpdate
             | Action::Tool(_) => false,
         }
     }

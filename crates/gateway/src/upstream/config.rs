@@ -47,12 +47,14 @@ pub struct Asks {
     pub roots: bool,
     /// `sampling/createMessage`.
     pub sampling: bool,
+    /// That calls may become tasks (extension `io.modelcontextprotocol/tasks`).
+    pub tasks: bool,
 }
 
 impl Default for Asks {
-    /// All of them: what the agent declares is passed on, and the rules judge every request.
+    /// All but tasks: what the agent declares is passed on, and the rules judge every request.
     fn default() -> Self {
-        Self { elicitation: true, roots: true, sampling: true }
+        Self { elicitation: true, roots: true, sampling: true, tasks: false }
     }
 }
 

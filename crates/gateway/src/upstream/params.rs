@@ -20,10 +20,13 @@ pub(super) fn client_info() -> Vec<u8> {
     ObjectWriter::new().string("name", "toolgate").string("version", env!("CARGO_PKG_VERSION")).finish()
 }
 
-/// What of an agent's capabilities a server is told: what can be asked of it and the operator lets be asked. Extensions
-/// and experiments need the gate's own support, so they are not passed on.
+/// The extension by which calls become tasks.
+const TASKS: &str = "io.modelcontextprotocol/tasks";
+
+/// What of an agent's capabilities a server is told: what can be asked of it and the operator lets be asked. Other
+/// extensions and experiments need the gate's own support, so they are not passed on.
 pub(super) fn capabilities(declared: Option<&Document>, asks: Asks) -> Vec<u8> {
-    let Asks { elicitation, roots, sampling } = asks;
+    let Asks { elicitation, roots, sampling, tasks } = asks;
     let mut out = ObjectWriter::new();
     let declared = |name: &str| declared.and_then(|d| d.root().get(name)).filter(|value| value.is_object());
     if let Some(value) = declared("elicitation").filter(|_| elicitation) {
@@ -35,6 +38,9 @@ pub(super) fn capabilities(declared: Option<&Document>, asks: Asks) -> Vec<u8> {
     }
     if let Some(value) = declared("sampling").filter(|_| sampling) {
         out = out.raw("sampling", value.raw());
+    }
+    if let Some(value) = declared("extensions").and_then(|all| all.get(TASKS)).filter(|_| tasks) {
+        out = out.raw("extensions", &ObjectWriter::new().raw(TASKS, value.raw()).finish());
     }
     out.finish()
 }

@@ -14,7 +14,9 @@ pub(super) enum Kind {
     Complete,
     /// The server wants something of the agent first.
     InputRequired,
-    /// Something that this gate does not know, such as a task.
+    /// The call became a task of the extension `io.modelcontextprotocol/tasks`.
+    Task,
+    /// Something that this gate does not know.
     Unknown,
 }
 
@@ -24,6 +26,7 @@ pub(super) fn kind(result: &Document) -> Kind {
     match value.as_str() {
         Some("complete") => Kind::Complete,
         Some("input_required") => Kind::InputRequired,
+        Some("task") => Kind::Task,
         Some(_) | None => Kind::Unknown,
     }
 }

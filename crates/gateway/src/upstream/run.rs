@@ -59,9 +59,14 @@ pub(super) async fn run(
     let run = Run { inner, call: &call, definition, line: &line, nested: &nested };
     match &call.action {
         Action::Elicit | Action::ListRoots | Action::Sample => run.ask_agent(&mut stop).await,
-        Action::Complete | Action::GetPrompt | Action::ReadResource | Action::Subscribe | Action::Tool(_) => {
-            run.send(&mut stop).await
-        }
+        Action::Complete
+        | Action::GetPrompt
+        | Action::ReadResource
+        | Action::Subscribe
+        | Action::TaskCancel
+        | Action::TaskGet
+        | Action::TaskUpdate
+        | Action::Tool(_) => run.send(&mut stop).await,
     }
 }
 
@@ -158,11 +163,16 @@ impl Run<'_> {
         let dialect = Dialect { modern, capabilities: &capabilities, number, log_level: level.as_deref() };
         let params = of_call(self.call, &dialect, retry);
         let arguments = self.call.arguments.root();
+        // The extension wants the task's id where other methods have a name.
+        let task = || arguments.get("taskId").and_then(|id| id.as_str());
         let (method, name) = match &self.call.action {
             Action::Complete => ("completion/complete", None),
             Action::GetPrompt => ("prompts/get", arguments.get("name").and_then(|name| name.as_str())),
             Action::ReadResource => ("resources/read", arguments.get("uri").and_then(|uri| uri.as_str())),
             Action::Subscribe => ("resources/subscribe", None),
+            Action::TaskCancel => ("tasks/cancel", task()),
+            Action::TaskGet => ("tasks/get", task()),
+            Action::TaskUpdate => ("tasks/update", task()),
             Action::Tool(tool) => ("tools/call", Some(tool.tool())),
             Action::Elicit | Action::ListRoots | Action::Sample => {
                 return Err(Executed::NotSent("this is asked of agents, not of servers".to_owned()));
@@ -350,7 +360,11 @@ impl Run<'_> {
         let legs = Legs { agent_modern: is_modern(self.line.client()), server_modern };
         let kind = match &answer {
             // Legacy results have no type, so whatever a member of this name is, it is not one.
-            Answer::Result(result) if server_modern => kind(result),
+            Answer::Result(result) if server_modern => match kind(result) {
+                Kind::Task if legs.agent_modern && self.inner.asks(&self.call.server).tasks => Kind::Complete,
+                Kind::Task => Kind::Unknown,
+                kind => kind,
+            },
             Answer::Result(result) if legs.agent_modern && kind(result) != Kind::Complete => Kind::Unknown,
             Answer::Error(_) | Answer::Result(_) => Kind::Complete,
         };
@@ -367,7 +381,7 @@ impl Run<'_> {
                     Settled::Retry(retry) => Ok(retry),
                 }
             }
-            (Kind::Unknown, _) => done(refused(
+            (Kind::Task | Kind::Unknown, _) => done(refused(
                 &self.call.action,
                 "The server answered with a kind of result that is not known.",
             )),

@@ -126,7 +126,7 @@ impl Inner {
 
     pub(super) fn asks(&self, server: &ServerName) -> Asks {
         // An unknown server is never called; it may ask nothing.
-        let none = Asks { elicitation: false, roots: false, sampling: false };
+        let none = Asks { elicitation: false, roots: false, sampling: false, tasks: false };
         self.servers.get(server).map_or(none, |server| server.config.asks)
     }
 
