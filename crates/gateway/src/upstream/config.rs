@@ -50,7 +50,7 @@ pub struct Asks {
 }
 
 impl Default for Asks {
-    /// All of them: what the agent declares is passed on, and the rules judge every request.
+    /// All but tasks: what the agent declares is passed on, and the rules judge every request.
     fn default() -> Self {
         Self { elicitation: true, roots: true, sampling: true }
     }

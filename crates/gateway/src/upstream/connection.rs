@@ -28,6 +28,9 @@ const TOOLS_AGE: Duration = Duration::from_secs(300);
 /// How many resources a session may be subscribed to on one server.
 const MAX_SUBSCRIPTIONS: usize = 1000;
 
+/// The pin of each tool by its name; `None` where there can be none.
+type Pins = HashMap<String, Option<Digest>>;
+
 /// One connection to one server for one session.
 pub(super) struct Connection {
     link: Link,
@@ -37,8 +40,8 @@ pub(super) struct Connection {
     /// What the server was told that can be asked of the agent; `None` if it was opened for no agent's call.
     declared: Option<Vec<u8>>,
     opened: Instant,
-    /// The pins of the tools as last read, `None` for a name that cannot be pinned; and when.
-    tools: tokio::sync::Mutex<Option<(HashMap<String, Option<Digest>>, Instant)>>,
+    /// The tools as last read, and when.
+    tools: tokio::sync::Mutex<Option<(Pins, Instant)>>,
     /// Guards the resources that are subscribed to.
     subscribed: Mutex<BTreeSet<String>>,
     /// Counted up when `subscribed` changes, for the task that listens.
@@ -274,7 +277,7 @@ impl Drop for Connection {
     }
 }
 
-fn pins(tools: &[Document]) -> HashMap<String, Option<Digest>> {
+fn pins(tools: &[Document]) -> Pins {
     let mut pins = HashMap::with_capacity(tools.len());
     for tool in tools {
         let Some(name) = tool.root().get("name").and_then(|name| name.as_str()) else { continue };

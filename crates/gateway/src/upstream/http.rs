@@ -156,7 +156,7 @@ impl HttpLink {
             to.insert(NAME, value);
         }
         for (name, value) in mirrored {
-            let name = HeaderName::from_bytes(format!("{}{name}", headers::PARAM_PREFIX).as_bytes())
+            let name = HeaderName::from_bytes(name.as_bytes())
                 .map_err(|_invalid| unfit("the name of an argument"))?;
             // `ParamHeader::value` has encoded it.
             to.insert(name, HeaderValue::from_str(&value).map_err(|_invalid| unfit("an argument"))?);

@@ -58,7 +58,7 @@ pub(super) struct Outgoing<'a> {
     pub(super) params: &'a [u8],
     /// `Mcp-Name` of the modern HTTP transport.
     pub(super) name: Option<&'a str>,
-    /// `Mcp-Param-…` of the modern HTTP transport: name and value, not encoded yet.
+    /// `Mcp-Param-…` of the modern HTTP transport: the whole name, and the value as it is encoded.
     pub(super) mirrored: Vec<(String, String)>,
     /// Whether it is an agent's call, in the course of which the server may ask the agent something.
     pub(super) call: bool,

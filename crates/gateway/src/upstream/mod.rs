@@ -48,6 +48,8 @@ mod run;
 mod sse;
 mod stdio;
 mod table;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use std::sync::Arc;

@@ -54,7 +54,7 @@ fn translate_result(result: Document, action: &Action, legs: Legs) -> Document {
             edits.push(("resultType", Edit::Set(b"\"complete\"".as_slice())));
         }
         if *action == Action::ReadResource && kind(&result) == Kind::Complete {
-            if !root.get("ttlMs").is_some_and(|ttl| ttl.as_i64().is_some_and(|ttl| ttl >= 0)) {
+            if root.get("ttlMs").and_then(|ttl| ttl.as_i64()).is_none_or(|ttl| ttl < 0) {
                 edits.push(("ttlMs", Edit::Set(b"0")));
             }
             // What one agent may read says nothing about the next one.

@@ -182,6 +182,37 @@ impl Inner {
         connected.map_err(|why| UpstreamError::Open { server: server.to_string(), why })
     }
 
+    /// Puts a connection that a test has made in its place.
+    #[cfg(test)]
+    pub(super) async fn adopt(
+        &self,
+        link: Link,
+        server: &ServerName,
+        session: &str,
+        told: Arc<Told>,
+    ) -> Result<(), String> {
+        let known = self.servers.get(server).ok_or("no such server")?;
+        let all = br#"{"elicitation":{},"roots":{},"sampling":{}}"#;
+        let peer = agree(&link, &known.config.bounds, all).await.map_err(|error| format!("{error:?}"))?;
+        let connection = Connection::new(link, told, known.config.bounds.clone(), peer, Some(all.to_vec()));
+        let slot = self.slot(server, session).map_err(|error| error.to_string())?;
+        *slot.connection() = Some(connection);
+        Ok(())
+    }
+
+    /// What the connections of a session have in common.
+    pub(super) fn told(&self, server: &ServerName, session: &str) -> Arc<Told> {
+        Arc::new(Told {
+            server: server.clone(),
+            session: session.to_owned(),
+            observer: Arc::clone(&self.observer),
+            counters: Arc::clone(&self.counters),
+            events: self.events.clone(),
+            changes: self.changes_if_any(session),
+            stale: AtomicBool::new(false),
+        })
+    }
+
     /// The connection of a session to a server, if there is one.
     pub(super) fn connected(&self, server: &ServerName, session: &str) -> Option<Arc<Connection>> {
         let slot = self.slots().get(&(server.clone(), session.to_owned())).cloned()?;
@@ -194,15 +225,7 @@ impl Inner {
         session: &str,
         declared: Option<Vec<u8>>,
     ) -> Result<Arc<Connection>, String> {
-        let told = Arc::new(Told {
-            server: server.config.name.clone(),
-            session: session.to_owned(),
-            observer: Arc::clone(&self.observer),
-            counters: Arc::clone(&self.counters),
-            events: self.events.clone(),
-            changes: self.changes_if_any(session),
-            stale: AtomicBool::new(false),
-        });
+        let told = self.told(&server.config.name, session);
         let bounds = &server.config.bounds;
         let capabilities = declared.clone().unwrap_or_else(|| b"{}".to_vec());
         let connecting = async {
