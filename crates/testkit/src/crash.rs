@@ -14,13 +14,13 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use toolgate_broker::authorized::Authorized;
 use toolgate_broker::blob::RootKey;
-use toolgate_broker::integrate::Integrator;
 use toolgate_broker::outcome::Answer;
 use toolgate_broker::pipeline::Broker;
 use toolgate_broker::port::{
     AgentLine, Agentward, Answered, BoxFuture, Client, Clock, Closing, Executed, Executor, Handle, Line, Opened,
     Opening, Position, Question, Stop, Store, StoreError, SystemClock,
 };
+use toolgate_broker::publish::LogPublisher;
 use toolgate_broker::rulebook::{AcceptedTool, QuestionRules, Rulebook};
 use toolgate_broker::store::{NewAnswer, SqliteStore};
 use toolgate_core::call::{Action, Agent, Call, CallId, Proof};
@@ -30,11 +30,11 @@ use toolgate_core::policy::{KnownAgent, Policy, PolicySource, World};
 use toolgate_core::schema::Schema;
 use toolgate_core::scrub::Raw;
 use toolgate_core::tool::{self, Effect, Tool};
-use toolgate_ledger::record::{Body, Record};
+use toolgate_ledger::record::{self as ledger, Body, PersonProof, QuestionAnswered, Record};
 use toolgate_ledger::verify::{self, Options};
-use toolgate_ledger::{Folder, Signer, Trust};
+use toolgate_ledger::{Folder, Trust};
 
-use crate::minutes::{Fail, Gullible};
+use crate::minutes::Gullible;
 
 /// Where a gate can be made to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -233,8 +233,14 @@ impl Agentward for YesMan {
             let Ok(person) = "owner".parse() else { return };
             let evidence = Bytes::from_static(b"good");
             let answer = Answered { person, yes: true, method: "ed25519".into(), evidence, at_ms: SystemClock.now_ms() };
-            let record = b"{\"body\":{},\"kind\":\"test_answered\",\"time_ms\":0,\"v\":99}".to_vec();
-            let line = Line { leaf: record, disclosed: Vec::new(), subject: "gate".into() };
+            let body = Body::QuestionAnswered(QuestionAnswered {
+                answer: ledger::Answer::Approve,
+                person: "owner".into(),
+                proof: PersonProof::Key { key: String::new(), signature: String::new() },
+                question: number.clone(),
+            });
+            let Ok(leaf) = (Record { time_ms: answer.at_ms, body }).encode() else { return };
+            let line = Line { leaf, disclosed: Vec::new(), subject: "gate".into() };
             let _ = store.answer(NewAnswer { question: number, answer, needed: 1, totp_step: None }, line).await;
         });
     }
@@ -467,11 +473,8 @@ impl Log {
 /// Publishes the log of a folder and verifies the whole of it, against the checkpoint of the last time too.
 fn verify_log(folder: &Path, store: &SqliteStore) -> anyhow::Result<()> {
     let (log, signer) = (folder.join("log"), folder.join("signer"));
-    if !signer.exists() {
-        Signer::generate(&signer, "example.org/test")?;
-    }
     let older = Folder::new(&log).read_checkpoint()?;
-    Integrator::open(&log, &signer)?.publish(store)?;
+    LogPublisher::open(&log, &signer, "example.org/test")?.publish(store)?;
     let key = toolgate_ledger::signer::verifier_key(&signer)?;
     let mut options = Options::new(Trust::key(key));
     options.min_size = store.size()?;

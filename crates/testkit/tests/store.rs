@@ -29,7 +29,7 @@ impl Clock for Hand {
         1_700_000_000_000 + self.0.load(Ordering::SeqCst)
     }
 
-    fn random<const N: usize>(&self) -> Result<[u8; N], NoRandomnessError> {
+    fn fill(&self, _bytes: &mut [u8]) -> Result<(), NoRandomnessError> {
         Err(NoRandomnessError)
     }
 }
