@@ -17,8 +17,8 @@ use toolgate_broker::blob::RootKey;
 use toolgate_broker::outcome::Answer;
 use toolgate_broker::pipeline::Broker;
 use toolgate_broker::port::{
-    AgentLine, Agentward, Answered, BoxFuture, Client, Clock, Closing, Executed, Executor, Handle, Line, Opened,
-    Opening, Position, Question, Stop, Store, StoreError, SystemClock,
+    AgentLine, Agentward, Answered, BoxFuture, Client, Clock, Closing, Executed, Executor, Handle, Line,
+    Opened, Opening, Position, Question, Stop, Store, StoreError, SystemClock,
 };
 use toolgate_broker::publish::LogPublisher;
 use toolgate_broker::rulebook::{AcceptedTool, QuestionRules, Rulebook};
@@ -123,7 +123,8 @@ impl Plan {
         match mishap {
             Mishap::Fails => Err(StoreError::Write(format!("as planned, {}", step.name()))),
             Mishap::Killed => {
-                let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+                let _ =
+                    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
                 loop {
                     std::thread::park();
                 }
@@ -232,7 +233,13 @@ impl Agentward for YesMan {
         tokio::spawn(async move {
             let Ok(person) = "owner".parse() else { return };
             let evidence = Bytes::from_static(b"good");
-            let answer = Answered { person, yes: true, method: "ed25519".into(), evidence, at_ms: SystemClock.now_ms() };
+            let answer = Answered {
+                person,
+                yes: true,
+                method: "ed25519".into(),
+                evidence,
+                at_ms: SystemClock.now_ms(),
+            };
             let body = Body::QuestionAnswered(QuestionAnswered {
                 answer: ledger::Answer::Approve,
                 person: "owner".into(),
@@ -241,7 +248,8 @@ impl Agentward for YesMan {
             });
             let Ok(leaf) = (Record { time_ms: answer.at_ms, body }).encode() else { return };
             let line = Line { leaf, disclosed: Vec::new(), subject: "gate".into() };
-            let _ = store.answer(NewAnswer { question: number, answer, needed: 1, totp_step: None }, line).await;
+            let _ =
+                store.answer(NewAnswer { question: number, answer, needed: 1, totp_step: None }, line).await;
         });
     }
 
@@ -267,7 +275,8 @@ fn document(text: &str) -> anyhow::Result<Document> {
 
 fn accepted(name: &str) -> anyhow::Result<Arc<AcceptedTool>> {
     let name: ToolName = name.parse()?;
-    let definition = document(r#"{"name":"x","inputSchema":{"type":"object","properties":{"n":{"type":"integer"}}}}"#)?;
+    let definition =
+        document(r#"{"name":"x","inputSchema":{"type":"object","properties":{"n":{"type":"integer"}}}}"#)?;
     let pin = tool::pin(&definition.root().canonical()?);
     let schema = definition.root().get("inputSchema").context("the definition has a schema")?;
     let input = Schema::compile(&schema)?;
@@ -319,7 +328,8 @@ impl Gate {
     /// The folder or the store cannot be used.
     pub async fn open(folder: &Path, plan: Arc<Plan>) -> anyhow::Result<(Self, usize)> {
         fs::create_dir_all(folder)?;
-        let store = Arc::new(SqliteStore::open(&folder.join("state"), RootKey::from_bytes([7; 32]), SystemClock)?);
+        let store =
+            Arc::new(SqliteStore::open(&folder.join("state"), RootKey::from_bytes([7; 32]), SystemClock)?);
         let stepped = Stepped { inner: Arc::clone(&store), plan: Arc::clone(&plan) };
         let effects = Effects { path: folder.join("effects"), plan: Arc::clone(&plan) };
         let broker = Broker::new(Arc::new(stepped), effects, SystemClock, rulebook()?);
@@ -368,7 +378,10 @@ impl Gate {
             .map(|_| {
                 let (gate, left) = (Arc::clone(&self), Arc::clone(&left));
                 tokio::spawn(async move {
-                    while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+                    while left
+                        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+                        .is_ok()
+                    {
                         gate.call().await?;
                     }
                     anyhow::Ok(())
@@ -451,7 +464,11 @@ impl Log {
     fn take(&mut self, index: u64, leaf: &[u8]) -> anyhow::Result<()> {
         match Record::decode(leaf).with_context(|| format!("record {index}"))?.body {
             Body::Intent(intent) => {
-                ensure!(self.intents.insert(intent.call.id.clone()), "call {} has two intents", intent.call.id);
+                ensure!(
+                    self.intents.insert(intent.call.id.clone()),
+                    "call {} has two intents",
+                    intent.call.id
+                );
                 if let Some(question) = intent.question {
                     ensure!(self.questions.insert(question.clone()), "question {question} was used twice");
                 }

@@ -155,12 +155,19 @@ async fn an_undelivered_answer_stands_in(subject: &impl Subject) {
     let intent = fresh(store.open(opening(1, "pay", true, None)).await);
     let outcome = store.close(closing(1, Some(b"paid"))).await.ok();
     let repeat = repeated(store.open(opening(2, "pay", true, None)).await);
-    let repeat = repeat.map(|Repeat { call, intent, outcome, answer }| (call, Some(intent), Some(outcome), answer));
+    let repeat =
+        repeat.map(|Repeat { call, intent, outcome, answer }| (call, Some(intent), Some(outcome), answer));
     assert_eq!(repeat, Some((number(1), intent, outcome, Bytes::from_static(b"paid"))));
     assert!(fresh(store.open(opening(3, "pay more", true, None)).await).is_some(), "another call runs");
-    assert!(fresh(store.open(opening(4, "pay", false, None)).await).is_some(), "one that only reads runs again");
+    assert!(
+        fresh(store.open(opening(4, "pay", false, None)).await).is_some(),
+        "one that only reads runs again"
+    );
     store.delivered(number(1));
-    assert!(fresh(store.open(opening(5, "pay", true, None)).await).is_some(), "a delivered answer is done with");
+    assert!(
+        fresh(store.open(opening(5, "pay", true, None)).await).is_some(),
+        "a delivered answer is done with"
+    );
 }
 
 async fn an_answer_gets_old(subject: &impl Subject) {
@@ -173,7 +180,12 @@ async fn an_answer_gets_old(subject: &impl Subject) {
     assert!(fresh(store.open(opening(3, "pay", true, None)).await).is_some());
 }
 
-async fn ask<S: Subject>(subject: &S, name: &str, what: &str, under: &str) -> Option<(String, QuestionState)> {
+async fn ask<S: Subject>(
+    subject: &S,
+    name: &str,
+    what: &str,
+    under: &str,
+) -> Option<(String, QuestionState)> {
     let question = question(subject.now_ms(), name, what, under);
     let statement = question.statement.clone();
     let asked = subject.store().ask(question, line("asked")).await.ok()?;

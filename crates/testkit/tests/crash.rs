@@ -48,7 +48,10 @@ async fn kill_at(steps: &[Step]) {
                 let step = step.name();
                 panic!("after {step}, time {nth}, {at_once} at once: {error:#}")
             });
-            assert!(found.intents >= last.intents && found.effects >= last.effects, "something was forgotten");
+            assert!(
+                found.intents >= last.intents && found.effects >= last.effects,
+                "something was forgotten"
+            );
             last = found;
         }
         // A call whose process was killed between its intent and its outcome is unknown.
@@ -68,8 +71,14 @@ async fn without_a_mishap_nothing_is_unknown() {
 
 #[tokio::test]
 async fn every_write_fails_in_both_halves() {
-    let writes =
-        [Step::BeforeAsk, Step::AfterAsk, Step::BeforeOpen, Step::AfterOpen, Step::BeforeClose, Step::AfterClose];
+    let writes = [
+        Step::BeforeAsk,
+        Step::AfterAsk,
+        Step::BeforeOpen,
+        Step::AfterOpen,
+        Step::BeforeClose,
+        Step::AfterClose,
+    ];
     for step in writes {
         let folder = TestFolder::new("failing").unwrap();
         let (gate, _) = Gate::open(folder.path(), Plan::new(Some((step, 1, Mishap::Fails)))).await.unwrap();

@@ -1,6 +1,6 @@
 //! The store of one machine: the suite of all stores, and what is its own: sealed values, erasure, several processes,
 //! group commit, poison.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,10 +11,12 @@ use bytes::Bytes;
 use toolgate_broker::blob::RootKey;
 use toolgate_broker::pipeline::REPEAT_WINDOW_MS;
 use toolgate_broker::port::{
-    Answered, Clock, Closing, Disclosed, Line, NoRandomnessError, Opened, Position, QuestionState, Store as _,
-    StoreError,
+    Answered, Clock, Closing, Disclosed, Line, NoRandomnessError, Opened, Position, QuestionState,
+    Store as _, StoreError,
 };
-use toolgate_broker::store::{AgentRow, Erase, ManageError, NewAnswer, OpenStoreError, PersonRow, Pin, SqliteStore};
+use toolgate_broker::store::{
+    AgentRow, Erase, ManageError, NewAnswer, OpenStoreError, PersonRow, Pin, SqliteStore,
+};
 use toolgate_core::digest::Digest;
 use toolgate_core::tool::Effect;
 use toolgate_testkit::store_conformance::{self, Subject, closing, line, number, opening, question};
@@ -82,8 +84,13 @@ impl Subject for Bench {
 
 fn answer(number: &str, person: &str, yes: bool, totp_step: Option<u64>) -> NewAnswer {
     let method = if totp_step.is_some() { "totp" } else { "ed25519" }.to_owned();
-    let answer =
-        Answered { person: person.parse().unwrap(), yes, method, evidence: Bytes::from_static(b"proof"), at_ms: 5 };
+    let answer = Answered {
+        person: person.parse().unwrap(),
+        yes,
+        method,
+        evidence: Bytes::from_static(b"proof"),
+        at_ms: 5,
+    };
     NewAnswer { question: number.to_owned(), answer, needed: 1, totp_step }
 }
 
@@ -143,7 +150,11 @@ async fn records_are_read_from_any_place() {
         task.await.unwrap().unwrap();
     }
     for from in 0..=50 {
-        assert_eq!(bench.store().records(Position(from), 1000).unwrap().len() as u64, 50 - from, "from {from}");
+        assert_eq!(
+            bench.store().records(Position(from), 1000).unwrap().len() as u64,
+            50 - from,
+            "from {from}"
+        );
         assert_eq!(bench.store().records(Position(from), 1).unwrap().len() as u64, u64::from(from < 50));
     }
     assert!(bench.store().records(Position(51), 1).unwrap().is_empty());
@@ -183,7 +194,8 @@ async fn values_lie_sealed_and_read_back() {
         assert!(!lies_in(bench.folder.path(), needle), "{}", String::from_utf8_lossy(needle));
     }
     // Another root key opens nothing.
-    let other = SqliteStore::open(bench.folder.path(), RootKey::from_bytes([8; 32]), bench.clock.clone()).unwrap();
+    let other =
+        SqliteStore::open(bench.folder.path(), RootKey::from_bytes([8; 32]), bench.clock.clone()).unwrap();
     assert!(matches!(other.values(at), Err(StoreError::Read(_))));
 }
 
@@ -224,7 +236,10 @@ async fn an_erased_subject_is_gone_even_while_another_process_writes_about_it() 
     assert!(store.values(places[0]).unwrap().is_empty());
     assert!(store.values(places[1]).unwrap().is_empty());
     assert_eq!(store.values(places[2]).unwrap().len(), 2, "somebody else's value stays");
-    assert!(matches!(store.open(opening(2, "pay", true, None)).await, Ok(Opened::Fresh(_))), "the answer is gone");
+    assert!(
+        matches!(store.open(opening(2, "pay", true, None)).await, Ok(Opened::Fresh(_))),
+        "the answer is gone"
+    );
     let question = store.question("q-a", bench.now_ms()).await.unwrap().unwrap();
     assert_eq!((question.state, question.statement.len()), (QuestionState::Expired, 0));
     assert!(!lies_in(bench.folder.path(), &sealed), "not even the sealed bytes are left");
@@ -303,7 +318,8 @@ async fn old_answers_go_away() {
         bench.store().close(closing(call, Some(b"paid"))).await.unwrap();
     }
     let connection = rusqlite::Connection::open(bench.folder.path().join("state.db")).unwrap();
-    let count = || connection.query_row("SELECT count(*) FROM answer", [], |row| row.get::<_, i64>(0)).unwrap();
+    let count =
+        || connection.query_row("SELECT count(*) FROM answer", [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(count(), 600);
     bench.advance(REPEAT_WINDOW_MS + 1);
     // The writer tidies when it has nothing else to do.
@@ -372,7 +388,8 @@ async fn a_record_has_to_fit() {
 fn a_damaged_or_newer_file_is_not_opened() {
     let bench = Bench::new();
     let path = bench.folder.path().join("state.db");
-    let attempt = || SqliteStore::open(bench.folder.path(), RootKey::from_bytes([7; 32]), Hand::default()).err();
+    let attempt =
+        || SqliteStore::open(bench.folder.path(), RootKey::from_bytes([7; 32]), Hand::default()).err();
     let connection = rusqlite::Connection::open(&path).unwrap();
     connection.execute("UPDATE coord SET next_index = 5", []).unwrap();
     assert!(matches!(attempt(), Some(OpenStoreError::Damaged { end: 0, next: 5 })));
@@ -409,11 +426,19 @@ async fn agents() {
     let store = bench.store();
     store.add_agent(agent("bot", 1), line("added")).await.unwrap();
     for (what, taken) in [("name", agent("bot", 2)), ("token", agent("other", 1))] {
-        assert!(matches!(store.add_agent(taken, line("added")).await, Err(ManageError::Conflict(_))), "{what}");
+        assert!(
+            matches!(store.add_agent(taken, line("added")).await, Err(ManageError::Conflict(_))),
+            "{what}"
+        );
     }
     let by_user = AgentRow { token_hash: None, uid: Some(1000), ..agent("local", 0) };
     store.add_agent(by_user.clone(), line("added")).await.unwrap();
-    assert!(store.add_agent(AgentRow { token_hash: None, uid: None, ..agent("idle", 0) }, line("added")).await.is_ok());
+    assert!(
+        store
+            .add_agent(AgentRow { token_hash: None, uid: None, ..agent("idle", 0) }, line("added"))
+            .await
+            .is_ok()
+    );
     assert_eq!(store.agent_by_token(&[1; 32]).unwrap(), Some(agent("bot", 1)));
     assert_eq!(store.agent_by_uid(1000).unwrap(), Some(by_user));
     assert_eq!((store.agent_by_token(&[9; 32]).unwrap(), store.agent_by_uid(9).unwrap()), (None, None));
@@ -465,7 +490,10 @@ async fn people_answer_once_each_and_codes_count_once() {
         added_ms: 1,
     };
     store.add_person(person("ada", "totp"), line("person")).await.unwrap();
-    assert!(matches!(store.add_person(person("ada", "totp"), line("x")).await, Err(ManageError::Conflict(_))));
+    assert!(matches!(
+        store.add_person(person("ada", "totp"), line("x")).await,
+        Err(ManageError::Conflict(_))
+    ));
     store.add_person(person("ada", "ed25519"), line("person")).await.unwrap();
     assert_eq!(store.persons().unwrap(), [person("ada", "ed25519"), person("ada", "totp")]);
 
@@ -495,7 +523,8 @@ async fn people_answer_once_each_and_codes_count_once() {
     assert!(matches!(say(answer("q-x", "ada", true, None)).await, Err(ManageError::Missing(_))));
     bench.advance(60_000);
     assert!(matches!(say(answer("q-d", "ada", true, None)).await, Err(ManageError::Conflict(_))), "too late");
-    let states: Vec<_> = store.questions(bench.now_ms()).unwrap().into_iter().map(|q| (q.number, q.state)).collect();
+    let states: Vec<_> =
+        store.questions(bench.now_ms()).unwrap().into_iter().map(|q| (q.number, q.state)).collect();
     assert!(states.contains(&("q-c".into(), QuestionState::Denied)), "{states:?}");
     assert!(states.contains(&("q-d".into(), QuestionState::Expired)), "{states:?}");
 
