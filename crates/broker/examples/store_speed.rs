@@ -27,7 +27,8 @@ const LEAF: usize = 700;
 
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
-    let folder = arguments.next().map_or_else(|| std::env::temp_dir().join("toolgate-store-speed"), PathBuf::from);
+    let folder =
+        arguments.next().map_or_else(|| std::env::temp_dir().join("toolgate-store-speed"), PathBuf::from);
     let seconds = arguments.next().map_or(Ok(2.0), |text| text.parse())?;
     let span = Duration::from_secs_f64(seconds);
     std::fs::create_dir_all(&folder)?;
@@ -143,7 +144,8 @@ async fn calls(folder: &Path, in_flight: usize, span: Duration) -> Result<Speed,
             }
             let call = CallId::new(1_700_000_000_000 + number / 50, random);
             let digest = CallDigest(Digest::of("speed", &[&number.to_be_bytes()]));
-            let value = |path, length| Disclosed { path, salt: [3; 32], bytes: Bytes::from(vec![b'v'; length]) };
+            let value =
+                |path, length| Disclosed { path, salt: [3; 32], bytes: Bytes::from(vec![b'v'; length]) };
             let line = |disclosed| Line { leaf: vec![b'x'; LEAF], disclosed, subject: "agent".to_owned() };
             let opening = Opening {
                 call,
@@ -188,7 +190,8 @@ async fn plain_file(folder: &Path, in_flight: usize, span: Duration) -> Result<S
             let waiting = {
                 let waiting = taking.waiting.lock().unwrap_or_else(PoisonError::into_inner);
                 let nothing = |state: &mut (Vec<_>, bool)| state.0.is_empty() && !state.1;
-                let mut waiting = taking.wake.wait_while(waiting, nothing).unwrap_or_else(PoisonError::into_inner);
+                let mut waiting =
+                    taking.wake.wait_while(waiting, nothing).unwrap_or_else(PoisonError::into_inner);
                 std::mem::take(&mut waiting.0)
             };
             if waiting.is_empty() {

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use toolgate_ledger::checkpoint::CheckpointError;
 use toolgate_ledger::folder::FolderError;
-use toolgate_ledger::publish::PublishError;
 use toolgate_ledger::signer::{OpenSignerError, verifier_key};
-use toolgate_ledger::{Checkpoint, Folder, Publisher, Signer};
+use toolgate_ledger::{Checkpoint, Folder};
 
-use crate::port::{Position, StoreError};
+use crate::port::StoreError;
+use crate::publish::{LogPublisher, PublishLogError};
 use crate::store::SqliteStore;
 
 /// How long after one publication the next is looked at.
@@ -35,12 +35,12 @@ pub enum IntegrateError {
     /// The folder could not be read.
     #[error("the folder of the log could not be read")]
     Folder(#[from] FolderError),
-    /// The files could not be written, or the store was rolled back.
+    /// The key of the log could not be read.
     #[error(transparent)]
-    Publish(#[from] PublishError),
-    /// The signer cannot be had.
+    Key(#[from] OpenSignerError),
+    /// The files could not be written, the signer refuses, or the store was rolled back.
     #[error(transparent)]
-    Signer(#[from] OpenSignerError),
+    Publish(#[from] PublishLogError),
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -49,62 +49,28 @@ pub enum IntegrateError {
     Thread(#[source] std::io::Error),
 }
 
-/// One who publishes: holds the signer, so that nobody else does.
-pub struct Integrator {
-    publisher: Publisher,
-    signer: Signer,
-}
-
-impl Integrator {
-    /// Becomes the one who publishes `log`, with the signer whose folder is given.
-    ///
-    /// # Errors
-    /// Another process is it; or signer or folder cannot be used.
-    pub fn open(log: &Path, signer: &Path) -> Result<Self, IntegrateError> {
-        let signer = Signer::open(signer)?;
-        let publisher = Publisher::open(Folder::new(log), &signer)?;
-        Ok(Self { publisher, signer })
-    }
-
-    /// Publishes all that is sequenced. Safe to call again after an error.
-    ///
-    /// # Errors
-    /// The store cannot be read, the folder cannot be written, or the signer refuses.
-    pub fn publish(&mut self, store: &SqliteStore) -> Result<Checkpoint, IntegrateError> {
-        let size = store.size()?;
-        let read = |from, max| store.records(Position(from), max);
-        Ok(self.publisher.publish(size, read, &mut self.signer)?)
-    }
-}
-
-/// Publishes all that is sequenced, or finds that another process does so right now.
-///
-/// # Errors
-/// As [`Integrator::publish`], but for the signer being in use.
-pub fn publish_now(store: &SqliteStore, log: &Path, signer: &Path) -> Result<Option<Checkpoint>, IntegrateError> {
-    match Integrator::open(log, signer) {
-        Ok(mut integrator) => integrator.publish(store).map(Some),
-        Err(IntegrateError::Signer(OpenSignerError::Busy(_lock))) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// A thread that publishes, or watches the process that does. Dropping it publishes once more and ends it.
 pub struct Publishing {
     thread: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Publishing {
-    /// Starts the thread.
+    /// Starts the thread. A log that has no key yet gets one, and is called `origin` for ever.
     ///
     /// # Errors
     /// The log cannot be published now, so that it makes no sense to begin; or there is no thread.
-    pub fn start(store: &Arc<SqliteStore>, log: &Path, signer: &Path) -> Result<Self, IntegrateError> {
+    pub fn start(
+        store: &Arc<SqliteStore>,
+        log: &Path,
+        signer: &Path,
+        origin: &str,
+    ) -> Result<Self, IntegrateError> {
         let mut work = Work {
             store: Arc::downgrade(store),
             log: log.to_owned(),
             signer: signer.to_owned(),
-            integrator: None,
+            origin: origin.to_owned(),
+            publisher: None,
             up_to_date: Instant::now(),
             awaited: None,
         };
@@ -132,8 +98,9 @@ struct Work {
     store: Weak<SqliteStore>,
     log: PathBuf,
     signer: PathBuf,
+    origin: String,
     /// What publishes, if this process is the one that does.
-    integrator: Option<Integrator>,
+    publisher: Option<LogPublisher>,
     /// When the folder held all that was sequenced.
     up_to_date: Instant,
     /// While another process publishes: the size it has to reach.
@@ -165,7 +132,7 @@ impl Work {
             Ok(false) => "the process that publishes the log does not keep up".to_owned(),
             Err(error) => {
                 // It is opened anew: what it knew may be what was wrong.
-                self.integrator = None;
+                self.publisher = None;
                 error.to_string()
             }
         };
@@ -176,15 +143,15 @@ impl Work {
 
     /// Publishes, or looks whether somebody else did; says whether the folder has all that was sequenced before.
     fn step(&mut self, store: &SqliteStore) -> Result<bool, IntegrateError> {
-        if self.integrator.is_none() {
-            match Integrator::open(&self.log, &self.signer) {
-                Ok(integrator) => self.integrator = Some(integrator),
-                Err(IntegrateError::Signer(OpenSignerError::Busy(_lock))) => return self.watch(store),
-                Err(error) => return Err(error),
+        if self.publisher.is_none() {
+            match LogPublisher::open(&self.log, &self.signer, &self.origin) {
+                Ok(publisher) => self.publisher = Some(publisher),
+                Err(error) if error.is_elsewhere() => return self.watch(store),
+                Err(error) => return Err(error.into()),
             }
         }
-        if let Some(integrator) = &mut self.integrator {
-            integrator.publish(store)?;
+        if let Some(publisher) = &mut self.publisher {
+            publisher.publish(store)?;
         }
         Ok(true)
     }

@@ -31,9 +31,6 @@ mod record;
 mod reserve;
 mod writer;
 
-#[cfg(test)]
-pub(crate) mod tests;
-
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
