@@ -27,7 +27,7 @@ impl Verdict {
 /// What a permitted call was permitted by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allowed {
-    /// The permitting rules, in the order of their names.
+    /// The permitting rules, in the order in which they are written.
     pub rules: Vec<RuleName>,
     /// What must hold while it runs.
     pub obligations: Obligations,

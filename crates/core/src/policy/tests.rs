@@ -178,7 +178,7 @@ fn the_shipped_policies_do_what_their_examples_say() {
                 text: examples.to_owned(),
             }),
         };
-        let policy = Policy::load(&[source.clone()], &world()).map_err(|errors| shown(&errors));
+        let policy = Policy::load(std::slice::from_ref(&source), &world()).map_err(|errors| shown(&errors));
         assert_eq!(policy.map(|_| ()), Ok(()), "policy {name}");
         if name != "demo" {
             // These two are used where nothing is configured but the question that `toolgate init` writes.
@@ -1014,7 +1014,7 @@ mod property {
         fn a_forbid_never_loosens(all in prop::collection::vec(rule(), 0..6), more in rule(), who in who()) {
             prop_assume!(!more.starts_with("permit"));
             let before = loaded(&all);
-            let after = loaded(&[all.as_slice(), &[more.clone()]].concat());
+            let after = loaded(&[all.as_slice(), std::slice::from_ref(&more)].concat());
             for (tool, arguments) in CALLS {
                 let call = call(who.clone(), tool, arguments);
                 let (before, after) = (before.judge(&call, &FACTS), after.judge(&call, &FACTS));
