@@ -18,6 +18,25 @@ fn walk(value: Value<'_>, depth: usize) {
     }
 }
 
+/// Whether two values are the same, but for the last bits of a double: `serde_json` reads long numbers fast rather than exactly.
+fn same(one: &serde_json::Value, other: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => {
+            let (one, other) = (one.as_f64().unwrap_or(0.0), other.as_f64().unwrap_or(0.0));
+            (one - other).abs() <= one.abs() * 1e-14 + f64::MIN_POSITIVE
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            one.len() == other.len()
+                && one.iter().all(|(name, one)| other.get(name).is_some_and(|other| same(one, other)))
+        }
+        (one, other) => one == other,
+    }
+}
+
 fuzz_target!(|bytes: &[u8]| {
     let theirs = serde_json::from_slice::<serde_json::Value>(bytes);
     match Document::parse(bytes, &Limits::default()) {
@@ -25,7 +44,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(document.bytes(), bytes);
             walk(document.root(), 0);
             if let Ok(theirs) = theirs {
-                assert_eq!(document.root().to_serde(), theirs);
+                assert!(same(&document.root().to_serde(), &theirs));
             }
             let rewritten = document.root().rewrite(&[("a", Edit::Remove), ("b", Edit::Set(b"[1]"))]);
             let rewritten = Document::parse(rewritten, &Limits::default()).expect("what was rewritten parses");

@@ -526,6 +526,25 @@ impl Speller<'_> {
     }
 }
 
+/// Whether two values are the same, but for the last bits of a double: `serde_json` reads long numbers fast rather than exactly.
+fn same(one: &serde_json::Value, other: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => {
+            let (one, other) = (one.as_f64().unwrap_or(0.0), other.as_f64().unwrap_or(0.0));
+            (one - other).abs() <= one.abs() * 1e-14 + f64::MIN_POSITIVE
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            one.len() == other.len()
+                && one.iter().all(|(name, one)| other.get(name).is_some_and(|other| same(one, other)))
+        }
+        (one, other) => one == other,
+    }
+}
+
 proptest! {
     #[test]
     fn spelling_does_not_matter(value in meant(), a in prop::collection::vec(any::<u8>(), 1..40), b in prop::collection::vec(any::<u8>(), 1..40)) {
@@ -579,7 +598,7 @@ proptest! {
             Ok(document) => {
                 // A number beyond the greatest double is the one thing that only we take.
                 if let Ok(theirs) = theirs {
-                    prop_assert_eq!(document.root().to_serde(), theirs);
+                    prop_assert!(same(&document.root().to_serde(), &theirs), "{}", text);
                 }
                 let _ = document.root().canonical();
             }
