@@ -365,10 +365,7 @@ impl Run<'_> {
         let legs = Legs { agent_modern: is_modern(self.line.client()), server_modern };
         let kind = match &answer {
             // Legacy results have no type, so whatever a member of this name is, it is not one.
-            Answer::Result(result) if server_modern => match kind(result) {
-                Kind::Task => Kind::Unknown,
-                kind => kind,
-            },
+            Answer::Result(result) if server_modern => kind(result),
             Answer::Result(result) if legs.agent_modern && kind(result) != Kind::Complete => Kind::Unknown,
             Answer::Error(_) | Answer::Result(_) => Kind::Complete,
         };
