@@ -68,6 +68,8 @@ pub struct Gateway {
     pub allowed_hosts: BTreeSet<String>,
     /// Values of the `Origin` header that are accepted. A request without the header comes from no browser.
     pub allowed_origins: BTreeSet<String>,
+    /// The server whose tools and prompts keep their own names, in place of `server__name`; at most one can.
+    pub bare: Option<ServerName>,
     /// How large one message of an agent may be, in bytes.
     pub max_message_bytes: usize,
     /// How many connections are held at once.
@@ -182,6 +184,7 @@ impl Default for Gateway {
             socket: None,
             allowed_hosts: BTreeSet::new(),
             allowed_origins: BTreeSet::new(),
+            bare: None,
             max_message_bytes: 4 << 20,
             max_connections: 1024,
             max_sessions: 1024,
@@ -221,8 +224,8 @@ impl Config {
         let parsed = source.parse()?;
         let folder = file.parent().unwrap_or(Path::new(""));
         let mut top = Table::new(source, String::new(), 0, &parsed);
-        let gateway = top.take("gateway").map(|item| gateway(&item, folder)).transpose()?;
         let servers = named(&mut top, "servers", |item| server(item, folder))?;
+        let gateway = top.take("gateway").map(|item| gateway(&item, folder, &servers)).transpose()?;
         let tools = tools(&mut top, &servers)?;
         let config = Self {
             gateway: gateway.unwrap_or_default(),
@@ -256,7 +259,11 @@ where
     Ok(all)
 }
 
-fn gateway(item: &Item<'_>, folder: &Path) -> Result<Gateway, ConfigError> {
+fn gateway(
+    item: &Item<'_>,
+    folder: &Path,
+    servers: &BTreeMap<ServerName, Server>,
+) -> Result<Gateway, ConfigError> {
     let mut table = item.table()?;
     let default = Gateway::default();
     let danger = table.take("danger_plain_http").map(|item| item.switch()).transpose()?.unwrap_or(false);
@@ -269,12 +276,23 @@ fn gateway(item: &Item<'_>, folder: &Path) -> Result<Gateway, ConfigError> {
         socket: table.take("socket").map(|item| path(&item, folder)).transpose()?,
         allowed_hosts: hosts(table.take("allowed_hosts"))?,
         allowed_origins: origins(table.take("allowed_origins"))?,
+        bare: table.take("bare").map(|item| bare(&item, servers)).transpose()?,
         max_message_bytes: bytes(table.take("max_message_kib"), default.max_message_bytes)?,
         max_connections: count(table.take("max_connections"), default.max_connections)?,
         max_sessions: count(table.take("max_sessions"), default.max_sessions)?,
     };
     table.finish()?;
     Ok(gateway)
+}
+
+fn bare(item: &Item<'_>, servers: &BTreeMap<ServerName, Server>) -> Result<ServerName, ConfigError> {
+    let text = item.text()?;
+    servers.keys().find(|name| name.as_str() == text).cloned().ok_or_else(|| {
+        item.error(
+            format!("there is no server `{}`", text.escape_debug()),
+            format!("add `[servers.{}]`, or name one that is there", text.escape_debug()),
+        )
+    })
 }
 
 fn listen(item: &Item<'_>, danger: bool) -> Result<SocketAddr, ConfigError> {
@@ -698,6 +716,16 @@ mod tests {
     }
 
     #[test]
+    fn one_server_may_keep_its_own_names_if_it_is_there() {
+        let parse = |name: &str| {
+            let text = format!("[gateway]\nbare = \"{name}\"\n[servers.mail]\ncommand = [\"mail-server\"]\n");
+            Config::parse(Path::new("toolgate.toml"), &text).map(|config| config.gateway.bare)
+        };
+        assert_eq!(parse("mail").unwrap().unwrap().as_str(), "mail");
+        assert!(parse("post").unwrap_err().to_string().contains("there is no server `post`"));
+    }
+
+    #[test]
     fn an_empty_file_means_the_defaults() {
         assert_eq!(parse(""), Ok(Config::default()));
         assert_eq!(Config::default().gateway.listen.to_string(), DEFAULT_LISTEN);
@@ -845,7 +873,7 @@ hint: known here: `agents`, `gateway`, `log`, `oauth`, `questions`, `servers`, `
 error: `toolgate.toml`, line 3: unknown key `lissten` in `[gateway]`
 hint: did you mean `listen`?
 error: `toolgate.toml`, line 2: unknown key `port` in `[gateway]`
-hint: known here: `allowed_hosts`, `allowed_origins`, `danger_plain_http`, `listen`, `max_connections`, `max_message_kib`, `max_sessions`, `socket`
+hint: known here: `allowed_hosts`, `allowed_origins`, `bare`, `danger_plain_http`, `listen`, `max_connections`, `max_message_kib`, `max_sessions`, `socket`
 error: `toolgate.toml`, line 2: `gateway.listen` is a number, not a text
 hint: write it as `listen = "…"`
 error: `toolgate.toml`, line 2: `localhost` is no address with a port

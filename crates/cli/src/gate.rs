@@ -63,7 +63,7 @@ impl Gate {
             Arc::new(broker.clone()),
             Arc::new(upstreams.clone()),
             Arc::new(SystemClock),
-            Naming::default(),
+            Naming { bare: config.gateway.bare.clone() },
         )?;
         let gate = Self { broker, router: Arc::new(router), upstreams, doorkeeper, key, recovered };
         let configuration = Digest::of("toolgate/configuration/v1", &[format!("{config:?}").as_bytes()]);

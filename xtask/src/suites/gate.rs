@@ -69,6 +69,16 @@ impl Program {
     pub(super) fn url(&self) -> &str {
         &self.url
     }
+
+    /// Asks the program to end, and waits until it has.
+    fn stop(mut self) -> Result<()> {
+        output(Command::new("kill").args(["-TERM", &self.child.id().to_string()]))?;
+        let status = self.child.wait()?;
+        match status.success() {
+            true => Ok(()),
+            false => bail!("it ended with {status}"),
+        }
+    }
 }
 
 impl Drop for Program {
@@ -115,7 +125,8 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Sets up a gate in a fresh folder and starts it. Without a policy the default stays in force.
+    /// Sets up a gate in a fresh folder and starts it. `servers` goes on in the table `[gateway]`. Without a policy
+    /// nothing is permitted.
     pub(super) fn start(
         workspace: &Workspace,
         suite: &str,
@@ -128,7 +139,7 @@ impl Gate {
             std::fs::create_dir_all(folder.join(name))?;
         }
         restrict(&folder.join("run"))?;
-        let configuration = format!("[gateway]\nlisten = \"127.0.0.1:0\"\n\n{servers}");
+        let configuration = format!("[gateway]\nlisten = \"127.0.0.1:0\"\n{servers}");
         std::fs::write(folder.join("toolgate.toml"), configuration)?;
         if let Some(policy) = policy {
             std::fs::write(folder.join("policies/suite.cedar"), policy)?;
@@ -166,9 +177,11 @@ impl Gate {
         output(&mut self.command(arguments))
     }
 
-    /// Stops the gate, and verifies its log. Returns how many entries it has.
+    /// Stops the gate, and verifies its log.
     pub(super) fn stop(mut self) -> Result<String> {
-        self.up = None;
+        if let Some(up) = self.up.take() {
+            up.stop()?;
+        }
         self.run(&["log", "verify"])
     }
 

@@ -127,7 +127,7 @@ fn conformance(workspace: &Workspace, node: &Node, checks: &mut Checks) {
             if direct.get("Total") != Some(&total) {
                 bail!("without a gate it is `{:?}` in place of `{total}`", direct.get("Total"));
             }
-            let servers = format!("[servers.fixture]\nurl = \"{}\"\nbare = true\n", fixture.url());
+            let servers = format!("bare = \"fixture\"\n\n[servers.fixture]\nurl = \"{}\"\n", fixture.url());
             let gate =
                 Gate::start(workspace, "node", &format!("conformance-{number}"), &servers, Some(ALLOW_ALL))?;
             let with_token = with_token(workspace, &gate)?;
@@ -148,7 +148,7 @@ fn conformance(workspace: &Workspace, node: &Node, checks: &mut Checks) {
             let log = scratch(workspace, "node", &format!("{test}-upstream"))?.join("log");
             let upstream =
                 Program::fixture(workspace, "recording-upstream", &["--log", &log.to_string_lossy()])?;
-            let servers = format!("[servers.up]\nurl = \"{}\"\nbare = true\n", upstream.url());
+            let servers = format!("bare = \"up\"\n\n[servers.up]\nurl = \"{}\"\n", upstream.url());
             let gate = Gate::start(workspace, "node", &test, &servers, None)?;
             let with_token = with_token(workspace, &gate)?;
             node.scores(run, with_token.url())?;

@@ -19,7 +19,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request as HttpRequest, Response as HttpResponse, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use toolgate_core::call::Agent;
 use toolgate_core::json::{Limits, ObjectWriter, Value, quote};
@@ -110,6 +110,34 @@ enum Peer {
     Unix { uid: Option<u32> },
 }
 
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream, Option<u32>),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _address) = listener.accept().await?;
+                // Answers are one write each; waiting to fill a packet would only delay them.
+                stream.set_nodelay(true)?;
+                Ok(Accepted::Tcp(stream))
+            }
+            Self::Unix(listener) => {
+                let (stream, _address) = listener.accept().await?;
+                let uid = stream.peer_cred().ok().map(|peer| peer.uid());
+                Ok(Accepted::Unix(stream, uid))
+            }
+        }
+    }
+}
+
 impl Front {
     /// Puts the parts together.
     #[must_use]
@@ -120,44 +148,40 @@ impl Front {
 
     /// Serves TCP until the router is shut down and the connections have ended.
     pub async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
-        let accept = async || {
-            let (stream, _address) = listener.accept().await?;
-            // Answers are one write each; waiting to fill a packet would only delay them.
-            stream.set_nodelay(true)?;
-            Ok((stream, Peer::Tcp))
-        };
-        self.serve(accept).await;
+        self.serve(Listener::Tcp(listener)).await;
     }
 
     /// Serves a Unix socket until the router is shut down and the connections have ended.
     pub async fn serve_unix(self: Arc<Self>, listener: UnixListener) {
-        let accept = async || {
-            let (stream, _address) = listener.accept().await?;
-            let uid = stream.peer_cred().ok().map(|peer| peer.uid());
-            Ok((stream, Peer::Unix { uid }))
-        };
-        self.serve(accept).await;
+        self.serve(Listener::Unix(listener)).await;
     }
 
-    async fn serve<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-        self: Arc<Self>,
-        accept: impl AsyncFn() -> io::Result<(T, Peer)>,
-    ) {
+    async fn serve(self: Arc<Self>, listener: Listener) {
         let mut connections = tokio::task::JoinSet::new();
         loop {
             // INVARIANT: the semaphore is never closed. With no place free, connections wait in the system's queue.
-            let Ok(place) = Arc::clone(&self.connections).acquire_owned().await else {
+            let place = tokio::select! {
+                place = Arc::clone(&self.connections).acquire_owned() => place,
+                () = self.router.stopped() => break,
+            };
+            let Ok(place) = place else {
                 break;
             };
             let accepted = tokio::select! {
-                accepted = accept() => accepted,
+                accepted = listener.accept() => accepted,
                 () = self.router.stopped() => break,
             };
+            let front = Arc::clone(&self);
             match accepted {
-                Ok((io, peer)) => {
-                    let front = Arc::clone(&self);
+                Ok(Accepted::Tcp(stream)) => {
                     connections.spawn(async move {
-                        front.connection(io, peer).await;
+                        front.connection(stream, Peer::Tcp).await;
+                        drop(place);
+                    });
+                }
+                Ok(Accepted::Unix(stream, uid)) => {
+                    connections.spawn(async move {
+                        front.connection(stream, Peer::Unix { uid }).await;
                         drop(place);
                     });
                 }

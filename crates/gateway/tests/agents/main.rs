@@ -1,0 +1,8 @@
+//! The agents' side of the gateway over real sockets and pipes, with a broker that keeps the minutes.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests say what went wrong by panicking")]
+
+mod http;
+mod legacy;
+mod modern;
+mod pipes;
+mod world;
