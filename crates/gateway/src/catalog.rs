@@ -47,7 +47,8 @@ impl Naming {
     pub fn meant(&self, servers: &BTreeSet<ServerName>, shown: &str) -> Option<(ServerName, String)> {
         let prefixed = shown.split_once("__").and_then(|(server, name)| {
             let server: ServerName = server.parse().ok()?;
-            (servers.contains(&server) && self.bare.as_ref() != Some(&server)).then(|| (server, name.to_owned()))
+            (servers.contains(&server) && self.bare.as_ref() != Some(&server))
+                .then(|| (server, name.to_owned()))
         });
         prefixed.or_else(|| self.bare.clone().map(|server| (server, shown.to_owned())))
     }
@@ -127,7 +128,12 @@ impl List {
 
     /// The page that a cursor leads to, the first without one, and the cursor that leads on. `None` if the cursor did
     /// not come from this list, for this agent.
-    pub fn page(&self, cursors: &Cursors, agent: &AgentId, cursor: Option<&str>) -> Option<(Bytes, Option<String>)> {
+    pub fn page(
+        &self,
+        cursors: &Cursors,
+        agent: &AgentId,
+        cursor: Option<&str>,
+    ) -> Option<(Bytes, Option<String>)> {
         let at = match cursor {
             None => 0,
             Some(cursor) => cursors.read(cursor, agent, &self.digest)?,
@@ -243,7 +249,10 @@ fn showable(rulebook: &Rulebook, naming: &Naming) -> BTreeMap<String, Arc<Shown>
             None => return None,
         };
         let definition = definition.rewrite(&[("name", Edit::Set(quote(&shown).as_bytes()))]);
-        Some((shown.clone(), Arc::new(Shown { name: tool.name.clone(), pin: tool.pin, headers, shown, definition })))
+        Some((
+            shown.clone(),
+            Arc::new(Shown { name: tool.name.clone(), pin: tool.pin, headers, shown, definition }),
+        ))
     };
     rulebook.tools.values().filter_map(|accepted| shown(accepted)).collect()
 }
@@ -251,7 +260,8 @@ fn showable(rulebook: &Rulebook, naming: &Naming) -> BTreeMap<String, Arc<Shown>
 fn visible(rulebook: &Rulebook, tools: &BTreeMap<String, Arc<Shown>>, agent: &Agent) -> Seen {
     let may_see = |tool: &&Arc<Shown>| {
         let server = tool.name.server();
-        rulebook.servers.contains(server) && rulebook.policy.may_see(agent, server, &Action::Tool(tool.name.clone()))
+        rulebook.servers.contains(server)
+            && rulebook.policy.may_see(agent, server, &Action::Tool(tool.name.clone()))
     };
     let tools: Vec<Arc<Shown>> = tools.values().filter(may_see).cloned().collect();
     let list = List::new(tools.iter().map(|tool| tool.definition.as_slice()));

@@ -75,13 +75,20 @@ pub fn params(schema: Value<'_>) -> Result<Vec<ParamHeader>, ParamHeaderError> {
 }
 
 /// Walks a schema. `plain` says whether it was reached through `properties` only. The depth is bounded by the parser's.
-fn scan(schema: Value<'_>, path: &mut Vec<String>, plain: bool, found: &mut Vec<ParamHeader>) -> Result<(), ParamHeaderError> {
+fn scan(
+    schema: Value<'_>,
+    path: &mut Vec<String>,
+    plain: bool,
+    found: &mut Vec<ParamHeader>,
+) -> Result<(), ParamHeaderError> {
     if schema.is_array() {
         return schema.elements().try_for_each(|part| scan(part, path, false, found));
     }
     for (key, value) in schema.members() {
         match key {
-            "x-mcp-header" if plain && !path.is_empty() => found.push(annotation(schema, value, path, found)?),
+            "x-mcp-header" if plain && !path.is_empty() => {
+                found.push(annotation(schema, value, path, found)?)
+            }
             "x-mcp-header" => return Err(ParamHeaderError::Misplaced),
             "properties" => {
                 for (name, property) in value.members() {
@@ -109,7 +116,9 @@ fn annotation(
     found: &[ParamHeader],
 ) -> Result<ParamHeader, ParamHeaderError> {
     let Some(text) = name.as_str().filter(|text| text.len() <= 128 && is_token(text)) else {
-        return Err(ParamHeaderError::Name(name.raw_str().chars().take(64).flat_map(char::escape_debug).collect()));
+        return Err(ParamHeaderError::Name(
+            name.raw_str().chars().take(64).flat_map(char::escape_debug).collect(),
+        ));
     };
     let kind = kind(schema).ok_or_else(|| ParamHeaderError::Type(path.join(".")))?;
     let header = format!("{PARAM_PREFIX}{}", text.to_ascii_lowercase());
@@ -242,8 +251,14 @@ mod tests {
             (r#"{"properties":{"r":{"type":"string","x-mcp-header":"a b"}}}"#, Err("no HTTP field name")),
             (r#"{"properties":{"r":{"type":"string","x-mcp-header":"a\r\nb"}}}"#, Err("no HTTP field name")),
             (r#"{"properties":{"r":{"type":"string","x-mcp-header":7}}}"#, Err("no HTTP field name")),
-            (r#"{"properties":{"r":{"type":"number","x-mcp-header":"R"}}}"#, Err("no string, integer or boolean")),
-            (r#"{"properties":{"r":{"type":"object","x-mcp-header":"R"}}}"#, Err("no string, integer or boolean")),
+            (
+                r#"{"properties":{"r":{"type":"number","x-mcp-header":"R"}}}"#,
+                Err("no string, integer or boolean"),
+            ),
+            (
+                r#"{"properties":{"r":{"type":"object","x-mcp-header":"R"}}}"#,
+                Err("no string, integer or boolean"),
+            ),
             (r#"{"properties":{"r":{"x-mcp-header":"R"}}}"#, Err("no string, integer or boolean")),
             (
                 r#"{"properties":{"a":{"type":"string","x-mcp-header":"R"},"b":{"type":"string","x-mcp-header":"r"}}}"#,
@@ -258,10 +273,13 @@ mod tests {
             let document = document(schema);
             match (params(document.root()), want) {
                 (Ok(found), Ok(want)) => {
-                    let text: Vec<_> = found.iter().map(|p| format!("{}={}", p.header, p.path.join("."))).collect();
+                    let text: Vec<_> =
+                        found.iter().map(|p| format!("{}={}", p.header, p.path.join("."))).collect();
                     assert_eq!(text.join(" "), want, "schema: {schema}");
                 }
-                (Err(error), Err(want)) => assert!(error.to_string().contains(want), "schema: {schema}, got {error}"),
+                (Err(error), Err(want)) => {
+                    assert!(error.to_string().contains(want), "schema: {schema}, got {error}")
+                }
                 (got, want) => panic!("schema: {schema}, got {got:?}, want {want:?}"),
             }
         }
@@ -291,7 +309,8 @@ mod tests {
             ("boolean", Some("True"), "true", false),
             ("boolean", Some("true"), r#""true""#, false),
         ] {
-            let schema = document(&format!(r#"{{"properties":{{"a":{{"type":"{kind}","x-mcp-header":"A"}}}}}}"#));
+            let schema =
+                document(&format!(r#"{{"properties":{{"a":{{"type":"{kind}","x-mcp-header":"A"}}}}}}"#));
             let arguments = document(&format!(r#"{{"a":{argument}}}"#));
             let found = params(schema.root()).unwrap();
             assert_eq!(found[0].agrees(header, arguments.root()), want, "{kind} {header:?} {argument}");

@@ -211,7 +211,8 @@ impl Agentward for Line {
                     && self.grows(&document)
                 {
                     let same = root.get("progressToken").is_some_and(|value| value.raw_str() == token);
-                    let rewritten = (!same).then(|| root.rewrite(&[("progressToken", Edit::Set(token.as_bytes()))]));
+                    let rewritten =
+                        (!same).then(|| root.rewrite(&[("progressToken", Edit::Set(token.as_bytes()))]));
                     self.send(rpc::notification(method, Some(rewritten.as_deref().unwrap_or(root.raw()))));
                 }
             }
@@ -232,7 +233,10 @@ impl Agentward for Line {
         let method = method.to_owned();
         Box::pin(async move {
             let Back::Requests(asks) = &self.back else {
-                return no_answer(rpc::METHOD_NOT_FOUND, "the client cannot be asked while a request is under way");
+                return no_answer(
+                    rpc::METHOD_NOT_FOUND,
+                    "the client cannot be asked while a request is under way",
+                );
             };
             let Some((open, answer)) = asks.begin() else {
                 return no_answer(rpc::INTERNAL_ERROR, "the client has too many open questions");
@@ -249,7 +253,8 @@ impl Agentward for Line {
                 answer = answered => answer,
                 () = self.gone.wait() => None,
             };
-            answer.unwrap_or_else(|| no_answer(rpc::INTERNAL_ERROR, "the client went away and did not answer"))
+            answer
+                .unwrap_or_else(|| no_answer(rpc::INTERNAL_ERROR, "the client went away and did not answer"))
         })
     }
 
@@ -258,7 +263,10 @@ impl Agentward for Line {
             return;
         };
         // Progress has to grow. Ours grows by millionths, so that it does not get in the way of the server's.
-        let ours = self.ours.fetch_max(waited_s.saturating_add(1), Ordering::Relaxed).max(waited_s.saturating_add(1));
+        let ours = self
+            .ours
+            .fetch_max(waited_s.saturating_add(1), Ordering::Relaxed)
+            .max(waited_s.saturating_add(1));
         let progress = format!("0.{:06}", ours.min(999_999));
         let message = format!("Waiting for a person to answer question {question} ({waited_s} s so far)");
         let params = ObjectWriter::new()
@@ -303,7 +311,10 @@ mod tests {
         line.waiting("q-1", 0);
         line.waiting("q-1", 15);
         line.notify("notifications/progress", Bytes::from_static(br#"{"progressToken":9,"progress":0}"#));
-        line.notify("notifications/progress", Bytes::from_static(br#"{"progressToken":9,"x":1,"progress":0.5}"#));
+        line.notify(
+            "notifications/progress",
+            Bytes::from_static(br#"{"progressToken":9,"x":1,"progress":0.5}"#),
+        );
         assert_eq!(
             sent(&mut queue),
             [
@@ -317,7 +328,9 @@ mod tests {
     #[test]
     fn log_messages_are_only_for_who_asked() {
         let message = Bytes::from_static(br#"{"level":"info","data":1}"#);
-        for (log, want) in [(None, 0), (Level::parse("warning"), 0), (Level::parse("info"), 1), (Level::parse("debug"), 1)] {
+        for (log, want) in
+            [(None, 0), (Level::parse("warning"), 0), (Level::parse("info"), 1), (Level::parse("debug"), 1)]
+        {
             let (line, mut queue) = line("{}", log, Back::Retries);
             line.notify("notifications/message", message.clone());
             line.notify("notifications/message", Bytes::from_static(br#"{"level":"loud","data":1}"#));

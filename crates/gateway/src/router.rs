@@ -28,8 +28,8 @@ use crate::catalog::{Catalog, Cursors, List, Naming, Seen};
 use crate::line::{Back, Gone, Level, Line};
 use crate::port::{Change, Offer, Servers};
 use crate::rpc::{self, Id, Request};
-use crate::tasks::Tasks;
 use crate::session::{Agreed, BeginError, Session, Sessions};
+use crate::tasks::Tasks;
 use crate::template;
 use crate::version::Version;
 
@@ -80,7 +80,11 @@ impl Caller {
     /// The line for one request.
     #[must_use]
     pub fn line(&self, params: Option<&Document>, out: mpsc::Sender<Bytes>, gone: Arc<Gone>) -> Line {
-        let back = if self.version.is_modern() { Back::Retries } else { Back::Requests(Arc::clone(&self.session.asks)) };
+        let back = if self.version.is_modern() {
+            Back::Retries
+        } else {
+            Back::Requests(Arc::clone(&self.session.asks))
+        };
         Line::new(self.client.clone(), params, self.log, back, out, gone)
     }
 }
@@ -190,14 +194,19 @@ pub fn claimed_version(params: Option<&Document>) -> Option<Value<'_>> {
 pub fn meta(params: Option<&Document>) -> Result<Meta, Fault> {
     let meta = params.and_then(|params| params.root().get("_meta")).filter(|meta| meta.is_object());
     let Some(meta) = meta else {
-        return Err(Fault::meta(format!("`params._meta` has to have `{META_VERSION}` and `{META_CAPABILITIES}`")));
+        return Err(Fault::meta(format!(
+            "`params._meta` has to have `{META_VERSION}` and `{META_CAPABILITIES}`"
+        )));
     };
     let Some(requested) = meta.get(META_VERSION).and_then(|version| version.as_str()) else {
         return Err(Fault::meta(format!("`params._meta` has to have `{META_VERSION}`, a string")));
     };
     let Some(version) = Version::parse(requested).filter(|version| version.is_modern()) else {
         let supported = format!("[{}]", quote(Version::V2026_07_28.as_str()));
-        let data = ObjectWriter::new().raw("supported", supported.as_bytes()).string("requested", requested).finish();
+        let data = ObjectWriter::new()
+            .raw("supported", supported.as_bytes())
+            .string("requested", requested)
+            .finish();
         return Err(Fault::new(rpc::UNSUPPORTED_VERSION, "Unsupported protocol version").with(data));
     };
     let Some(capabilities) = meta.get(META_CAPABILITIES).filter(|value| value.is_object()) else {
@@ -209,7 +218,9 @@ pub fn meta(params: Option<&Document>) -> Result<Meta, Fault> {
     }
     let log = match meta.get(META_LEVEL) {
         None => None,
-        Some(level) => Some(level.as_str().and_then(Level::parse).ok_or_else(|| Fault::params("unknown log level"))?),
+        Some(level) => {
+            Some(level.as_str().and_then(Level::parse).ok_or_else(|| Fault::params("unknown log level"))?)
+        }
     };
     let client = Client {
         version: version.as_str().to_owned(),
@@ -218,6 +229,9 @@ pub fn meta(params: Option<&Document>) -> Result<Meta, Fault> {
     };
     Ok(Meta { version, client, log })
 }
+
+/// What a `subscriptions/listen` holds, and what its messages say about it; `None` for a session of before.
+type Listening<'a> = Option<(&'a [(String, ServerName)], &'a [u8])>;
 
 /// What of a server's offers is listed where: the items, in order.
 type Items = Arc<Vec<(ServerName, Document)>>;
@@ -341,17 +355,26 @@ impl Router {
             Ok(Done::Answer(answer, call)) => {
                 let answer = if caller.version.is_modern() { modern(answer) } else { answer };
                 let code = match &answer {
-                    Answer::Error(object) => object.root().get("code").and_then(|code| code.as_i64()).unwrap_or_default(),
+                    Answer::Error(object) => {
+                        object.root().get("code").and_then(|code| code.as_i64()).unwrap_or_default()
+                    }
                     Answer::Result(_) => 0,
                 };
                 Answered { message: rpc::answer(id, &answer), call: Some(call), status: status(code) }
             }
-            Ok(Done::Result(result, call)) => Answered { message: rpc::result(id, &result), call, status: Status::Ok },
+            Ok(Done::Result(result, call)) => {
+                Answered { message: rpc::result(id, &result), call, status: Status::Ok }
+            }
             Err(fault) => fault.to_answer(id),
         }
     }
 
-    async fn dispatch(self: &Arc<Self>, caller: &Caller, request: &Request, line: Arc<Line>) -> Result<Done, Fault> {
+    async fn dispatch(
+        self: &Arc<Self>,
+        caller: &Caller,
+        request: &Request,
+        line: Arc<Line>,
+    ) -> Result<Done, Fault> {
         let Request { id, method, params } = request;
         let params = params.as_ref();
         match (method.as_str(), caller.version.is_modern()) {
@@ -429,7 +452,8 @@ impl Router {
         let mut writer = ObjectWriter::new().raw("logging", b"{}").raw("tools", br#"{"listChanged":true}"#);
         if any(Action::ReadResource) {
             let subscribe = any(Action::Subscribe);
-            let resources = ObjectWriter::new().bool("listChanged", true).bool("subscribe", subscribe).finish();
+            let resources =
+                ObjectWriter::new().bool("listChanged", true).bool("subscribe", subscribe).finish();
             writer = writer.raw("resources", &resources);
         }
         if any(Action::GetPrompt) {
@@ -444,7 +468,12 @@ impl Router {
         writer.finish()
     }
 
-    async fn call_tool(&self, caller: &Caller, params: Option<&Document>, line: AgentLine) -> Result<Done, Fault> {
+    async fn call_tool(
+        &self,
+        caller: &Caller,
+        params: Option<&Document>,
+        line: AgentLine,
+    ) -> Result<Done, Fault> {
         let params = params.ok_or_else(|| Fault::params("`params.name` has to be a string"))?;
         let name = text(params, "name")?;
         let unknown = || Fault::params(format!("Unknown tool: {}", shortened(name)));
@@ -515,20 +544,32 @@ impl Router {
         self.ask_server(caller, action, server, arguments, params.clone(), line, missing).await
     }
 
-    async fn read_resource(&self, caller: &Caller, params: Option<&Document>, line: AgentLine) -> Result<Done, Fault> {
+    async fn read_resource(
+        &self,
+        caller: &Caller,
+        params: Option<&Document>,
+        line: AgentLine,
+    ) -> Result<Done, Fault> {
         let params = params.ok_or_else(|| Fault::params("`params.uri` has to be a string"))?;
         let uri = text(params, "uri")?;
         let missing = || no_resource(caller.version, uri);
         let server = self.owner(caller, uri, &Action::ReadResource).await?;
         let arguments = ObjectWriter::new().string("uri", uri).finish();
-        let done = self.ask_server(caller, Action::ReadResource, server, arguments, params.clone(), line, missing).await?;
+        let done = self
+            .ask_server(caller, Action::ReadResource, server, arguments, params.clone(), line, missing)
+            .await?;
         Ok(match done {
             Done::Answer(answer, call) if caller.version.is_modern() => Done::Answer(private(answer), call),
             Done::Answer(..) | Done::Result(..) => done,
         })
     }
 
-    async fn get_prompt(&self, caller: &Caller, params: Option<&Document>, line: AgentLine) -> Result<Done, Fault> {
+    async fn get_prompt(
+        &self,
+        caller: &Caller,
+        params: Option<&Document>,
+        line: AgentLine,
+    ) -> Result<Done, Fault> {
         let params = params.ok_or_else(|| Fault::params("`params.name` has to be a string"))?;
         let name = text(params, "name")?;
         let missing = || Fault::params(format!("Unknown prompt: {}", shortened(name)));
@@ -539,11 +580,18 @@ impl Router {
         if let Some(given) = params.root().get("arguments") {
             arguments = arguments.raw("arguments", given.raw());
         }
-        self.ask_server(caller, Action::GetPrompt, server, arguments.finish(), params.clone(), line, missing).await
+        self.ask_server(caller, Action::GetPrompt, server, arguments.finish(), params.clone(), line, missing)
+            .await
     }
 
-    async fn complete(&self, caller: &Caller, params: Option<&Document>, line: AgentLine) -> Result<Done, Fault> {
-        let params = params.ok_or_else(|| Fault::params("`params.ref` and `params.argument` have to be objects"))?;
+    async fn complete(
+        &self,
+        caller: &Caller,
+        params: Option<&Document>,
+        line: AgentLine,
+    ) -> Result<Done, Fault> {
+        let params =
+            params.ok_or_else(|| Fault::params("`params.ref` and `params.argument` have to be objects"))?;
         let root = params.root();
         let (Some(reference), Some(argument)) = (root.get("ref"), root.get("argument")) else {
             return Err(Fault::params("`params.ref` and `params.argument` have to be objects"));
@@ -553,22 +601,34 @@ impl Router {
         let missing = || Fault::params("Unknown reference");
         let (server, reference) = match (kind, name, uri) {
             (Some("ref/prompt"), Some(name), _) => match self.meant(caller, name, &Action::Complete) {
-                Some((server, own)) => (server, reference.rewrite(&[("name", Edit::Set(quote(&own).as_bytes()))])),
+                Some((server, own)) => {
+                    (server, reference.rewrite(&[("name", Edit::Set(quote(&own).as_bytes()))]))
+                }
                 None => return Err(self.hidden(caller, "completion/complete", missing()).await),
             },
             (Some("ref/resource"), _, Some(uri)) => {
                 (self.owner(caller, uri, &Action::Complete).await?, reference.raw().to_vec())
             }
-            _ => return Err(Fault::params("`params.ref` has to be a `ref/prompt` with `name` or a `ref/resource` with `uri`")),
+            _ => {
+                return Err(Fault::params(
+                    "`params.ref` has to be a `ref/prompt` with `name` or a `ref/resource` with `uri`",
+                ));
+            }
         };
         let mut arguments = ObjectWriter::new().raw("ref", &reference).raw("argument", argument.raw());
         if let Some(context) = root.get("context") {
             arguments = arguments.raw("context", context.raw());
         }
-        self.ask_server(caller, Action::Complete, server, arguments.finish(), params.clone(), line, missing).await
+        self.ask_server(caller, Action::Complete, server, arguments.finish(), params.clone(), line, missing)
+            .await
     }
 
-    async fn subscribe(&self, caller: &Caller, params: Option<&Document>, line: AgentLine) -> Result<Done, Fault> {
+    async fn subscribe(
+        &self,
+        caller: &Caller,
+        params: Option<&Document>,
+        line: AgentLine,
+    ) -> Result<Done, Fault> {
         let params = params.ok_or_else(|| Fault::params("`params.uri` has to be a string"))?;
         let uri = text(params, "uri")?;
         let (done, server) = self.hold(caller, uri, params.clone(), line).await?;
@@ -593,9 +653,15 @@ impl Router {
             return Err(Fault::new(REFUSED, "Refused by Toolgate: too many subscriptions."));
         }
         // Held first, so that no change is missed, and let go of again if it does not come about or is given up.
-        let mut held = Held { servers: &self.servers, session: &caller.session, held: vec![(uri.to_owned(), server.clone())] };
+        let mut held = Held {
+            servers: &self.servers,
+            session: &caller.session,
+            held: vec![(uri.to_owned(), server.clone())],
+        };
         let arguments = ObjectWriter::new().string("uri", uri).finish();
-        let done = self.ask_server(caller, Action::Subscribe, server.clone(), arguments, params, line, missing).await?;
+        let done = self
+            .ask_server(caller, Action::Subscribe, server.clone(), arguments, params, line, missing)
+            .await?;
         if matches!(done, Done::Answer(Answer::Result(_), _)) {
             held.held.clear();
         }
@@ -616,7 +682,9 @@ impl Router {
     fn set_level(&self, caller: &Caller, params: Option<&Document>) -> Result<Done, Fault> {
         let level = params.and_then(|params| params.root().get("level")).and_then(|level| level.as_str());
         let Some(level) = level.and_then(Level::parse) else {
-            return Err(Fault::params("`params.level` has to be one of debug, info, notice, warning, error, critical, alert, emergency"));
+            return Err(Fault::params(
+                "`params.level` has to be one of debug, info, notice, warning, error, critical, alert, emergency",
+            ));
         };
         caller.session.set_level(level);
         self.servers.log_level(&caller.session.name, level.as_str());
@@ -624,7 +692,10 @@ impl Router {
     }
 
     /// Makes a call of anything but a tool and hands it to the broker.
-    #[expect(clippy::too_many_arguments, reason = "each is one part of the call, and there is one caller of each kind")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one part of the call, and there is one caller of each kind"
+    )]
     async fn ask_server(
         &self,
         caller: &Caller,
@@ -676,7 +747,8 @@ impl Router {
 
     fn call_id(&self) -> Result<CallId, Fault> {
         let mut random = [0; 10];
-        getrandom::fill(&mut random).map_err(|_no_entropy| Fault::new(rpc::INTERNAL_ERROR, "no randomness"))?;
+        getrandom::fill(&mut random)
+            .map_err(|_no_entropy| Fault::new(rpc::INTERNAL_ERROR, "no randomness"))?;
         Ok(CallId::new(self.clock.now_ms(), random))
     }
 
@@ -722,9 +794,14 @@ impl Router {
         };
         match owner {
             Owner::One(server) => Ok(server),
-            Owner::Nobody => Err(self.hidden(caller, &format!("{action} {uri}"), no_resource(caller.version, uri)).await),
+            Owner::Nobody => {
+                Err(self.hidden(caller, &format!("{action} {uri}"), no_resource(caller.version, uri)).await)
+            }
             Owner::Several => {
-                let fault = Fault::new(REFUSED, "Refused by Toolgate: several servers offer this resource, so it cannot be told which is meant.");
+                let fault = Fault::new(
+                    REFUSED,
+                    "Refused by Toolgate: several servers offer this resource, so it cannot be told which is meant.",
+                );
                 Err(self.hidden(caller, &format!("{action} {uri}"), fault).await)
             }
         }
@@ -735,7 +812,8 @@ impl Router {
             let mut owners: Vec<ServerName> = items
                 .iter()
                 .filter(|(server, item)| {
-                    candidates.contains(server) && item.root().get(key).and_then(|v| v.as_str()).is_some_and(fits)
+                    candidates.contains(server)
+                        && item.root().get(key).and_then(|v| v.as_str()).is_some_and(fits)
                 })
                 .map(|(server, _)| server.clone())
                 .collect();
@@ -747,7 +825,11 @@ impl Router {
             let resources = self.items(caller, Offer::Resources, fresh).await;
             let templates = self.items(caller, Offer::ResourceTemplates, fresh).await;
             let exact = fits(&resources, "uri", &|listed| listed == uri);
-            let exact = if exact.is_empty() { fits(&templates, "uriTemplate", &|listed| listed == uri) } else { exact };
+            let exact = if exact.is_empty() {
+                fits(&templates, "uriTemplate", &|listed| listed == uri)
+            } else {
+                exact
+            };
             let found = if exact.is_empty() {
                 fits(&templates, "uriTemplate", &|template| template::fits(template, uri))
             } else {
@@ -783,7 +865,9 @@ impl Router {
                     .collect();
                 List::new(renamed.iter().map(Vec::as_slice))
             }
-            Offer::ResourceTemplates | Offer::Resources => List::new(items.iter().map(|(_, item)| item.root().raw())),
+            Offer::ResourceTemplates | Offer::Resources => {
+                List::new(items.iter().map(|(_, item)| item.root().raw()))
+            }
         };
         self.page(caller, key, &list, params)
     }
@@ -810,7 +894,9 @@ impl Router {
         let items = servers
             .iter()
             .zip(offered)
-            .flat_map(|(server, items)| items.unwrap_or_default().into_iter().map(|item| (server.clone(), item)))
+            .flat_map(|(server, items)| {
+                items.unwrap_or_default().into_iter().map(|item| (server.clone(), item))
+            })
             .filter(|(_, item)| item.root().is_object())
             .take(MAX_ITEMS)
             .collect();
@@ -828,10 +914,18 @@ impl Router {
     }
 
     /// One page of a list.
-    fn page(&self, caller: &Caller, key: &str, list: &List, params: Option<&Document>) -> Result<Done, Fault> {
+    fn page(
+        &self,
+        caller: &Caller,
+        key: &str,
+        list: &List,
+        params: Option<&Document>,
+    ) -> Result<Done, Fault> {
         let cursor = match params.and_then(|params| params.root().get("cursor")) {
             None => None,
-            Some(cursor) => Some(cursor.as_str().ok_or_else(|| Fault::params("`params.cursor` has to be a string"))?),
+            Some(cursor) => {
+                Some(cursor.as_str().ok_or_else(|| Fault::params("`params.cursor` has to be a string"))?)
+            }
         };
         let Some((items, next)) = list.page(&self.cursors, &caller.agent.id, cursor) else {
             return Err(Fault::params("the cursor is not valid any more; begin the list again"));
@@ -863,7 +957,8 @@ impl Router {
         params: Option<&Document>,
         line: &Arc<Line>,
     ) -> Result<Done, Fault> {
-        let wanted = params.and_then(|params| params.root().get("notifications")).filter(|wanted| wanted.is_object());
+        let wanted =
+            params.and_then(|params| params.root().get("notifications")).filter(|wanted| wanted.is_object());
         let (Some(params), Some(wanted)) = (params, wanted) else {
             return Err(Fault::params("`params.notifications` has to be an object"));
         };
@@ -881,7 +976,9 @@ impl Router {
         let mut held = Held { servers: &self.servers, session: &caller.session, held: Vec::new() };
         let uris: Vec<&str> = match wanted.get("resourceSubscriptions") {
             None => Vec::new(),
-            Some(uris) if uris.len() <= MAX_LISTEN_URIS => uris.elements().filter_map(|uri| uri.as_str()).collect(),
+            Some(uris) if uris.len() <= MAX_LISTEN_URIS => {
+                uris.elements().filter_map(|uri| uri.as_str()).collect()
+            }
             Some(_) => return Err(Fault::params("too many `resourceSubscriptions`")),
         };
         let meta = params.root().get("_meta").map_or(b"{}".as_slice(), |meta| meta.raw());
@@ -898,7 +995,10 @@ impl Router {
             }
         }
         let about = ObjectWriter::new().raw(META_SUBSCRIPTION, id.to_json().as_bytes()).finish();
-        let ack = ObjectWriter::new().raw("_meta", &about).raw("notifications", &feed.honoured(&held.held)).finish();
+        let ack = ObjectWriter::new()
+            .raw("_meta", &about)
+            .raw("notifications", &feed.honoured(&held.held))
+            .finish();
         let ack = rpc::notification("notifications/subscriptions/acknowledged", Some(&ack));
         if line.post(ack).await {
             self.feed(caller, &feed, Some((&held.held, &about)), changes, rules, line).await;
@@ -919,7 +1019,7 @@ impl Router {
         &self,
         caller: &Caller,
         feed: &Feed,
-        listening: Option<(&[(String, ServerName)], &[u8])>,
+        listening: Listening<'_>,
         changes: broadcast::Receiver<Change>,
         mut rules: watch::Receiver<u64>,
         line: &Line,
@@ -968,7 +1068,7 @@ impl Router {
         &self,
         caller: &Caller,
         feed: &Feed,
-        listening: Option<(&[(String, ServerName)], &[u8])>,
+        listening: Listening<'_>,
         change: &Change,
     ) -> Option<(&'static str, Option<Vec<u8>>)> {
         let rulebook = self.broker.rulebook();
@@ -1060,7 +1160,9 @@ impl Drop for Held<'_> {
 }
 
 /// The next change; never, when there is nobody to tell.
-async fn next(changes: &mut Option<broadcast::Receiver<Change>>) -> Result<Change, broadcast::error::RecvError> {
+async fn next(
+    changes: &mut Option<broadcast::Receiver<Change>>,
+) -> Result<Change, broadcast::error::RecvError> {
     match changes {
         Some(changes) => changes.recv().await,
         None => std::future::pending().await,
@@ -1133,15 +1235,15 @@ fn tool_error(caller: &Caller, text: &str) -> Vec<u8> {
 fn explain(outcome: Outcome) -> Result<Answer, &'static str> {
     match outcome {
         Outcome::Ran(answer) => Ok(answer.into_inner()),
-        Outcome::Cancelled => {
-            Err("Toolgate: the call was cancelled after it had been sent. It may have run in whole or in part.")
-        }
+        Outcome::Cancelled => Err(
+            "Toolgate: the call was cancelled after it had been sent. It may have run in whole or in part.",
+        ),
         Outcome::Lost => Err(
             "Toolgate: the connection to the server broke after the call had been sent. It may have run in whole or in part; find out before you try again.",
         ),
-        Outcome::NotRun => {
-            Err("Toolgate: the server could not be reached, so the call was not sent. It did not run, and can be tried again later.")
-        }
+        Outcome::NotRun => Err(
+            "Toolgate: the server could not be reached, so the call was not sent. It did not run, and can be tried again later.",
+        ),
         Outcome::TimedOut => Err(
             "Toolgate: the server did not answer in time and was told to stop. The call may have run in whole or in part; find out before you try again.",
         ),

@@ -227,7 +227,9 @@ impl Message {
                 match (id, known) {
                     (None, _) => Ok(Self::Notification(Notification { method, params })),
                     (Some(_), Some(id)) => Ok(Self::Request(Request { id, method, params })),
-                    (Some(_), None) => Err(FrameError::Invalid { id: None, why: "`id` has to be a string or an integer" }),
+                    (Some(_), None) => {
+                        Err(FrameError::Invalid { id: None, why: "`id` has to be a string or an integer" })
+                    }
                 }
             }
             (None, Some(result), None) => {
@@ -235,14 +237,17 @@ impl Message {
                     return Err(invalid("`result` has to be an object"));
                 }
                 let answer = Answer::Result(result.to_document());
-                let id = known.ok_or(FrameError::Invalid { id: None, why: "`id` has to be a string or an integer" })?;
+                let id = known
+                    .ok_or(FrameError::Invalid { id: None, why: "`id` has to be a string or an integer" })?;
                 Ok(Self::Response(Response { id: Some(id), answer }))
             }
             (None, None, Some(failure)) => {
                 let code = failure.get("code").and_then(|c| c.as_i64());
                 let message = failure.get("message").and_then(|m| m.as_str());
                 if !failure.is_object() || code.is_none() || message.is_none() {
-                    return Err(invalid("`error` has to be an object with an integer `code` and a string `message`"));
+                    return Err(invalid(
+                        "`error` has to be an object with an integer `code` and a string `message`",
+                    ));
                 }
                 if known.is_none() && id.is_some_and(|i| !i.is_null()) {
                     return Err(invalid("`id` has to be a string or an integer"));
@@ -259,7 +264,11 @@ impl Message {
 #[must_use]
 pub fn request(id: &Id, method: &str, params: Option<&[u8]>) -> Vec<u8> {
     let (id, method) = (id.to_json(), json::quote(method));
-    join(&[b"{\"jsonrpc\":\"2.0\",\"id\":", id.as_bytes(), b",\"method\":", method.as_bytes()], b",\"params\":", params)
+    join(
+        &[b"{\"jsonrpc\":\"2.0\",\"id\":", id.as_bytes(), b",\"method\":", method.as_bytes()],
+        b",\"params\":",
+        params,
+    )
 }
 
 /// Writes a notification. `params` is a JSON object.
@@ -341,19 +350,40 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#, "-32700"),
             (r#"{"jsonrpc":"2.0","id":1,"method":"ping"} {}"#, "-32700"),
             ("[]", "-32600 batches are not accepted; send one message at a time"),
-            (r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#, "-32600 batches are not accepted; send one message at a time"),
+            (
+                r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#,
+                "-32600 batches are not accepted; send one message at a time",
+            ),
             ("1", "-32600 a message has to be a JSON object"),
             ("{}", "-32600 `jsonrpc` has to be \"2.0\""),
             (r#"{"jsonrpc":"1.0","id":7,"method":"ping"}"#, "-32600 7 `jsonrpc` has to be \"2.0\""),
-            (r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, "-32600 `id` has to be a string or an integer"),
+            (
+                r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
+                "-32600 `id` has to be a string or an integer",
+            ),
             (r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#, "-32600 `id` has to be a string or an integer"),
             (r#"{"jsonrpc":"2.0","id":1e3,"method":"ping"}"#, "-32600 `id` has to be a string or an integer"),
             (r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#, "-32600 `id` has to be a string or an integer"),
-            (r#"{"jsonrpc":"2.0","id":true,"method":"ping"}"#, "-32600 `id` has to be a string or an integer"),
-            (r#"{"jsonrpc":"2.0","id":1,"method":7}"#, "-32600 1 `method` has to be a string that is not empty"),
-            (r#"{"jsonrpc":"2.0","id":1,"method":""}"#, "-32600 1 `method` has to be a string that is not empty"),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}"#, "-32600 1 `params` has to be an object"),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":null}"#, "-32600 1 `params` has to be an object"),
+            (
+                r#"{"jsonrpc":"2.0","id":true,"method":"ping"}"#,
+                "-32600 `id` has to be a string or an integer",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":7}"#,
+                "-32600 1 `method` has to be a string that is not empty",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":""}"#,
+                "-32600 1 `method` has to be a string that is not empty",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}"#,
+                "-32600 1 `params` has to be an object",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":null}"#,
+                "-32600 1 `params` has to be an object",
+            ),
             (r#"{"jsonrpc":"2.0","id":1}"#, "-32600 1 a message needs `method`, `result` or `error`"),
             (
                 r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#,
@@ -372,7 +402,8 @@ mod tests {
             let fits = if want == "-32700" { got.starts_with(want) } else { got == want };
             assert!(fits, "input: {input:?}, got {got:?}, want {want:?}");
         }
-        let deep = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{{"a":{}}}}}"#, "[".repeat(10_000));
+        let deep =
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{{"a":{}}}}}"#, "[".repeat(10_000));
         assert_eq!(parse(&deep).unwrap_err().code(), PARSE_ERROR);
         let long = format!(r#"{{"jsonrpc":"2.0","id":"{}","method":"m"}}"#, "x".repeat(513));
         assert_eq!(parse(&long).unwrap_err().code(), INVALID_REQUEST);
@@ -380,8 +411,19 @@ mod tests {
 
     #[test]
     fn ids_of_every_kind_come_back_as_they_were() {
-        for id in ["1", "-1", "0", "9007199254740993", "123456789012345678901234567890", r#""a""#, r#""""#, r#""é\n""#] {
-            let Message::Request(request) = parse(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"m"}}"#)).unwrap() else {
+        for id in [
+            "1",
+            "-1",
+            "0",
+            "9007199254740993",
+            "123456789012345678901234567890",
+            r#""a""#,
+            r#""""#,
+            r#""é\n""#,
+        ] {
+            let Message::Request(request) =
+                parse(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"m"}}"#)).unwrap()
+            else {
                 panic!("no request: {id}");
             };
             let back = String::from_utf8(result(&request.id, b"{}")).unwrap();
@@ -392,15 +434,21 @@ mod tests {
     #[test]
     fn what_is_carried_is_not_touched() {
         let params = r#"{ "b": 1.50,  "a":{"x": "é"} }"#;
-        let Message::Request(got) = parse(&format!(r#"{{"id":1,"method":"m","params":{params},"jsonrpc":"2.0"}}"#)).unwrap()
+        let Message::Request(got) =
+            parse(&format!(r#"{{"id":1,"method":"m","params":{params},"jsonrpc":"2.0"}}"#)).unwrap()
         else {
             panic!("no request");
         };
         assert_eq!(got.params.unwrap().root().raw(), params.as_bytes());
-        let Message::Response(got) = parse(&format!(r#"{{"jsonrpc":"2.0","id":"x","result":{params}}}"#)).unwrap() else {
+        let Message::Response(got) =
+            parse(&format!(r#"{{"jsonrpc":"2.0","id":"x","result":{params}}}"#)).unwrap()
+        else {
             panic!("no response");
         };
-        assert_eq!(answer(&Id::from(7), &got.answer), format!(r#"{{"jsonrpc":"2.0","id":7,"result":{params}}}"#).into_bytes());
+        assert_eq!(
+            answer(&Id::from(7), &got.answer),
+            format!(r#"{{"jsonrpc":"2.0","id":7,"result":{params}}}"#).into_bytes()
+        );
     }
 
     #[test]
@@ -410,7 +458,10 @@ mod tests {
             (request(&id, "m", None), r#"{"jsonrpc":"2.0","id":"a\"b","method":"m"}"#),
             (request(&id, "m", Some(b"{}")), r#"{"jsonrpc":"2.0","id":"a\"b","method":"m","params":{}}"#),
             (notification("n", Some(b"{}")), r#"{"jsonrpc":"2.0","method":"n","params":{}}"#),
-            (error(Some(&id), -1, "m", Some(b"[]")), r#"{"jsonrpc":"2.0","id":"a\"b","error":{"code":-1,"message":"m","data":[]}}"#),
+            (
+                error(Some(&id), -1, "m", Some(b"[]")),
+                r#"{"jsonrpc":"2.0","id":"a\"b","error":{"code":-1,"message":"m","data":[]}}"#,
+            ),
             (error(None, -1, "m", None), r#"{"jsonrpc":"2.0","error":{"code":-1,"message":"m"}}"#),
         ] {
             let text = String::from_utf8(bytes).unwrap();

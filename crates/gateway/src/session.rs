@@ -290,7 +290,9 @@ impl Sessions {
         let mut shown = lock(&self.shown);
         let over: Vec<String> = shown
             .iter()
-            .filter(|(_, session)| session.idle_since().saturating_add(IDLE_MS) < now_ms && !session.is_busy())
+            .filter(|(_, session)| {
+                session.idle_since().saturating_add(IDLE_MS) < now_ms && !session.is_busy()
+            })
             .map(|(id, _)| id.clone())
             .collect();
         for id in over {

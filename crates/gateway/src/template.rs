@@ -52,7 +52,10 @@ fn follow(parts: &[Part<'_>], text: &str) -> bool {
             match part {
                 Part::Literal(literal) => {
                     let fits = bytes.get(at..).is_some_and(|rest| rest.starts_with(literal.as_bytes()));
-                    if *reached && fits && let Some(place) = next.get_mut(at + literal.len()) {
+                    if *reached
+                        && fits
+                        && let Some(place) = next.get_mut(at + literal.len())
+                    {
                         *place = true;
                     }
                 }

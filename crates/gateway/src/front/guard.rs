@@ -33,7 +33,12 @@ impl Names {
             return true;
         }
         only(headers, &header::ORIGIN).is_some_and(|origin| {
-            let local = || origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")).is_some_and(is_loopback);
+            let local = || {
+                origin
+                    .strip_prefix("http://")
+                    .or_else(|| origin.strip_prefix("https://"))
+                    .is_some_and(is_loopback)
+            };
             self.origins.iter().any(|ours| ours == origin) || local()
         })
     }
@@ -89,7 +94,8 @@ pub fn shown(headers: &HeaderMap) -> Shown<'_> {
     if !headers.contains_key(header::AUTHORIZATION) {
         return Shown::Nothing;
     }
-    let Some((scheme, token)) = only(headers, &header::AUTHORIZATION).and_then(|value| value.split_once(' ')) else {
+    let Some((scheme, token)) = only(headers, &header::AUTHORIZATION).and_then(|value| value.split_once(' '))
+    else {
         return Shown::Malformed;
     };
     let token = token.trim_start_matches(' ');
@@ -125,7 +131,8 @@ pub fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
 fn is_type(value: &str, wanted: &[&str]) -> bool {
     let mut parts = value.split(';').map(str::trim);
     let kind = parts.next().unwrap_or_default();
-    let refused = parts.any(|part| matches!(part.replace(' ', "").as_str(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
+    let refused =
+        parts.any(|part| matches!(part.replace(' ', "").as_str(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
     !refused && wanted.iter().any(|wanted| kind.eq_ignore_ascii_case(wanted))
 }
 
@@ -144,7 +151,8 @@ mod tests {
 
     #[test]
     fn only_our_names_are_answered_to() {
-        let names = Names { hosts: vec!["gate.example".to_owned()], origins: vec!["https://ui.example".to_owned()] };
+        let names =
+            Names { hosts: vec!["gate.example".to_owned()], origins: vec!["https://ui.example".to_owned()] };
         for (host, want) in [
             ("localhost", true),
             ("LOCALHOST:7420", true),
@@ -199,7 +207,10 @@ mod tests {
             assert_eq!(shown(&headers(&[("authorization", value)])), want, "value: {value:?}");
         }
         assert_eq!(shown(&HeaderMap::new()), Shown::Nothing);
-        assert_eq!(shown(&headers(&[("authorization", "Bearer a"), ("authorization", "Bearer b")])), Shown::Malformed);
+        assert_eq!(
+            shown(&headers(&[("authorization", "Bearer a"), ("authorization", "Bearer b")])),
+            Shown::Malformed
+        );
         let long = format!("Bearer {}", "a".repeat(MAX_TOKEN + 1));
         assert_eq!(shown(&headers(&[("authorization", &long)])), Shown::Malformed);
     }
@@ -215,12 +226,19 @@ mod tests {
             ("text/event-stream; q=0", false),
             ("", false),
         ] {
-            assert_eq!(accepts(&headers(&[("accept", accept)]), "text/event-stream"), want, "accept: {accept:?}");
+            assert_eq!(
+                accepts(&headers(&[("accept", accept)]), "text/event-stream"),
+                want,
+                "accept: {accept:?}"
+            );
         }
         assert!(accepts(&HeaderMap::new(), "text/event-stream"));
-        for (kind, want) in
-            [("application/json", true), ("Application/JSON; charset=utf-8", true), ("text/plain", false), ("", false)]
-        {
+        for (kind, want) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("text/plain", false),
+            ("", false),
+        ] {
             assert_eq!(sends_json(&headers(&[("content-type", kind)])), want, "type: {kind:?}");
         }
         assert!(!sends_json(&HeaderMap::new()));

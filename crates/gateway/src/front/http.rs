@@ -6,6 +6,7 @@
 //! # Known limits
 //! - Streams are not resumable: an answer that was lost is found by sending the same call again.
 //! - A client that shuts down its writing half counts as one that has hung up.
+#![expect(clippy::result_large_err, reason = "a response is moved once, whether it refuses or not")]
 
 use std::convert::Infallible;
 use std::io;
@@ -194,7 +195,11 @@ impl Front {
         let _too_slow = tokio::time::timeout(GRACE, ended).await;
     }
 
-    async fn connection<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self: Arc<Self>, io: T, peer: Peer) {
+    async fn connection<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        self: Arc<Self>,
+        io: T,
+        peer: Peer,
+    ) {
         let outbox = Arc::new(Outbox::default());
         let io = TokioIo::new(Told::new(io, Arc::clone(&outbox), Arc::clone(self.router.broker())));
         let service = hyper::service::service_fn(|request| {
@@ -217,7 +222,12 @@ impl Front {
         }
     }
 
-    async fn respond(self: Arc<Self>, request: HttpRequest<Incoming>, peer: Peer, outbox: Arc<Outbox>) -> HttpResponse<Reply> {
+    async fn respond(
+        self: Arc<Self>,
+        request: HttpRequest<Incoming>,
+        peer: Peer,
+        outbox: Arc<Outbox>,
+    ) -> HttpResponse<Reply> {
         match self.answer(request, peer, outbox).await {
             Ok(response) | Err(response) => response,
         }
@@ -234,7 +244,9 @@ impl Front {
         let headers = &head.headers;
         let names = &self.settings.names;
         // Nobody rebinds the name of a Unix socket.
-        if matches!(peer, Peer::Tcp) && !names.host(headers, head.uri.authority().map(|authority| authority.as_str())) {
+        if matches!(peer, Peer::Tcp)
+            && !names.host(headers, head.uri.authority().map(|authority| authority.as_str()))
+        {
             return Err(plain(StatusCode::FORBIDDEN, "this host name is not served here"));
         }
         if !names.origin(headers) {
@@ -255,9 +267,14 @@ impl Front {
             Method::DELETE => self.end_session(headers, &agent),
             _ => {
                 if !guard::sends_json(headers) {
-                    return Err(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send `Content-Type: application/json`"));
+                    return Err(plain(
+                        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                        "send `Content-Type: application/json`",
+                    ));
                 }
-                if !guard::accepts(headers, "application/json") || !guard::accepts(headers, "text/event-stream") {
+                if !guard::accepts(headers, "application/json")
+                    || !guard::accepts(headers, "text/event-stream")
+                {
                     let why = "send `Accept: application/json, text/event-stream`";
                     return Err(plain(StatusCode::NOT_ACCEPTABLE, why));
                 }
@@ -273,7 +290,9 @@ impl Front {
         if !rest.is_empty() && rest != self.settings.path {
             return None;
         }
-        let array = |items: &[String]| format!("[{}]", items.iter().map(|item| quote(item)).collect::<Vec<_>>().join(","));
+        let array = |items: &[String]| {
+            format!("[{}]", items.iter().map(|item| quote(item)).collect::<Vec<_>>().join(","))
+        };
         let mut writer = ObjectWriter::new()
             .string("resource", resource)
             .raw("authorization_servers", array(authorization_servers).as_bytes())
@@ -287,7 +306,9 @@ impl Front {
     async fn identify(&self, headers: &HeaderMap, peer: Peer) -> Result<Arc<Agent>, HttpResponse<Reply>> {
         let token = match guard::shown(headers) {
             Shown::Bearer(token) => token,
-            Shown::Malformed => return Err(self.challenge(StatusCode::UNAUTHORIZED, Some("invalid_token"), None)),
+            Shown::Malformed => {
+                return Err(self.challenge(StatusCode::UNAUTHORIZED, Some("invalid_token"), None));
+            }
             Shown::Nothing => {
                 let agent = match peer {
                     Peer::Unix { uid } => uid.and_then(|uid| self.identify.peer(uid)),
@@ -301,7 +322,9 @@ impl Front {
                 self.challenge(StatusCode::FORBIDDEN, Some("insufficient_scope"), Some(&scope))
             }
             IdentifyError::Invalid => self.challenge(StatusCode::UNAUTHORIZED, Some("invalid_token"), None),
-            IdentifyError::Unavailable => plain(StatusCode::SERVICE_UNAVAILABLE, "the token cannot be checked now"),
+            IdentifyError::Unavailable => {
+                plain(StatusCode::SERVICE_UNAVAILABLE, "the token cannot be checked now")
+            }
         })
     }
 
@@ -317,7 +340,8 @@ impl Front {
             parts.iter().filter_map(|(key, value)| value.map(|value| format!("{key}=\"{value}\""))).collect();
         let challenge = format!("Bearer {}", parts.join(", "));
         let mut response = plain(status, "show a bearer token of an agent: `Authorization: Bearer …`");
-        let challenge = HeaderValue::from_str(challenge.trim_end()).unwrap_or(HeaderValue::from_static("Bearer"));
+        let challenge =
+            HeaderValue::from_str(challenge.trim_end()).unwrap_or(HeaderValue::from_static("Bearer"));
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         response
     }
@@ -334,7 +358,8 @@ impl Front {
             let room = usize::try_from(announced.lower()).unwrap_or_default();
             let mut bytes = Vec::with_capacity(room.min(max));
             while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|_broken| plain(StatusCode::BAD_REQUEST, "the request did not arrive whole"))?;
+                let frame = frame
+                    .map_err(|_broken| plain(StatusCode::BAD_REQUEST, "the request did not arrive whole"))?;
                 if let Ok(data) = frame.into_data() {
                     if bytes.len() + data.len() > max {
                         return Err(too_large());
@@ -396,14 +421,23 @@ impl Front {
         let Some(entered) = self.router.sessions().enter(&agent.id) else {
             let mut response = json(
                 StatusCode::TOO_MANY_REQUESTS,
-                rpc::error(Some(&request.id), router::REFUSED, "too many requests of this agent are under way", None),
+                rpc::error(
+                    Some(&request.id),
+                    router::REFUSED,
+                    "too many requests of this agent are under way",
+                    None,
+                ),
             );
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             return Err(response);
         };
         let gone = Arc::new(Gone::default());
         let (caller, running) = if self.is_modern(headers, &request) {
-            (self.modern(headers, agent, &request).map_err(|fault| finished(&fault.to_answer(&request.id)))?, None)
+            (
+                self.modern(headers, agent, &request)
+                    .map_err(|fault| finished(&fault.to_answer(&request.id)))?,
+                None,
+            )
         } else if request.method == "initialize" {
             return self.initialize(headers, &agent, &request);
         } else {
@@ -501,7 +535,10 @@ impl Front {
                 (_, value, None) => value.is_none(),
             };
             if !agrees {
-                return Err(Fault::headers(format!("Header mismatch: {} does not match the argument", param.header)));
+                return Err(Fault::headers(format!(
+                    "Header mismatch: {} does not match the argument",
+                    param.header
+                )));
             }
         }
         Ok(())
@@ -510,15 +547,20 @@ impl Front {
     /// The session that a request of the legacy era shows.
     fn session(&self, headers: &HeaderMap, agent: &Agent) -> Result<Arc<Session>, HttpResponse<Reply>> {
         let bad = |why| json(StatusCode::BAD_REQUEST, rpc::error(None, rpc::INVALID_REQUEST, why, None));
-        if headers.contains_key(&PROTOCOL) && guard::only(headers, &PROTOCOL).and_then(Version::parse).is_none() {
+        if headers.contains_key(&PROTOCOL)
+            && guard::only(headers, &PROTOCOL).and_then(Version::parse).is_none()
+        {
             return Err(bad("Unsupported protocol version in `MCP-Protocol-Version`"));
         }
         if !headers.contains_key(&SESSION) {
-            return Err(bad("no session: send `initialize` first, then its `Mcp-Session-Id` with every request"));
+            return Err(bad(
+                "no session: send `initialize` first, then its `Mcp-Session-Id` with every request",
+            ));
         }
         let shown = guard::only(headers, &SESSION);
         let session = shown.and_then(|id| self.router.sessions().find(id, agent, self.router.now_ms()));
-        let unknown = || json(StatusCode::NOT_FOUND, rpc::error(None, rpc::INVALID_REQUEST, "Session not found", None));
+        let unknown =
+            || json(StatusCode::NOT_FOUND, rpc::error(None, rpc::INVALID_REQUEST, "Session not found", None));
         let session = session.ok_or_else(unknown)?;
         let agreed = session.agreed().map(|agreed| agreed.version);
         let said = guard::only(headers, &PROTOCOL).and_then(Version::parse);
@@ -534,7 +576,9 @@ impl Front {
         agent: &Arc<Agent>,
         request: &Request,
     ) -> Result<HttpResponse<Reply>, HttpResponse<Reply>> {
-        if headers.contains_key(&PROTOCOL) && guard::only(headers, &PROTOCOL).and_then(Version::parse).is_none() {
+        if headers.contains_key(&PROTOCOL)
+            && guard::only(headers, &PROTOCOL).and_then(Version::parse).is_none()
+        {
             return Err(refused(request, "Unsupported protocol version in `MCP-Protocol-Version`"));
         }
         let (agreed, result) = match self.router.initialize(agent, request.params.as_ref()) {
@@ -553,7 +597,11 @@ impl Front {
     }
 
     /// The stream for what is told without being asked (2025-11-25 and before).
-    fn listen(&self, headers: &HeaderMap, agent: &Arc<Agent>) -> Result<HttpResponse<Reply>, HttpResponse<Reply>> {
+    fn listen(
+        &self,
+        headers: &HeaderMap,
+        agent: &Arc<Agent>,
+    ) -> Result<HttpResponse<Reply>, HttpResponse<Reply>> {
         if !headers.contains_key(&SESSION) {
             return Err(not_allowed("POST"));
         }
@@ -568,7 +616,8 @@ impl Front {
         // A message must not go out on two streams: a new one takes the place of the one before.
         session.replace_stream(Arc::clone(&gone));
         let log = session.level();
-        let caller = Caller { agent: Arc::clone(agent), session, version: agreed.version, client: agreed.client, log };
+        let caller =
+            Caller { agent: Arc::clone(agent), session, version: agreed.version, client: agreed.client, log };
         let (out, queue) = mpsc::channel(MAX_QUEUED);
         let line = caller.line(None, out, Arc::clone(&gone));
         let router = Arc::clone(&self.router);
@@ -579,14 +628,21 @@ impl Front {
         Ok(events(Events::new(work, queue, None, Arc::default(), HangUp(Some(gone)))))
     }
 
-    fn end_session(&self, headers: &HeaderMap, agent: &Agent) -> Result<HttpResponse<Reply>, HttpResponse<Reply>> {
+    fn end_session(
+        &self,
+        headers: &HeaderMap,
+        agent: &Agent,
+    ) -> Result<HttpResponse<Reply>, HttpResponse<Reply>> {
         let Some(id) = guard::only(headers, &SESSION) else {
             return Err(not_allowed("POST"));
         };
         if self.router.sessions().end(id, agent) {
             Ok(empty(StatusCode::NO_CONTENT))
         } else {
-            Err(json(StatusCode::NOT_FOUND, rpc::error(None, rpc::INVALID_REQUEST, "Session not found", None)))
+            Err(json(
+                StatusCode::NOT_FOUND,
+                rpc::error(None, rpc::INVALID_REQUEST, "Session not found", None),
+            ))
         }
     }
 }
@@ -594,11 +650,15 @@ impl Front {
 /// Checks that a header is there once and says what the body says.
 fn agree(headers: &HeaderMap, name: &HeaderName, body: &str) -> Result<(), Fault> {
     let Some(value) = guard::only(headers, name) else {
-        return Err(Fault::headers(format!("Header mismatch: {name} has to be there, once, as visible text")));
+        return Err(Fault::headers(format!(
+            "Header mismatch: {name} has to be there, once, as visible text"
+        )));
     };
     // Only names can have characters that need encoding.
     let agrees = if *name == NAME { headers::decode(value).as_deref() == Some(body) } else { value == body };
-    agrees.then_some(()).ok_or_else(|| Fault::headers(format!("Header mismatch: {name} does not match the body")))
+    agrees
+        .then_some(())
+        .ok_or_else(|| Fault::headers(format!("Header mismatch: {name} does not match the body")))
 }
 
 fn refused(request: &Request, why: &str) -> HttpResponse<Reply> {
@@ -627,7 +687,9 @@ fn whole(answered: Answered, modern: bool, outbox: Arc<Outbox>) -> HttpResponse<
 
 fn events(events: Events) -> HttpResponse<Reply> {
     let mut response = typed(StatusCode::OK, "text/event-stream", Reply::Events(Box::new(events)));
-    response.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+        .headers_mut()
+        .insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
 }
 

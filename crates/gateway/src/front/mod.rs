@@ -27,5 +27,11 @@ fn notified(session: &Session, notification: &Notification) {
 fn legacy(session: Arc<Session>) -> Option<Caller> {
     let agreed = session.agreed()?;
     let log = session.level();
-    Some(Caller { agent: Arc::clone(&session.agent), version: agreed.version, client: agreed.client, log, session })
+    Some(Caller {
+        agent: Arc::clone(&session.agent),
+        version: agreed.version,
+        client: agreed.client,
+        log,
+        session,
+    })
 }

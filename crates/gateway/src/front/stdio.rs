@@ -173,7 +173,9 @@ impl Pipes {
         match super::legacy(Arc::clone(&self.session)) {
             Some(caller) => Ok(Some(caller)),
             // Says what is missing in either era.
-            None => Err(router::meta(params).err().unwrap_or_else(|| Fault::params("send `initialize` first"))),
+            None => {
+                Err(router::meta(params).err().unwrap_or_else(|| Fault::params("send `initialize` first")))
+            }
         }
     }
 
@@ -183,7 +185,8 @@ impl Pipes {
             Err(fault) => return self.say(fault.to_answer(&request.id).message).await,
         };
         if self.session.agreed().is_some() {
-            let again = rpc::error(Some(&request.id), rpc::INVALID_REQUEST, "this session has begun already", None);
+            let again =
+                rpc::error(Some(&request.id), rpc::INVALID_REQUEST, "this session has begun already", None);
             return self.say(again).await;
         }
         self.session.agree(agreed);
@@ -241,8 +244,11 @@ async fn write<W: AsyncWrite + Unpin>(
             else => return output.shutdown().await,
         };
         // A line break between the parts of JSON means nothing; here it would end the message.
-        let mut line: Vec<u8> =
-            outgoing.message.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect();
+        let mut line: Vec<u8> = outgoing
+            .message
+            .iter()
+            .map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte })
+            .collect();
         line.push(b'\n');
         output.write_all(&line).await?;
         output.flush().await?;

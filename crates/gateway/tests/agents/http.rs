@@ -17,7 +17,7 @@ async fn bad_requests_get_the_status_that_the_specification_names() {
     let large = format!("{PING}{}", " ".repeat(10 << 20));
     for (what, method, headers, body, status, says) in [
         ("foreign host", "POST", "Host: evil.example", PING, 403, "host name"),
-        ("no host", "POST", "Host:", PING, 400, ""),
+        ("no host", "POST", "Host:", PING, 403, "host name"),
         ("foreign page", "POST", "Origin: https://evil.example", PING, 403, "origin"),
         ("page of nobody", "POST", "Origin: null", PING, 403, "origin"),
         ("foreign page, GET", "GET", "Origin: https://evil.example", "", 403, "origin"),
@@ -50,7 +50,14 @@ async fn bad_requests_get_the_status_that_the_specification_names() {
         ("unknown session, GET", "GET", "Mcp-Session-Id: abc", "", 404, "Session not found"),
         ("unknown session, DELETE", "DELETE", "Mcp-Session-Id: abc", "", 404, "Session not found"),
         ("unknown version", "POST", "MCP-Protocol-Version: 1900-01-01", PING, 400, "version"),
-        ("notification without session", "POST", "", r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, 400, ""),
+        (
+            "notification without session",
+            "POST",
+            "",
+            r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+            400,
+            "",
+        ),
         ("response without session", "POST", "", r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, 400, ""),
     ] {
         let got = http.send(method, headers, body).await;
@@ -68,7 +75,8 @@ async fn what_is_allowed_passes() {
     let world = World::new();
     let http = world.http(Settings::default()).await;
     let (headers, body) = modern("tools/list", None, "");
-    for extra in ["", "\nOrigin: http://localhost:3000", "\nHost: 127.0.0.1:1", "\nAccept: */*", "\nAccept:"] {
+    for extra in ["", "\nOrigin: http://localhost:3000", "\nHost: 127.0.0.1:1", "\nAccept: */*", "\nAccept:"]
+    {
         let got = http.send("POST", &format!("{headers}{extra}"), &body).await;
         assert_eq!(got.status, 200, "{extra}: {got:?}");
     }
@@ -96,11 +104,16 @@ async fn a_challenge_says_where_to_get_a_token() {
         assert_eq!(got.header("www-authenticate"), Some(want.as_str()), "{token}");
     }
     for path in ["", "/mcp"] {
-        let request = format!("GET /.well-known/oauth-protected-resource{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "GET /.well-known/oauth-protected-resource{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        );
         let got = http.raw(request.as_bytes()).await;
         assert_eq!(
             (got.status, got.body.as_str()),
-            (200, r#"{"resource":"https://gate.example/mcp","authorization_servers":["https://as.example"],"bearer_methods_supported":["header"],"scopes_supported":["tools"]}"#)
+            (
+                200,
+                r#"{"resource":"https://gate.example/mcp","authorization_servers":["https://as.example"],"bearer_methods_supported":["header"],"scopes_supported":["tools"]}"#
+            )
         );
     }
     let got = http.raw(b"GET /.well-known/oauth-protected-resource/other HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
@@ -183,7 +196,8 @@ async fn shutting_down_ends_everything() {
     );
     let served = tokio::spawn(front.serve_tcp(listener));
     let http = crate::world::Http { address };
-    let (headers, body) = modern("subscriptions/listen", None, r#""notifications":{"toolsListChanged":true}"#);
+    let (headers, body) =
+        modern("subscriptions/listen", None, r#""notifications":{"toolsListChanged":true}"#);
     let listening = http.send("POST", &headers, &body);
     let stop = async {
         tokio::task::yield_now().await;
@@ -193,6 +207,11 @@ async fn shutting_down_ends_everything() {
         world.router.shut_down();
     };
     let (got, ()) = tokio::join!(listening, stop);
-    assert!(got.body.contains(r#""result":{"resultType":"complete","_meta":{"io.modelcontextprotocol/subscriptionId":1}}"#), "{got:?}");
+    assert!(
+        got.body.contains(
+            r#""result":{"resultType":"complete","_meta":{"io.modelcontextprotocol/subscriptionId":1}}"#
+        ),
+        "{got:?}"
+    );
     served.await.unwrap();
 }

@@ -12,7 +12,8 @@ async fn begin(http: &Http, version: &str) -> (String, String) {
     );
     let got = http.send("POST", "", &body).await;
     assert_eq!(got.status, 200, "{got:?}");
-    let agreed = document(&got.body).root().path(&["result", "protocolVersion"]).unwrap().as_str().unwrap().to_owned();
+    let agreed =
+        document(&got.body).root().path(&["result", "protocolVersion"]).unwrap().as_str().unwrap().to_owned();
     (got.header("mcp-session-id").unwrap().to_owned(), agreed)
 }
 
@@ -30,8 +31,18 @@ async fn versions_are_agreed_on() {
     ] {
         assert_eq!(begin(&http, wanted).await.1, agreed, "wanted: {wanted}");
     }
-    for params in ["{}", r#"{"protocolVersion":1,"capabilities":{},"clientInfo":{}}"#, r#"{"protocolVersion":"2025-11-25"}"#] {
-        let got = http.send("POST", "", &format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{params}}}"#)).await;
+    for params in [
+        "{}",
+        r#"{"protocolVersion":1,"capabilities":{},"clientInfo":{}}"#,
+        r#"{"protocolVersion":"2025-11-25"}"#,
+    ] {
+        let got = http
+            .send(
+                "POST",
+                "",
+                &format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{params}}}"#),
+            )
+            .await;
         assert!(got.body.contains("-32602"), "{got:?}");
         assert_eq!(got.header("mcp-session-id"), None);
     }
@@ -57,8 +68,14 @@ async fn a_session_is_needed_and_no_proof() {
         let got = http.send("POST", &headers, ping).await;
         assert_eq!(got.status, status, "{what}: {got:?}");
     }
-    for (method, code) in [("server/discover", "-32602"), ("subscriptions/listen", "-32602"), ("tasks/list", "-32601"), ("nonsense", "-32601")] {
-        let got = http.send("POST", &session, &format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"}}"#)).await;
+    for (method, code) in [
+        ("server/discover", "-32602"),
+        ("subscriptions/listen", "-32602"),
+        ("tasks/list", "-32601"),
+        ("nonsense", "-32601"),
+    ] {
+        let got =
+            http.send("POST", &session, &format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"}}"#)).await;
         assert!(got.body.contains(code), "{method}: {got:?}");
     }
     let got = http.send("POST", &session, r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
@@ -77,13 +94,40 @@ async fn results_have_nothing_of_the_other_era() {
     let session = format!("Mcp-Session-Id: {id}");
     let list = http.send("POST", &session, r#"{"jsonrpc":"2.0","id":1,"method":"prompts/list"}"#).await;
     assert_eq!(list.body, r#"{"jsonrpc":"2.0","id":1,"result":{"prompts":[{"name":"s__p","y": null}]}}"#);
-    let got = http.send("POST", &session, r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"s__fail"}}"#).await;
-    assert!(got.body.contains(r#""result":{"content":[{"type":"text","text":"Refused by Toolgate"#), "{got:?}");
-    let got = http.send("POST", &session, r#"{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"r:none"}}"#).await;
+    let got = http
+        .send(
+            "POST",
+            &session,
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"s__fail"}}"#,
+        )
+        .await;
+    assert!(
+        got.body.contains(r#""result":{"content":[{"type":"text","text":"Refused by Toolgate"#),
+        "{got:?}"
+    );
+    let got = http
+        .send(
+            "POST",
+            &session,
+            r#"{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"r:none"}}"#,
+        )
+        .await;
     assert!(got.status == 200 && got.body.contains("-32002"), "{got:?}");
-    let got = http.send("POST", &session, r#"{"jsonrpc":"2.0","id":1,"method":"logging/setLevel","params":{"level":"error"}}"#).await;
+    let got = http
+        .send(
+            "POST",
+            &session,
+            r#"{"jsonrpc":"2.0","id":1,"method":"logging/setLevel","params":{"level":"error"}}"#,
+        )
+        .await;
     assert!(got.body.contains(r#""result":{}"#), "{got:?}");
-    let got = http.send("POST", &session, r#"{"jsonrpc":"2.0","id":1,"method":"logging/setLevel","params":{"level":"loud"}}"#).await;
+    let got = http
+        .send(
+            "POST",
+            &session,
+            r#"{"jsonrpc":"2.0","id":1,"method":"logging/setLevel","params":{"level":"loud"}}"#,
+        )
+        .await;
     assert!(got.body.contains("-32602"), "{got:?}");
     assert!(world.minutes.take().contains(&"level error".to_owned()));
 }
@@ -94,18 +138,37 @@ async fn servers_ask_on_the_stream_and_are_answered_by_a_post() {
     let http = world.http(Settings::default()).await;
     let (id, _) = begin(&http, "2025-11-25").await;
     let session = format!("Mcp-Session-Id: {id}");
-    let call = http.send("POST", &session, r#"{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"s__ask"}}"#);
+    let call = http.send(
+        "POST",
+        &session,
+        r#"{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"s__ask"}}"#,
+    );
     let answer = async {
         world.minutes.until("handle").await;
         // Made up, or by another agent: nobody takes it.
-        http.send("POST", &session, r#"{"jsonrpc":"2.0","id":"toolgate-9","result":{"action":"accept"}}"#).await;
+        http.send("POST", &session, r#"{"jsonrpc":"2.0","id":"toolgate-9","result":{"action":"accept"}}"#)
+            .await;
         let other = format!("{session}\nAuthorization: Bearer some");
-        assert_eq!(http.send("POST", &other, r#"{"jsonrpc":"2.0","id":"toolgate-0","result":{"action":"accept"}}"#).await.status, 404);
-        let got = http.send("POST", &session, r#"{"jsonrpc":"2.0","id":"toolgate-0","result":{"action":"decline", "x":1.0}}"#).await;
+        assert_eq!(
+            http.send("POST", &other, r#"{"jsonrpc":"2.0","id":"toolgate-0","result":{"action":"accept"}}"#)
+                .await
+                .status,
+            404
+        );
+        let got = http
+            .send(
+                "POST",
+                &session,
+                r#"{"jsonrpc":"2.0","id":"toolgate-0","result":{"action":"decline", "x":1.0}}"#,
+            )
+            .await;
         assert_eq!(got.status, 202);
     };
     let (got, ()) = tokio::join!(call, answer);
-    let ask = got.body.find(r#"{"jsonrpc":"2.0","id":"toolgate-0","method":"elicitation/create","params":{}}"#).unwrap();
+    let ask = got
+        .body
+        .find(r#"{"jsonrpc":"2.0","id":"toolgate-0","method":"elicitation/create","params":{}}"#)
+        .unwrap();
     let end = got.body.find(r#"{"jsonrpc":"2.0","id":5,"result":{"action":"decline", "x":1.0}}"#).unwrap();
     assert!(ask < end);
 }
@@ -117,7 +180,9 @@ async fn only_a_notification_cancels() {
     let (id, _) = begin(&http, "2025-11-25").await;
     let session = format!("Mcp-Session-Id: {id}");
     let wait = r#"{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"s__wait"}}"#;
-    let cancel = |id: &str| format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#);
+    let cancel = |id: &str| {
+        format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#)
+    };
     let call = http.send("POST", &session, wait);
     let other = async {
         world.minutes.until("handle").await;
@@ -138,7 +203,9 @@ async fn changes_come_on_the_one_stream_there_is() {
     let http = world.http(Settings::default()).await;
     let (id, _) = begin(&http, "2025-11-25").await;
     let session = format!("Mcp-Session-Id: {id}");
-    let subscribe = |method: &str| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"resources/{method}","params":{{"uri":"r:s"}}}}"#);
+    let subscribe = |method: &str| {
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"resources/{method}","params":{{"uri":"r:s"}}}}"#)
+    };
     for _ in 0..2 {
         assert!(http.send("POST", &session, &subscribe("subscribe")).await.body.contains("result"));
     }
@@ -155,7 +222,11 @@ async fn changes_come_on_the_one_stream_there_is() {
             tokio::task::yield_now().await;
         }
         let s: toolgate_core::name::ServerName = "s".parse().unwrap();
-        let resource = || Change::Resource { server: s.clone(), uri: "r:s".to_owned(), params: document(r#"{"uri":"r:s", "x":1.0}"#) };
+        let resource = || Change::Resource {
+            server: s.clone(),
+            uri: "r:s".to_owned(),
+            params: document(r#"{"uri":"r:s", "x":1.0}"#),
+        };
         world.changes.send(resource()).unwrap();
         while !world.changes.is_empty() {
             tokio::task::yield_now().await;
@@ -170,7 +241,13 @@ async fn changes_come_on_the_one_stream_there_is() {
     };
     let (got, ()) = tokio::join!(second, change);
     assert_eq!(got.body.matches("notifications/resources/updated").count(), 1, "{got:?}");
-    assert!(got.body.contains(r#""method":"notifications/resources/updated","params":{"uri":"r:s", "x":1.0}"#), "{got:?}");
-    assert!(got.body.contains(r#"{"jsonrpc":"2.0","method":"notifications/resources/list_changed"}"#), "{got:?}");
+    assert!(
+        got.body.contains(r#""method":"notifications/resources/updated","params":{"uri":"r:s", "x":1.0}"#),
+        "{got:?}"
+    );
+    assert!(
+        got.body.contains(r#"{"jsonrpc":"2.0","method":"notifications/resources/list_changed"}"#),
+        "{got:?}"
+    );
     assert_eq!(world.minutes.take().iter().filter(|line| *line == "unsubscribe s r:s").count(), 1);
 }

@@ -1,5 +1,5 @@
 //! The agents' side of the gateway over real sockets and pipes, with a broker that keeps the minutes.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests say what went wrong by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests say what went wrong by panicking")]
 
 mod http;
 mod legacy;

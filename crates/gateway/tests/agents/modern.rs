@@ -10,12 +10,18 @@ use crate::world::{World, document, modern, request, rulebook};
 async fn headers_have_to_say_what_the_body_says() {
     let world = World::new();
     let http = world.http(Settings::default()).await;
-    let (headers, body) = modern("tools/call", Some("t__mirror"), r#""name":"t__mirror","arguments":{"r":"é","n":42}"#);
+    let (headers, body) =
+        modern("tools/call", Some("t__mirror"), r#""name":"t__mirror","arguments":{"r":"é","n":42}"#);
     let params = "\nMcp-Param-Region: =?base64?w6k=?=\nMcp-Param-N: 42.0";
     for (what, remove, add, want) in [
         ("as it should be", "", params, 200),
         ("unknown header", "", "\nMcp-Param-Region: =?base64?w6k=?=\nMcp-Param-N: 42\nMcp-Param-X: y", 200),
-        ("a session that does not count", "", "\nMcp-Param-Region: =?base64?w6k=?=\nMcp-Param-N: 42\nMcp-Session-Id: x", 200),
+        (
+            "a session that does not count",
+            "",
+            "\nMcp-Param-Region: =?base64?w6k=?=\nMcp-Param-N: 42\nMcp-Session-Id: x",
+            200,
+        ),
         ("no version", "MCP-Protocol-Version: 2026-07-28", params, 400),
         ("no method", "Mcp-Method: tools/call", params, 400),
         ("no name", "Mcp-Name: t__mirror", params, 400),
@@ -46,28 +52,52 @@ async fn requests_have_to_say_what_they_are() {
     let world = World::new();
     let http = world.http(Settings::default()).await;
     let version = "MCP-Protocol-Version: 2026-07-28\nMcp-Method: tools/list";
-    let meta = |meta: &str| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{"_meta":{meta}}}}}"#);
+    let meta = |meta: &str| {
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{"_meta":{meta}}}}}"#)
+    };
     for (what, headers, body, status, says) in [
         ("no params", version, r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#.to_owned(), 400, "-32602"),
-        ("no _meta", version, r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}"#.to_owned(), 400, "-32602"),
+        (
+            "no _meta",
+            version,
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}"#.to_owned(),
+            400,
+            "-32602",
+        ),
         ("empty _meta", version, meta("{}"), 400, "-32602"),
-        ("no capabilities", version, meta(r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#), 400, "-32602"),
+        (
+            "no capabilities",
+            version,
+            meta(r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#),
+            400,
+            "-32602",
+        ),
         ("no version", version, meta(r#"{"io.modelcontextprotocol/clientCapabilities":{}}"#), 400, "-32602"),
         (
             "unknown version",
             "MCP-Protocol-Version: 1900-01-01\nMcp-Method: tools/list",
-            meta(r#"{"io.modelcontextprotocol/protocolVersion":"1900-01-01","io.modelcontextprotocol/clientCapabilities":{}}"#),
+            meta(
+                r#"{"io.modelcontextprotocol/protocolVersion":"1900-01-01","io.modelcontextprotocol/clientCapabilities":{}}"#,
+            ),
             400,
             r#"{"code":-32022,"message":"Unsupported protocol version","data":{"supported":["2026-07-28"],"requested":"1900-01-01"}}"#,
         ),
         (
             "unknown log level",
             version,
-            meta(r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/logLevel":"loud"}"#),
+            meta(
+                r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/logLevel":"loud"}"#,
+            ),
             200,
             "-32602",
         ),
-        ("discover without _meta", "Mcp-Method: server/discover", r#"{"jsonrpc":"2.0","id":1,"method":"server/discover"}"#.to_owned(), 400, "-32602"),
+        (
+            "discover without _meta",
+            "Mcp-Method: server/discover",
+            r#"{"jsonrpc":"2.0","id":1,"method":"server/discover"}"#.to_owned(),
+            400,
+            "-32602",
+        ),
     ] {
         let got = http.send("POST", headers, &body).await;
         assert_eq!(got.status, status, "{what}: {got:?}");
@@ -91,19 +121,28 @@ async fn everybody_is_shown_what_they_may_use() {
     let world = World::new();
     let http = world.http(Settings::default()).await;
     let (headers, body) = modern("tools/list", None, "");
-    let echo = r#"{"name":"s__echo", "x-unknown":1.50,"description":"é","inputSchema":{"type":"object"}}"#;
+    let echo = r#"{"name":"s__echo","x-unknown":1.50,"description":"é","inputSchema":{"type":"object"}}"#;
     for (agent, want) in [("some", echo), ("none", ""), ("reader", "")] {
         let got = http.send("POST", &format!("{headers}\nAuthorization: Bearer {agent}"), &body).await;
-        let want = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"resultType":"complete","tools":[{want}],"ttlMs":0,"cacheScope":"private"}}}}"#);
+        let want = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"result":{{"resultType":"complete","tools":[{want}],"ttlMs":0,"cacheScope":"private"}}}}"#
+        );
         assert_eq!(got.body, want, "agent: {agent}");
     }
     let got = http.send("POST", &headers, &body).await;
     let list = document(&got.body);
-    let names: Vec<_> = list.root().path(&["result", "tools"]).unwrap().elements().map(|t| t.get("name").unwrap().as_str().unwrap().to_owned()).collect();
+    let names: Vec<_> = list
+        .root()
+        .path(&["result", "tools"])
+        .unwrap()
+        .elements()
+        .map(|t| t.get("name").unwrap().as_str().unwrap().to_owned())
+        .collect();
     // In order, and without the one whose header annotation is invalid.
     assert_eq!(names, ["s__ask", "s__echo", "s__fail", "s__progress", "s__wait", "t__mirror"]);
 
-    for (agent, resources, prompts) in [("all", true, true), ("reader", true, false), ("none", false, false)] {
+    for (agent, resources, prompts) in [("all", true, true), ("reader", true, false), ("none", false, false)]
+    {
         let (headers, body) = modern("server/discover", None, "");
         let got = http.send("POST", &format!("{headers}\nAuthorization: Bearer {agent}"), &body).await;
         let document = document(&got.body);
@@ -121,15 +160,35 @@ async fn hidden_and_unknown_are_one_answer() {
     let world = World::new();
     let http = world.http(Settings::default()).await;
     let answer = async |name: &str, arguments: &str| {
-        let (headers, body) = modern("tools/call", Some(name), &format!(r#""name":"{name}","arguments":{arguments}"#));
+        let (headers, body) =
+            modern("tools/call", Some(name), &format!(r#""name":"{name}","arguments":{arguments}"#));
         let got = http.send("POST", &format!("{headers}\nAuthorization: Bearer some"), &body).await;
-        (got.status, got.head.replace(name, "NAME").lines().filter(|l| !l.starts_with("date") && !l.starts_with("content-length")).map(str::to_owned).collect::<Vec<_>>(), got.body.replace(name, "NAME"))
+        (
+            got.status,
+            got.head
+                .replace(name, "NAME")
+                .lines()
+                .filter(|l| !l.starts_with("date") && !l.starts_with("content-length"))
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+            got.body.replace(name, "NAME"),
+        )
     };
     let unknown = answer("s__nothing", "{}").await;
     assert_eq!(unknown.0, 200);
-    assert_eq!(unknown.2, r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"Unknown tool: NAME"}}"#);
+    assert_eq!(
+        unknown.2,
+        r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"Unknown tool: NAME"}}"#
+    );
     // Whatever the arguments, and also for names that lead nowhere and tools that cannot be shown.
-    for (name, arguments) in [("s__wait", "{}"), ("s__wait", "{\"n\":1e400}"), ("t__wrong", "{}"), ("t__mirror", r#"{"r":"x"}"#), ("x__y", "{}"), ("echo", "{}")] {
+    for (name, arguments) in [
+        ("s__wait", "{}"),
+        ("s__wait", "{\"n\":1e400}"),
+        ("t__wrong", "{}"),
+        ("t__mirror", r#"{"r":"x"}"#),
+        ("x__y", "{}"),
+        ("echo", "{}"),
+    ] {
         assert_eq!(answer(name, arguments).await, unknown, "{name} {arguments}");
     }
     let lines = world.minutes.take();
@@ -162,10 +221,14 @@ async fn calls_carry_everything_byte_for_byte() {
     );
     assert_eq!(got.header("content-type"), Some("application/json"));
     let lines = world.minutes.take();
-    assert!(lines[0].starts_with(&format!(r#"handle all s/echo {{"a":"é","b":1}} {{{params},"_meta""#)), "{lines:?}");
+    assert!(
+        lines[0].starts_with(&format!(r#"handle all s/echo {{"a":"é","b":1}} {{{params},"_meta""#)),
+        "{lines:?}"
+    );
     assert_eq!(lines[1..], ["delivered"]);
 
-    let (headers, body) = modern("tools/call", Some("s__echo"), r#""name":"s__echo","arguments":{"n":9007199254740993}"#);
+    let (headers, body) =
+        modern("tools/call", Some("s__echo"), r#""name":"s__echo","arguments":{"n":9007199254740993}"#);
     let got = http.send("POST", &headers, &body).await;
     assert!(got.body.contains("-32602") && got.body.contains("Invalid arguments"), "{got:?}");
     let (headers, body) = modern("tools/call", Some("s__echo"), r#""name":"s__echo","arguments":[]"#);
@@ -186,7 +249,9 @@ async fn progress_comes_on_a_stream_before_the_answer() {
     let http = world.http(Settings::default()).await;
     let meta = r#""_meta":{"progressToken":"t","io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
     let (headers, _) = modern("tools/call", Some("s__progress"), "");
-    let body = format!(r#"{{"jsonrpc":"2.0","id":"x","method":"tools/call","params":{{"name":"s__progress",{meta}}}}}"#);
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":"x","method":"tools/call","params":{{"name":"s__progress",{meta}}}}}"#
+    );
     let got = http.send("POST", &headers, &body).await;
     assert_eq!(got.header("content-type"), Some("text/event-stream"));
     assert_eq!(got.header("x-accel-buffering"), Some("no"));
@@ -229,20 +294,38 @@ async fn resources_and_prompts_lead_to_their_server() {
         ("resources/read", r#""uri":"r:both""#, "several servers"),
         ("resources/read", r#""uri":"r:nowhere""#, "Resource not found"),
         ("prompts/get", r#""name":"s__p","arguments":{"a":"b"}"#, r#""from":"s""#),
-        ("completion/complete", r#""ref":{"type":"ref/prompt","name":"s__p"},"argument":{"name":"a","value":"b"}"#, r#""from":"s""#),
-        ("completion/complete", r#""ref":{"type":"ref/resource","uri":"u:{id}"},"argument":{"name":"a","value":"b"}"#, r#""from":"t""#),
+        (
+            "completion/complete",
+            r#""ref":{"type":"ref/prompt","name":"s__p"},"argument":{"name":"a","value":"b"}"#,
+            r#""from":"s""#,
+        ),
+        (
+            "completion/complete",
+            r#""ref":{"type":"ref/resource","uri":"u:{id}"},"argument":{"name":"a","value":"b"}"#,
+            r#""from":"t""#,
+        ),
         ("completion/complete", r#""ref":{"type":"ref/x"},"argument":{}"#, "-32602"),
     ] {
-        let named = matches!(method, "resources/read" | "prompts/get").then(|| params.split('"').nth(3).unwrap());
+        let named =
+            matches!(method, "resources/read" | "prompts/get").then(|| params.split('"').nth(3).unwrap());
         let (headers, body) = modern(method, named, params);
         let got = http.send("POST", &headers, &body).await;
         assert!(got.body.contains(want), "{method} {params}: {got:?}");
     }
     let lines = world.minutes.take();
-    assert!(lines.iter().any(|line| line.starts_with(r#"handle all prompts/get {"arguments":{"a":"b"},"name":"p"}"#)), "{lines:?}");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with(r#"handle all prompts/get {"arguments":{"a":"b"},"name":"p"}"#)),
+        "{lines:?}"
+    );
     assert!(lines.iter().any(|line| line.starts_with(r#"handle all completion/complete {"argument":{"name":"a","value":"b"},"ref":{"name":"p","type":"ref/prompt"}}"#)), "{lines:?}");
     for (method, key, want) in [
-        ("resources/list", "resources", r#"[{"uri":"r:both","x":1.0},{"uri":"r:s"},{"uri":"r:both"},{"uri":"r:t"}]"#),
+        (
+            "resources/list",
+            "resources",
+            r#"[{"uri":"r:both","x":1.0},{"uri":"r:s"},{"uri":"r:both"},{"uri":"r:t"}]"#,
+        ),
         ("resources/templates/list", "resourceTemplates", r#"[{"uriTemplate":"u:{id}"}]"#),
         ("prompts/list", "prompts", r#"[{"name":"s__p","y": null}]"#),
     ] {
@@ -261,7 +344,8 @@ async fn subscriptions_tell_what_was_asked_for_and_may_be_seen() {
     let filter = r#""notifications":{"toolsListChanged":true,"promptsListChanged":true,"resourceSubscriptions":["r:s","r:both","r:none"]}"#;
     let (headers, body) = modern("subscriptions/listen", None, filter);
     for agent in ["all", "reader"] {
-        let mut stream = http.open(&request("POST", &format!("{headers}\nAuthorization: Bearer {agent}"), &body)).await;
+        let mut stream =
+            http.open(&request("POST", &format!("{headers}\nAuthorization: Bearer {agent}"), &body)).await;
         let mut seen = String::new();
         let mut until = async |text: &str| {
             while !seen.contains(text) {
@@ -274,11 +358,22 @@ async fn subscriptions_tell_what_was_asked_for_and_may_be_seen() {
         let prompts = if agent == "all" { r#","promptsListChanged":true"# } else { "" };
         until(&format!(r#"data: {{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"_meta":{{"io.modelcontextprotocol/subscriptionId":1}},"notifications":{{"toolsListChanged":true{prompts},"resourceSubscriptions":["r:s"]}}}}}}"#)).await;
         let (s, t) = ("s".parse::<toolgate_core::name::ServerName>().unwrap(), "t".parse().unwrap());
-        let resource = |server, uri: &str| Change::Resource { server, uri: uri.to_owned(), params: document(format!(r#"{{"uri":"{uri}","x":1.0,"_meta":{{"other":2}}}}"#)) };
-        for change in [resource(t, "r:s"), resource(s.clone(), "r:both"), Change::Resources(s.clone()), Change::Prompts(s.clone()), resource(s, "r:s")] {
+        let resource = |server, uri: &str| Change::Resource {
+            server,
+            uri: uri.to_owned(),
+            params: document(format!(r#"{{"uri":"{uri}","x":1.0,"_meta":{{"other":2}}}}"#)),
+        };
+        for change in [
+            resource(t, "r:s"),
+            resource(s.clone(), "r:both"),
+            Change::Resources(s.clone()),
+            Change::Prompts(s.clone()),
+            resource(s, "r:s"),
+        ] {
             world.changes.send(change).unwrap();
         }
-        until(r#""params":{"uri":"r:s","x":1.0,"_meta":{"io.modelcontextprotocol/subscriptionId":1}}}"#).await;
+        until(r#""params":{"uri":"r:s","x":1.0,"_meta":{"io.modelcontextprotocol/subscriptionId":1}}}"#)
+            .await;
         drop(stream);
         world.minutes.until("unsubscribe s r:s").await;
         assert_eq!(seen.matches("notifications/resources/updated").count(), 1, "{seen}");
@@ -292,7 +387,8 @@ async fn subscriptions_tell_what_was_asked_for_and_may_be_seen() {
 async fn agents_are_told_when_their_tools_change_and_only_then() {
     let world = World::new();
     let http = world.http(Settings::default()).await;
-    let (headers, body) = modern("subscriptions/listen", None, r#""notifications":{"toolsListChanged":true}"#);
+    let (headers, body) =
+        modern("subscriptions/listen", None, r#""notifications":{"toolsListChanged":true}"#);
     let all = http.send("POST", &headers, &body);
     let some_headers = format!("{headers}\nAuthorization: Bearer some");
     let some = http.send("POST", &some_headers, &body);
@@ -301,7 +397,10 @@ async fn agents_are_told_when_their_tools_change_and_only_then() {
             tokio::task::yield_now().await;
         }
         // A tool that `some` may not see is added.
-        let echo = ("s/echo", r#"{"name":"echo", "x-unknown":1.50,"description":"é","inputSchema":{"type":"object"}}"#);
+        let echo = (
+            "s/echo",
+            r#"{"name":"echo", "x-unknown":1.50,"description":"é","inputSchema":{"type":"object"}}"#,
+        );
         let new = rulebook(&[echo, ("t/new", r#"{"name":"new","inputSchema":{"type":"object"}}"#)]);
         *world.minutes.rulebook.lock().unwrap() = std::sync::Arc::new(new);
         world.router.rules_changed();

@@ -52,7 +52,10 @@ async fn bad_lines_are_answered_and_the_next_one_is_read() {
         (r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#, "-32600"),
         (&deep, "-32700"),
         (r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#, "-32602"),
-        (r#"{"jsonrpc":"2.0","id":1,"method":"server/discover","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"1900-01-01"}}}"#, "-32022"),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"server/discover","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"1900-01-01"}}}"#,
+            "-32022",
+        ),
     ] {
         let got = pipe.ask(line).await;
         assert!(got.contains(want), "{line}: {got}");
@@ -99,7 +102,10 @@ async fn a_cancelled_request_is_not_answered() {
     pipe.say(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#).await;
     world.minutes.until("gone").await;
     let (_, list) = modern("tools/list", None, "");
-    assert!(pipe.ask(&list.replace("\"id\":1", "\"id\":2")).await.contains("\"id\":2"), "nothing came before it");
+    assert!(
+        pipe.ask(&list.replace("\"id\":1", "\"id\":2")).await.contains("\"id\":2"),
+        "nothing came before it"
+    );
 }
 
 #[tokio::test]

@@ -25,10 +25,10 @@ use toolgate_gateway::front::http::{Front, Settings};
 use toolgate_gateway::port::{Change, Identify, IdentifyError, Offer, OfferError, Servers};
 use toolgate_gateway::router::Router;
 
-pub const POLICY: &str = r#"
-@id("all") permit(principal == Agent::"all", action, resource);
-@id("echo") permit(principal == Agent::"some", action == Action::"s/echo", resource);
-@id("reads") permit(principal == Agent::"reader", action in [Action::"resources/read", Action::"resources/subscribe"], resource);
+pub(crate) const POLICY: &str = r#"
+@id("all") @because("tests") permit(principal == Agent::"all", action, resource);
+@id("echo") @because("tests") permit(principal == Agent::"some", action == Action::"s/echo", resource);
+@id("reads") @because("tests") permit(principal == Agent::"reader", action in [Action::"resources/read", Action::"resources/subscribe"], resource);
 "#;
 
 const DEFINITIONS: [(&str, &str); 7] = [
@@ -37,15 +37,18 @@ const DEFINITIONS: [(&str, &str); 7] = [
     ("s/fail", r#"{"name":"fail","inputSchema":{"type":"object"}}"#),
     ("s/progress", r#"{"name":"progress","inputSchema":{"type":"object"}}"#),
     ("s/wait", r#"{"name":"wait","inputSchema":{"type":"object"}}"#),
-    ("t/mirror", r#"{"name":"mirror","inputSchema":{"type":"object","properties":{"r":{"type":"string","x-mcp-header":"Region"},"n":{"type":"integer","x-mcp-header":"N"}}}}"#),
+    (
+        "t/mirror",
+        r#"{"name":"mirror","inputSchema":{"type":"object","properties":{"r":{"type":"string","x-mcp-header":"Region"},"n":{"type":"integer","x-mcp-header":"N"}}}}"#,
+    ),
     ("t/wrong", r#"{"name":"wrong","inputSchema":{"type":"object","x-mcp-header":"R"}}"#),
 ];
 
-pub fn document(text: impl AsRef<[u8]>) -> Document {
+pub(crate) fn document(text: impl AsRef<[u8]>) -> Document {
     Document::parse(text.as_ref(), &Limits::default()).unwrap()
 }
 
-pub fn agent(name: &str) -> Arc<Agent> {
+pub(crate) fn agent(name: &str) -> Arc<Agent> {
     Arc::new(Agent { id: name.parse().unwrap(), groups: Vec::new(), proof: Proof::Bearer })
 }
 
@@ -58,7 +61,7 @@ impl VerifyAnswer for Nobody {
     }
 }
 
-pub fn rulebook(definitions: &[(&str, &str)]) -> Rulebook {
+pub(crate) fn rulebook(definitions: &[(&str, &str)]) -> Rulebook {
     let tools: Vec<Arc<Tool>> = definitions
         .iter()
         .map(|(name, definition)| {
@@ -83,14 +86,22 @@ pub fn rulebook(definitions: &[(&str, &str)]) -> Rulebook {
         (tool.name.clone(), Arc::new(AcceptedTool { tool, input, output: None }))
     };
     let tools: HashMap<_, _> = tools.into_iter().map(accepted).collect();
-    Rulebook { policy, servers, limits: HashMap::new(), tools, questions: BTreeMap::new(), people: Arc::new(Nobody) }
+    Rulebook {
+        policy,
+        servers,
+        limits: HashMap::new(),
+        tools,
+        questions: BTreeMap::new(),
+        people: Arc::new(Nobody),
+    }
 }
 
 /// Keeps the minutes, and does what tools are called.
-pub struct Minutes {
-    pub lines: Mutex<Vec<String>>,
-    pub rulebook: Mutex<Arc<Rulebook>>,
-    pub wrote: tokio::sync::Notify,
+#[derive(Clone)]
+pub(crate) struct Minutes {
+    pub(crate) lines: Arc<Mutex<Vec<String>>>,
+    pub(crate) rulebook: Arc<Mutex<Arc<Rulebook>>>,
+    pub(crate) wrote: Arc<tokio::sync::Notify>,
 }
 
 impl Minutes {
@@ -99,12 +110,12 @@ impl Minutes {
         self.wrote.notify_one();
     }
 
-    pub fn take(&self) -> Vec<String> {
+    pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.lines.lock().unwrap())
     }
 
     /// Waits until a line begins like this.
-    pub async fn until(&self, begin: &str) {
+    pub(crate) async fn until(&self, begin: &str) {
         while !self.lines.lock().unwrap().iter().any(|line| line.starts_with(begin)) {
             self.wrote.notified().await;
         }
@@ -123,27 +134,43 @@ impl Handle for Minutes {
             self.write(format!("handle {} {} {arguments} {params}", call.agent.id, call.action));
             let outcome = match &call.action {
                 Action::Tool(name) => match name.tool() {
-                    "echo" | "mirror" => ran(Answer::Result(document(
-                        format!(r#"{{ "content":[], "unknown":1.50,"you said": {arguments}, "resultType":"complete"}}"#),
-                    ))),
+                    "echo" | "mirror" => ran(Answer::Result(document(format!(
+                        r#"{{ "content":[], "unknown":1.50,"you said": {arguments}, "resultType":"complete"}}"#
+                    )))),
                     "fail" => {
-                        return Err(Refusal::NotPermitted { because: Some(("r".to_owned(), "no".to_owned())) });
+                        return Err(Refusal::NotPermitted {
+                            because: Some(("r".to_owned(), "no".to_owned())),
+                        });
                     }
                     "ask" => ran(line.ask("elicitation/create", Bytes::from_static(b"{}")).await),
                     "progress" => {
-                        line.notify("notifications/progress", Bytes::from_static(br#"{"progressToken":0,"progress":1}"#));
+                        line.notify(
+                            "notifications/progress",
+                            Bytes::from_static(br#"{"progressToken":0,"progress":1}"#),
+                        );
                         ran(Answer::Result(document("{\n\"content\":[]}")))
                     }
                     "wait" => {
-                        line.gone().await;
-                        self.write("gone".to_owned());
+                        // On a task of its own, like the pipeline: whoever hangs up drops only the waiting for it.
+                        let minutes = self.clone();
+                        let task = tokio::spawn(async move {
+                            line.gone().await;
+                            minutes.write("gone".to_owned());
+                        });
+                        task.await.unwrap();
                         Outcome::Cancelled
                     }
                     other => panic!("no such tool: {other}"),
                 },
-                _ => ran(Answer::Result(document(format!(r#"{{"resultType":"complete","from":"{}"}}"#, call.server)))),
+                _ => ran(Answer::Result(document(format!(
+                    r#"{{"resultType":"complete","from":"{}"}}"#,
+                    call.server
+                )))),
             };
-            Ok(Reply { outcome, receipt: Receipt { call: call.id, intent: Position(1), outcome: Position(2) } })
+            Ok(Reply {
+                outcome,
+                receipt: Receipt { call: call.id, intent: Position(1), outcome: Position(2) },
+            })
         })
     }
 
@@ -162,9 +189,9 @@ impl Handle for Minutes {
 }
 
 /// Server `s` offers a resource and a prompt, server `t` the same resource and another one.
-pub struct Offers {
-    pub changes: broadcast::Sender<Change>,
-    pub minutes: Arc<Minutes>,
+pub(crate) struct Offers {
+    pub(crate) changes: broadcast::Sender<Change>,
+    pub(crate) minutes: Arc<Minutes>,
 }
 
 impl Servers for Offers {
@@ -202,7 +229,7 @@ impl Servers for Offers {
 }
 
 /// The token of an agent is its name.
-pub struct Tokens;
+pub(crate) struct Tokens;
 
 impl Identify for Tokens {
     fn bearer<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Arc<Agent>, IdentifyError>> {
@@ -221,20 +248,20 @@ impl Identify for Tokens {
     }
 }
 
-pub struct World {
-    pub minutes: Arc<Minutes>,
-    pub router: Arc<Router>,
-    pub changes: broadcast::Sender<Change>,
+pub(crate) struct World {
+    pub(crate) minutes: Arc<Minutes>,
+    pub(crate) router: Arc<Router>,
+    pub(crate) changes: broadcast::Sender<Change>,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(rulebook(&DEFINITIONS))
     }
 
-    pub fn with(rulebook: Rulebook) -> Self {
-        let rulebook = Mutex::new(Arc::new(rulebook));
-        let minutes = Arc::new(Minutes { lines: Mutex::default(), rulebook, wrote: tokio::sync::Notify::new() });
+    pub(crate) fn with(rulebook: Rulebook) -> Self {
+        let rulebook = Arc::new(Mutex::new(Arc::new(rulebook)));
+        let minutes = Arc::new(Minutes { lines: Arc::default(), rulebook, wrote: Arc::default() });
         let (changes, _) = broadcast::channel(16);
         let offers = Arc::new(Offers { changes: changes.clone(), minutes: Arc::clone(&minutes) });
         let broker: Arc<dyn Handle> = Arc::clone(&minutes) as Arc<dyn Handle>;
@@ -243,7 +270,7 @@ impl World {
     }
 
     /// Serves HTTP and gives a client of it.
-    pub async fn http(&self, settings: Settings) -> Http {
+    pub(crate) async fn http(&self, settings: Settings) -> Http {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let front = Front::new(Arc::clone(&self.router), Arc::new(Tokens), settings);
@@ -252,20 +279,20 @@ impl World {
     }
 }
 
-pub struct Http {
-    pub address: std::net::SocketAddr,
+pub(crate) struct Http {
+    pub(crate) address: std::net::SocketAddr,
 }
 
 /// What came back.
 #[derive(Debug)]
-pub struct Got {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
+pub(crate) struct Got {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Got {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (key, value) = line.split_once(": ")?;
             key.eq_ignore_ascii_case(name).then_some(value)
@@ -275,7 +302,7 @@ impl Got {
 
 impl Http {
     /// Opens a connection and sends bytes.
-    pub async fn open(&self, bytes: &[u8]) -> TcpStream {
+    pub(crate) async fn open(&self, bytes: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         // The other side may refuse before it has read everything.
         let _refused = stream.write_all(bytes).await;
@@ -283,25 +310,26 @@ impl Http {
     }
 
     /// Sends a request as it is and reads the response to its end.
-    pub async fn raw(&self, bytes: &[u8]) -> Got {
+    pub(crate) async fn raw(&self, bytes: &[u8]) -> Got {
         let mut stream = self.open(bytes).await;
         let mut response = Vec::new();
         let _reset = stream.read_to_end(&mut response).await;
         let text = String::from_utf8(response).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let status = head.get(9..12).and_then(|status| status.parse().ok()).unwrap_or_default();
-        let body = if head.contains("transfer-encoding: chunked") { unchunked(body) } else { body.to_owned() };
+        let body =
+            if head.contains("transfer-encoding: chunked") { unchunked(body) } else { body.to_owned() };
         Got { status, head: head.to_owned(), body }
     }
 
     /// Sends a request with these headers, one a line, in place of the usual ones of the same name.
-    pub async fn send(&self, method: &str, headers: &str, body: &str) -> Got {
+    pub(crate) async fn send(&self, method: &str, headers: &str, body: &str) -> Got {
         self.raw(&request(method, headers, body)).await
     }
 }
 
 /// A request with the usual headers, but for those given. `name:` alone leaves one out.
-pub fn request(method: &str, headers: &str, body: &str) -> Vec<u8> {
+pub(crate) fn request(method: &str, headers: &str, body: &str) -> Vec<u8> {
     let usual = [
         ("Host", "localhost"),
         ("Connection", "close"),
@@ -309,7 +337,8 @@ pub fn request(method: &str, headers: &str, body: &str) -> Vec<u8> {
         ("Accept", "application/json, text/event-stream"),
         ("Content-Type", "application/json"),
     ];
-    let given = |name: &str| headers.lines().any(|line| line.split(':').next().unwrap().eq_ignore_ascii_case(name));
+    let given =
+        |name: &str| headers.lines().any(|line| line.split(':').next().unwrap().eq_ignore_ascii_case(name));
     let mut head = format!("{method} /mcp HTTP/1.1\r\n");
     for (name, value) in usual.iter().filter(|(name, _)| !given(name)) {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -327,17 +356,18 @@ fn unchunked(mut body: &str) -> String {
     let mut whole = String::new();
     while let Some((size, rest)) = body.split_once("\r\n") {
         let size = usize::from_str_radix(size, 16).unwrap();
-        whole.push_str(&rest[..size.min(rest.len())]);
+        whole.push_str(rest.get(..size).unwrap_or(rest));
         body = rest.get(size + 2..).unwrap_or("");
     }
     whole
 }
 
 /// A request of the modern era: its headers and its body.
-pub fn modern(method: &str, name: Option<&str>, params: &str) -> (String, String) {
+pub(crate) fn modern(method: &str, name: Option<&str>, params: &str) -> (String, String) {
     let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
     let comma = if params.is_empty() { "" } else { "," };
-    let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{{params}{comma}{meta}}}}}"#);
+    let body =
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{{params}{comma}{meta}}}}}"#);
     let name = name.map(|name| format!("\nMcp-Name: {name}")).unwrap_or_default();
     (format!("MCP-Protocol-Version: 2026-07-28\nMcp-Method: {method}{name}"), body)
 }
