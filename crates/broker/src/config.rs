@@ -102,7 +102,7 @@ pub enum Reach {
         arguments: Vec<String>,
         /// Its whole environment but for `PATH`, `HOME` and `LANG`.
         env: BTreeMap<String, Value>,
-        /// The folder it is started in, if it is not to be an empty one.
+        /// The folder it is started in, if it is not to be the gate's own.
         folder: Option<PathBuf>,
     },
     /// It listens at an address and speaks Streamable HTTP.
@@ -314,10 +314,10 @@ fn hosts(item: Option<Item<'_>>) -> Result<BTreeSet<String>, ConfigError> {
     let mut hosts = BTreeSet::new();
     for item in item.map(|item| item.list()).transpose()?.unwrap_or_default() {
         let host = item.word()?;
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']');
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
         if !host.bytes().all(plain) {
             let what = format!("`{}` is no value of a `Host` header", host.escape_debug());
-            return Err(item.error(what, "write it as `gate.example.org` or `gate.example.org:7420`"));
+            return Err(item.error(what, "write the name without a port: `gate.example.org`"));
         }
         hosts.insert(host.to_ascii_lowercase());
     }

@@ -3,15 +3,22 @@
 
 mod agent;
 mod args;
+mod demo;
+mod demo_server;
+mod doctor;
+mod extras;
 mod gate;
+mod init;
 mod log;
 mod ocsf;
 mod out;
 mod person;
 mod place;
+mod policy;
 mod question;
 mod rules;
 mod terminal;
+mod tools;
 mod up;
 
 use std::process::ExitCode;
@@ -61,6 +68,13 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Question(command) => question::run(&place, command),
         Command::Mcp(mcp) => up::run_mcp(&place, &mcp),
         Command::Up(up) => up::run(&place, &up),
-        _ => Ok(()),
+        Command::Completions { shell } => extras::completions(shell),
+        Command::Demo(demo) => demo::run(&demo),
+        Command::DemoServer => demo_server::run(),
+        Command::Doctor(json) => doctor::run(&place, json.json),
+        Command::Init(init) => init::run(&place, &init),
+        Command::Man { folder } => extras::man(&folder),
+        Command::Policy(command) => policy::run(&place, command),
+        Command::Tool(command) => tools::run(&place, command),
     }
 }

@@ -10,7 +10,7 @@ use toolgate_core::text;
 use toolgate_ledger::record::{Answer as AnswerWord, PersonProof, QuestionAnswered};
 
 use crate::args::{Answer, QuestionCommand};
-use crate::out::{self, LINE_CHARS, Paint, hinted, line, note};
+use crate::out::{self, Paint, hinted, line, note};
 use crate::place::{Place, State, block_on, gate_line, now_ms};
 use crate::terminal;
 
@@ -274,13 +274,4 @@ fn store(
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// One line about a question, for the gate's own output.
-pub(crate) fn one_line(question: &Question) -> String {
-    let statement = statement(question);
-    text::quoted(
-        &format!("{} {}", statement["action"].as_str().unwrap_or("?"), statement["arguments"]),
-        LINE_CHARS,
-    )
 }

@@ -36,7 +36,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const FIRST_AGENT: &str = "claude-code";
 
 /// What a first start writes.
-const FIRST_CONFIG: &str = "\
+pub(crate) const FIRST_CONFIG: &str = "\
 # The configuration of Toolgate. `toolgate doctor` says what is covered and what is not;
 # `toolgate init` shows which MCP servers you could put behind the gate.
 
@@ -259,7 +259,8 @@ fn greet(
     } else if tools == 0 {
         line("No tools are accepted yet: `toolgate tool review` shows what the servers offer.\n")?;
     }
-    for warning in rulebook.policy.warnings() {
+    // Without tools, every rule would be said to cover none.
+    for warning in rulebook.policy.warnings().iter().filter(|_| tools > 0) {
         note(format_args!("{} {warning}", paint.yellow("warning:")));
     }
     Ok(())

@@ -1,0 +1,209 @@
+//! `toolgate doctor`: what is covered, what is not, and what is wrong. In plain words, and without flattery.
+
+use serde_json::json;
+use toolgate_broker::config::{Config, Reach};
+use toolgate_broker::person::Person;
+use toolgate_ledger::verify::{Options, verify};
+use toolgate_ledger::{Folder, Trust, signer};
+
+use crate::out::{self, Paint, line};
+use crate::place::{Place, State};
+use crate::rules;
+
+/// How a check came out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    /// It is as it should be.
+    Good,
+    /// It is a limit that everybody should know.
+    Limit,
+    /// It has to be looked at.
+    Wrong,
+}
+
+impl Mark {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Good => "ok",
+            Self::Limit => "not covered",
+            Self::Wrong => "wrong",
+        }
+    }
+}
+
+/// What was found.
+struct Findings(Vec<(Mark, String, Option<String>)>);
+
+impl Findings {
+    fn good(&mut self, what: impl Into<String>) {
+        self.0.push((Mark::Good, what.into(), None));
+    }
+
+    fn limit(&mut self, what: impl Into<String>, hint: &str) {
+        self.0.push((Mark::Limit, what.into(), (!hint.is_empty()).then(|| hint.to_owned())));
+    }
+
+    fn wrong(&mut self, error: &anyhow::Error) {
+        let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
+        self.0.push((Mark::Wrong, chain.join(": "), out::hint_of(error)));
+    }
+}
+
+pub(crate) fn run(place: &Place, json: bool) -> anyhow::Result<()> {
+    let mut found = Findings(Vec::new());
+    let config = match place.home.load(&place.surroundings) {
+        Ok(Some(config)) => {
+            found.good(format!("configuration {}", place.home.config.display()));
+            Some(config)
+        }
+        Ok(None) => {
+            found.limit(format!("there is no configuration at {}", place.home.config.display()), "`toolgate init` writes one");
+            Some(Config::default())
+        }
+        Err(error) => {
+            found.wrong(&error.into());
+            None
+        }
+    };
+    if let Some(config) = &config {
+        of_config(place, config, &mut found);
+        if place.home.state.join("state.db").exists() {
+            match place.open() {
+                Ok(state) => of_state(place, config, &state, &mut found),
+                Err(error) => found.wrong(&error),
+            }
+        } else {
+            found.limit(format!("there is no gate in {} yet", place.home.state.display()), "`toolgate up` starts one");
+        }
+    }
+    always(&mut found);
+    print(&found, json)?;
+    let wrong = found.0.iter().filter(|(mark, ..)| *mark == Mark::Wrong).count();
+    anyhow::ensure!(wrong == 0, "{wrong} of these have to be looked at");
+    Ok(())
+}
+
+fn of_config(place: &Place, config: &Config, found: &mut Findings) {
+    if place.home.is_in_project(&place.surroundings) {
+        found.limit(
+            "the configuration lies in the project: an agent that can write files here can change what it may do",
+            "keep it in ~/.config/toolgate, or run the agent as another user",
+        );
+    }
+    let listen = config.gateway.listen;
+    if listen.ip().is_loopback() {
+        found.good(format!("agents connect at http://{listen}/mcp, from this machine only"));
+    } else {
+        found.limit(format!("agents connect at http://{listen}/mcp, and their tokens cross the network in clear"), "put a proxy that speaks TLS before it");
+    }
+    let commands = config.servers.values().filter(|server| matches!(server.reach, Reach::Command { .. })).count();
+    if commands > 0 {
+        found.limit(
+            format!("{commands} servers run as plain processes of the gate's user: no sandbox keeps them from your files and your network"),
+            "run the gate as a user of its own that can read only what they need",
+        );
+    }
+    for (name, server) in &config.servers {
+        let values = match &server.reach {
+            Reach::Command { env, .. } => env,
+            Reach::Url { headers, .. } => headers,
+        };
+        for (key, value) in values {
+            if let Err(error) = place.surroundings.value(value) {
+                found.wrong(&anyhow::Error::from(error).context(format!("`{key}` of server `{name}`")));
+            }
+        }
+    }
+    for (name, rules) in config.agents.iter().filter_map(|(name, rules)| Some((name, rules.peer_uid?))) {
+        if rules == place.surroundings.uid {
+            found.limit(format!("agent `{name}` is user {rules}, who also owns the gate: it could read the keys and write the store directly"), "run the gate as a user of its own");
+        }
+    }
+}
+
+fn of_state(place: &Place, config: &Config, state: &State, found: &mut Findings) {
+    found.good(format!("state {} is yours alone", place.home.state.display()));
+    let loaded = rules::sources(&place.home.policies()).and_then(|sources| rules::rulebook(config, state, &sources));
+    match loaded {
+        Ok(rulebook) => {
+            found.good(format!("policy: {} rules, all examples hold", rulebook.policy.rules().len()));
+            let undeclared = rulebook.tools.keys().filter(|tool| !config.tools.contains_key(*tool)).count();
+            found.good(format!("tools: {} accepted, {undeclared} of them with undeclared effects (the worst is assumed)", rulebook.tools.len()));
+        }
+        Err(error) => {
+            rules::explain_errors(&error);
+            found.wrong(&error);
+        }
+    }
+    of_people(config, state, found);
+    match verified(place, config, state) {
+        Ok(size) => found.good(format!("log: {size} records, verified")),
+        Err(error) => found.wrong(&error),
+    }
+}
+
+fn of_people(config: &Config, state: &State, found: &mut Findings) {
+    let people: Result<Vec<Person>, _> =
+        state.store.persons().map_err(anyhow::Error::from).and_then(|rows| rows.iter().map(|row| Ok(Person::from_row(row)?)).collect());
+    let people = match people {
+        Ok(people) => people,
+        Err(error) => return found.wrong(&error),
+    };
+    for (name, rules) in &config.questions {
+        let enrolled = rules.people.iter().filter(|person| people.iter().any(|p| p.name == **person)).count();
+        if enrolled < rules.quorum {
+            found.limit(
+                format!("question `{name}`: {enrolled} people are enrolled, {} have to say yes; whatever is asked is refused", rules.quorum),
+                "`toolgate person add NAME` enrols somebody",
+            );
+        } else {
+            found.good(format!("question `{name}`: {enrolled} people can answer, {} have to say yes", rules.quorum));
+        }
+    }
+    for person in people.iter().filter(|person| person.public_key().is_none()) {
+        found.limit(
+            format!("person `{}` answers with one-time codes: whoever can read the state folder could make them", person.name),
+            "a passphrase is the stronger proof where agents run as the gate's user",
+        );
+    }
+}
+
+fn verified(place: &Place, config: &Config, state: &State) -> anyhow::Result<u64> {
+    let _size = place;
+    state.publish(config)?;
+    let key = signer::verifier_key(&state.folder.signer())?;
+    let report = verify(&Folder::new(state.folder.log()), &Options::new(Trust::key(key)), |_, _| {});
+    if report.is_sound() {
+        return Ok(report.size);
+    }
+    let first = report.findings.first().map(ToString::to_string).unwrap_or_default();
+    Err(out::hinted(format!("the log is not what it should be: {first}"), "`toolgate log verify` shows everything that is wrong"))
+}
+
+/// What this version does not do, whatever is configured.
+fn always(found: &mut Findings) {
+    found.limit("what an agent does without the gate (its own shell, files and network) is not seen", "give agents tools through the gate only");
+    found.limit("a passphrase protects an answer, not the machine: whoever is the gate's user, or root, can replace the program", "");
+    found.limit("nobody but you keeps the log's checkpoints yet", "copy `checkpoint` from the log folder elsewhere now and then; `toolgate log verify --old` compares");
+}
+
+fn print(found: &Findings, json: bool) -> anyhow::Result<()> {
+    if json {
+        let values: Vec<_> = found.0.iter().map(|(mark, what, hint)| json!({ "state": mark.word(), "what": what, "hint": hint })).collect();
+        return out::json(&values);
+    }
+    let paint = Paint::out();
+    for (mark, what, hint) in &found.0 {
+        let word = format!("{:<11}", mark.word());
+        let word = match mark {
+            Mark::Good => paint.green(word),
+            Mark::Limit => paint.yellow(word),
+            Mark::Wrong => paint.red(word),
+        };
+        line(format_args!("{word}  {what}"))?;
+        if let Some(hint) = hint {
+            line(format_args!("             {}", paint.dim(hint)))?;
+        }
+    }
+    Ok(())
+}

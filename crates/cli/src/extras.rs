@@ -1,0 +1,38 @@
+//! Completions and manual pages, made from the same description as the help.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+use crate::args::Cli;
+use crate::out::{line, note};
+
+pub(crate) fn completions(shell: Shell) -> anyhow::Result<()> {
+    let mut bytes = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "toolgate", &mut bytes);
+    line(String::from_utf8_lossy(&bytes).trim_end())
+}
+
+pub(crate) fn man(folder: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("could not make `{}`", folder.display()))?;
+    let written = page(&Cli::command(), "toolgate", folder)?;
+    note(format_args!("Wrote {written} pages to {}", folder.display()));
+    Ok(())
+}
+
+/// Writes the page of a command and of all below it.
+fn page(command: &clap::Command, name: &str, folder: &Path) -> anyhow::Result<usize> {
+    let mut bytes = Vec::new();
+    let named = command.clone().name(name.to_owned()).version(env!("CARGO_PKG_VERSION"));
+    clap_mangen::Man::new(named).render(&mut bytes)?;
+    let path = folder.join(format!("{name}.1"));
+    fs::write(&path, bytes).with_context(|| format!("could not write `{}`", path.display()))?;
+    let mut written = 1;
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        written += page(below, &format!("{name}-{}", below.get_name()), folder)?;
+    }
+    Ok(written)
+}

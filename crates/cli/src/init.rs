@@ -1,0 +1,258 @@
+//! `toolgate init`: finds the MCP servers that clients have configured, and puts them behind the gate.
+//!
+//! It reads the clients' files and never writes them. What it would write of its own, it shows first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use toolgate_broker::config::{Config, looks_secret};
+use toolgate_broker::home::{make_private, write_new};
+use toolgate_core::name::ServerName;
+use toolgate_core::text;
+
+use crate::args::Init;
+use crate::out::{self, Paint, hinted, line, note};
+use crate::place::Place;
+use crate::{person, rules, terminal};
+
+/// How large a client's file may be.
+const MAX_FILE: u64 = 32 << 20;
+
+/// A server as some client has it configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    name: ServerName,
+    /// The client, and its file.
+    client: &'static str,
+    file: PathBuf,
+    /// Program and arguments, or an address.
+    command: Vec<String>,
+    url: Option<String>,
+    /// Variables or headers with their values. These may be secrets: never printed.
+    values: BTreeMap<String, String>,
+}
+
+/// A file that a value goes into, and the value.
+type Secrets = Vec<(PathBuf, String)>;
+
+pub(crate) fn run(place: &Place, init: &Init) -> anyhow::Result<()> {
+    let found = find(place);
+    let known: BTreeSet<ServerName> = place.config()?.servers.into_keys().collect();
+    let new: Vec<&Found> = found.iter().filter(|server| !known.contains(&server.name)).collect();
+    let mut secrets = Secrets::new();
+    let tables: String = new.iter().map(|server| table(place, server, &mut secrets)).collect();
+    let before = read(&place.home.config).unwrap_or_default();
+    let after = if before.is_empty() { format!("{}\n{tables}", crate::up::FIRST_CONFIG) } else { format!("{}\n{tables}", before.trim_end_matches('\n').to_owned() + "\n") };
+    // What would be written has to be what can be read.
+    Config::parse(&place.home.config, &after)?;
+    if init.json {
+        out::json(&json!({
+            "configuration": place.home.config, "exists": !before.is_empty(), "adds": tables,
+            "servers": found.iter().map(|s| json!({ "name": s.name.as_str(), "client": s.client, "file": s.file, "new": !known.contains(&s.name) })).collect::<Vec<_>>(),
+            "values_moved_to_files": secrets.iter().map(|(path, _)| path).collect::<Vec<_>>(),
+        }))?;
+    } else {
+        show(place, &found, &known, &tables, &secrets, before.is_empty())?;
+    }
+    let nothing = new.is_empty() && !before.is_empty();
+    if !nothing && (init.write || (!init.json && terminal::yes("Write this?")?)) {
+        write(place, &after, &before, &secrets)?;
+        note("Written. Next: `toolgate tool review`, then `toolgate up`. Then remove these servers from your clients: as long as they are configured there too, your agent can go around the gate.");
+    } else if !nothing && !init.json {
+        note("Nothing was written. `toolgate init --write` writes it.");
+    }
+    if let Some(name) = &init.person {
+        person::add(place, &place.open_or_make()?, name.parse()?, init.passphrase_file.as_deref())?;
+    }
+    Ok(())
+}
+
+fn show(
+    place: &Place,
+    found: &[Found],
+    known: &BTreeSet<ServerName>,
+    tables: &str,
+    secrets: &Secrets,
+    fresh: bool,
+) -> anyhow::Result<()> {
+    let paint = Paint::out();
+    if found.is_empty() {
+        line("No MCP servers found for Claude Code, Claude Desktop, Cursor or VS Code.")?;
+    }
+    for server in found {
+        let state = if known.contains(&server.name) { paint.dim("behind the gate") } else { paint.yellow("not behind the gate") };
+        line(format_args!("{:<20} {state}  ({}: {})", server.name.to_string(), server.client, server.file.display()))?;
+    }
+    if fresh {
+        line(format_args!("\nWould create {} and, beside it, policies/{} with its examples.", place.home.config.display(), rules::STARTER.0))?;
+    }
+    if !tables.is_empty() {
+        line(format_args!("\nWould add to {}:\n", place.home.config.display()))?;
+        line(tables.trim_end())?;
+    }
+    for (path, _) in secrets {
+        line(format_args!("\nWould write a value into {} (mode 600; not shown)", path.display()))?;
+    }
+    line("")
+}
+
+/// The table of one server. Values go into files of their own.
+fn table(place: &Place, server: &Found, secrets: &mut Secrets) -> String {
+    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let mut table = format!("[servers.{}]  # from {}\n", server.name, server.client);
+    let of = match &server.url {
+        Some(url) => {
+            let _infallible = writeln!(table, "url = {}", quoted(url));
+            "headers"
+        }
+        None => {
+            let words: Vec<String> = server.command.iter().map(|word| quoted(word)).collect();
+            let _infallible = writeln!(table, "command = [{}]", words.join(", "));
+            "env"
+        }
+    };
+    for (name, value) in &server.values {
+        if of == "env" && !looks_secret(name) {
+            let _infallible = writeln!(table, "{of}.{} = {}", name, quoted(value));
+            continue;
+        }
+        let file = format!("secrets/{}.{name}", server.name);
+        let _infallible = writeln!(table, "{of}.{} = {{ file = {} }}", name, quoted(&file));
+        secrets.push((place.home.config.with_file_name(file), value.clone()));
+    }
+    table.push('\n');
+    table
+}
+
+fn write(place: &Place, after: &str, before: &str, secrets: &Secrets) -> anyhow::Result<()> {
+    let config = &place.home.config;
+    make_private(&place.home.policies())?;
+    if before.is_empty() {
+        for (name, text) in [rules::STARTER, rules::STARTER_EXAMPLES] {
+            let path = place.home.policies().join(name);
+            if !path.exists() {
+                write_new(&path, text.as_bytes())?;
+            }
+        }
+    }
+    for (path, value) in secrets {
+        make_private(path.parent().unwrap_or(Path::new(".")))?;
+        if path.exists() {
+            return Err(hinted(format!("`{}` is there already", path.display()), "move it away, or name the server otherwise"));
+        }
+        write_new(path, value.as_bytes())?;
+    }
+    if !before.is_empty() {
+        let kept = config.with_extension("toml.before-init");
+        let _old = fs::remove_file(&kept);
+        write_new(&kept, before.as_bytes())?;
+        note(format_args!("The file as it was is in {}", kept.display()));
+        let next = config.with_extension(format!("toml.{}.new", std::process::id()));
+        write_new(&next, after.as_bytes())?;
+        fs::rename(&next, config)?;
+        return Ok(());
+    }
+    Ok(write_new(config, after.as_bytes())?)
+}
+
+/// The clients' files, and where in them the servers are.
+fn find(place: &Place) -> Vec<Found> {
+    let project = &place.surroundings.folder;
+    let mut files: Vec<(&'static str, PathBuf, &'static str)> = vec![
+        ("Claude Code, this project", project.join(".mcp.json"), "mcpServers"),
+        ("Cursor, this project", project.join(".cursor/mcp.json"), "mcpServers"),
+        ("VS Code, this project", project.join(".vscode/mcp.json"), "servers"),
+    ];
+    if let Some(home) = place.surroundings.home() {
+        files.push(("Claude Code", home.join(".claude.json"), "mcpServers"));
+        files.push(("Claude Desktop", home.join(".config/Claude/claude_desktop_config.json"), "mcpServers"));
+        files.push(("Cursor", home.join(".cursor/mcp.json"), "mcpServers"));
+        files.push(("VS Code", home.join(".config/Code/User/mcp.json"), "servers"));
+        files.push(("VS Code", home.join(".config/Code/User/settings.json"), "mcp"));
+    }
+    let mut found: Vec<Found> = Vec::new();
+    for (client, file, member) in files {
+        let Some(text) = read(&file) else { continue };
+        let Ok(root) = serde_json::from_str::<Value>(&text) else {
+            note(format_args!("{} is not plain JSON and was left out", file.display()));
+            continue;
+        };
+        let mut tables = vec![if member == "mcp" { &root["mcp"]["servers"] } else { &root[member] }];
+        if client == "Claude Code" {
+            tables.push(&root["projects"][project.display().to_string()]["mcpServers"]);
+        }
+        for (name, value) in tables.into_iter().filter_map(Value::as_object).flatten() {
+            if let Some(server) = server(client, &file, name, value)
+                && !is_ours(&server)
+                && !found.iter().any(|other| other.name == server.name)
+            {
+                found.push(server);
+            }
+        }
+    }
+    found
+}
+
+/// Whether the server is the gate itself.
+fn is_ours(server: &Found) -> bool {
+    server.name.as_str() == "gate"
+        || server.command.first().is_some_and(|program| Path::new(program).file_name().is_some_and(|name| name == "toolgate"))
+        || server.url.as_ref().is_some_and(|url| url.contains("127.0.0.1:7420"))
+}
+
+fn server(client: &'static str, file: &Path, name: &str, value: &Value) -> Option<Found> {
+    let name: ServerName = match server_name(name).parse() {
+        Ok(name) => name,
+        Err(error) => {
+            note(format_args!("{}: `{}` was left out: {error}", file.display(), text::quoted(name, 64)));
+            return None;
+        }
+    };
+    let texts = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let pairs = |value: &Value| -> BTreeMap<String, String> {
+        value.as_object().into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
+    };
+    let url = value["url"].as_str().map(str::to_owned);
+    let mut command: Vec<String> = value["command"].as_str().map(str::to_owned).into_iter().collect();
+    if command.is_empty() && url.is_none() {
+        return None;
+    }
+    command.extend(texts(&value["args"]));
+    let values = pairs(if url.is_some() { &value["headers"] } else { &value["env"] });
+    Some(Found { name, client, file: file.to_owned(), command, url, values })
+}
+
+/// A name that the gate accepts, made from a client's.
+fn server_name(name: &str) -> String {
+    let mut made = String::new();
+    for c in name.to_lowercase().chars() {
+        let c = if c.is_ascii_alphanumeric() { c } else { '-' };
+        if !(c == '-' && (made.is_empty() || made.ends_with('-'))) {
+            made.push(c);
+        }
+    }
+    let made = made.trim_end_matches('-');
+    if made.starts_with(|c: char| c.is_ascii_digit()) { format!("s{made}") } else { made.to_owned() }
+}
+
+fn read(path: &Path) -> Option<String> {
+    let meta = fs::metadata(path).ok()?;
+    (meta.is_file() && meta.len() <= MAX_FILE).then(|| fs::read_to_string(path).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_clients_become_names_of_ours() {
+        for (name, want) in [("GitHub MCP", "github-mcp"), ("a__b", "a-b"), ("1password", "s1password"), ("--", ""), ("fs", "fs")] {
+            assert_eq!(server_name(name), want, "name: {name:?}");
+        }
+    }
+}
