@@ -71,7 +71,11 @@ fn agent_name(text: &str) -> anyhow::Result<AgentId> {
     Ok(name)
 }
 
-fn changed(place: &Place, action: RosterAction, name: &AgentId) -> anyhow::Result<toolgate_broker::port::Line> {
+fn changed(
+    place: &Place,
+    action: RosterAction,
+    name: &AgentId,
+) -> anyhow::Result<toolgate_broker::port::Line> {
     gate_line(Agent { action, by: place.user(), name: name.to_string() })
 }
 
@@ -82,7 +86,9 @@ fn show(place: &Place, name: &AgentId, token: &str, json: bool) -> anyhow::Resul
         return out::json(&json!({ "agent": name.as_str(), "token": token, "url": url }));
     }
     line(token)?;
-    note(format_args!("\nThis is the token of agent `{name}`. It is not shown again, and not stored. For Claude Code:\n"));
+    note(format_args!(
+        "\nThis is the token of agent `{name}`. It is not shown again, and not stored. For Claude Code:\n"
+    ));
     note(format_args!("  {}", claude_line(&url, token)));
     Ok(())
 }
@@ -94,8 +100,10 @@ pub(crate) fn claude_line(url: &str, token: &str) -> String {
 
 fn list(place: &Place, json: bool) -> anyhow::Result<()> {
     let config = place.config()?;
-    let stored = if place.home.state.join("state.db").exists() { place.open()?.store.agents()? } else { Vec::new() };
-    let mut names: Vec<&AgentId> = stored.iter().map(|agent| &agent.name).chain(config.agents.keys()).collect();
+    let stored =
+        if place.home.state.join("state.db").exists() { place.open()?.store.agents()? } else { Vec::new() };
+    let mut names: Vec<&AgentId> =
+        stored.iter().map(|agent| &agent.name).chain(config.agents.keys()).collect();
     names.sort_unstable();
     names.dedup();
     let mut rows = Vec::new();

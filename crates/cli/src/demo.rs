@@ -120,7 +120,9 @@ pub(crate) fn run(demo: &args::Demo) -> anyhow::Result<()> {
     let terminal = std::io::stdout().is_terminal();
     let stage = Stage { json: demo.json, pause: terminal && !demo.fast && !demo.json, paint: Paint::out() };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async { tokio::time::timeout(LIMIT, play(&stage)).await.context("the demo took too long")? })
+    runtime.block_on(async {
+        tokio::time::timeout(LIMIT, play(&stage)).await.context("the demo took too long")?
+    })
 }
 
 /// The configuration of the demo: one server, which is this very program, and one person.
@@ -153,7 +155,8 @@ async fn play(stage: &Stage) -> anyhow::Result<()> {
     let (log, vkey) = (state.folder.log(), publisher.verifier().clone());
     let origin = vkey.name().to_owned();
     let sources = rules::demo_sources();
-    let gate = Gate::start(&place.surroundings, state, &config, &sources, &origin, Arc::new(Unobserved)).await?;
+    let gate =
+        Gate::start(&place.surroundings, state, &config, &sources, &origin, Arc::new(Unobserved)).await?;
 
     let agent = Arc::new(demo_agent().context("the demo agent has no name")?);
     let (ours, theirs) = tokio::io::duplex(1 << 20);
@@ -186,11 +189,19 @@ async fn play(stage: &Stage) -> anyhow::Result<()> {
         json_line(&json!({ "step": "log", "records": report.size, "sound": report.is_sound() }))?;
     } else {
         let sound = if report.is_sound() { stage.paint.green("sound") } else { stage.paint.red("NOT SOUND") };
-        line(format_args!("\nEverything is on the log: {} records, each hashed into one signed tree. Verified: {sound}.", report.size))?;
+        line(format_args!(
+            "\nEverything is on the log: {} records, each hashed into one signed tree. Verified: {sound}.",
+            report.size
+        ))?;
         line("\nNow with your own agent: `toolgate up`, then `toolgate init`.")?;
     }
     anyhow::ensure!(report.is_sound(), "the demo's log is not what it should be");
-    anyhow::ensure!(met == STEPS.len(), "{} of {} steps did not come to what they should", STEPS.len() - met, STEPS.len());
+    anyhow::ensure!(
+        met == STEPS.len(),
+        "{} of {} steps did not come to what they should",
+        STEPS.len() - met,
+        STEPS.len()
+    );
     Ok(())
 }
 
@@ -198,11 +209,15 @@ async fn play(stage: &Stage) -> anyhow::Result<()> {
 async fn accept_tools(place: &Place, store: &SqliteStore, config: &Config) -> anyhow::Result<()> {
     let server: ServerName = "demo".parse()?;
     let servers = gate::servers(&place.surroundings, config)?;
-    let upstreams = Upstreams::new(servers, Arc::new(toolgate_broker::port::SystemClock), Arc::new(Unobserved))?;
+    let upstreams =
+        Upstreams::new(servers, Arc::new(toolgate_broker::port::SystemClock), Arc::new(Unobserved))?;
     for definition in upstreams.fetch_tools(&server).await? {
-        let name = definition.root().get("name").and_then(|name| name.as_str()).context("a tool without a name")?;
+        let name =
+            definition.root().get("name").and_then(|name| name.as_str()).context("a tool without a name")?;
         let tool = ToolName::new(server.clone(), name)?;
-        let digest = tool::pin(&definition.root().canonical().map_err(|_number| anyhow::anyhow!("a number cannot be kept"))?);
+        let digest = tool::pin(
+            &definition.root().canonical().map_err(|_number| anyhow::anyhow!("a number cannot be kept"))?,
+        );
         let record = ToolPin {
             action: PinAction::Accepted,
             by: Some("demo".to_owned()),
@@ -212,7 +227,8 @@ async fn accept_tools(place: &Place, store: &SqliteStore, config: &Config) -> an
         };
         let effects = config.tools.get(&tool).cloned().unwrap_or_else(tool::undeclared_effects);
         let definition = bytes::Bytes::copy_from_slice(definition.root().raw());
-        let pin = Pin { tool, definition, effects, digest, accepted_by: "demo".to_owned(), accepted_ms: now_ms() };
+        let pin =
+            Pin { tool, definition, effects, digest, accepted_by: "demo".to_owned(), accepted_ms: now_ms() };
         store.accept_pin(pin, None, gate_line(record)?).await?;
     }
     upstreams.shutdown().await;
@@ -221,7 +237,8 @@ async fn accept_tools(place: &Place, store: &SqliteStore, config: &Config) -> an
 
 /// Enrols the person who is asked, with a passphrase that nobody knows but this process.
 async fn enrol(place: &Place, state: &State) -> anyhow::Result<(Person, Zeroizing<String>)> {
-    let passphrase = Zeroizing::new(random::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let passphrase =
+        Zeroizing::new(random::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
     let seeds = Seeds { key: Zeroizing::new(random()?), salt: random()?, nonce: random()? };
     let owner = Person::with_passphrase("owner".parse()?, &passphrase, &seeds, now_ms())?;
     let record = toolgate_ledger::record::Person {
@@ -243,10 +260,19 @@ async fn answer_no(
 ) -> anyhow::Result<std::convert::Infallible> {
     let mut changes = store.changes();
     loop {
-        let open: Vec<Question> =
-            store.questions(now_ms())?.into_iter().filter(|question| question.state == QuestionState::Open).collect();
+        let open: Vec<Question> = store
+            .questions(now_ms())?
+            .into_iter()
+            .filter(|question| question.state == QuestionState::Open)
+            .collect();
         for question in open {
-            stage.say(&format!("  {}     {} has to say yes; it is shown the exact call", stage.paint.yellow("ask"), owner.name)).await?;
+            stage
+                .say(&format!(
+                    "  {}     {} has to say yes; it is shown the exact call",
+                    stage.paint.yellow("ask"),
+                    owner.name
+                ))
+                .await?;
             let answer = owner.sign(passphrase, &question.statement, false, now_ms())?;
             let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
             let record = QuestionAnswered {
@@ -268,7 +294,10 @@ async fn answer_no(
 
 fn came_to(result: &Value) -> Want {
     let said = said(result);
-    match (result["isError"].as_bool().unwrap_or(false) || result.get("message").is_some(), said.contains("said no")) {
+    match (
+        result["isError"].as_bool().unwrap_or(false) || result.get("message").is_some(),
+        said.contains("said no"),
+    ) {
         (false, _) => Want::Runs,
         (true, true) => Want::Denied,
         (true, false) => Want::Refused,
@@ -287,7 +316,9 @@ async fn show(stage: &Stage, step: &Step, result: &Value) -> anyhow::Result<()> 
             Want::Refused => "refused",
             Want::Denied => "denied_by_person",
         };
-        return json_line(&json!({ "step": step.tool, "arguments": (step.arguments)(), "came_to": word, "said": said(result) }));
+        return json_line(
+            &json!({ "step": step.tool, "arguments": (step.arguments)(), "came_to": word, "said": said(result) }),
+        );
     }
     let mark = match came {
         Want::Runs => stage.paint.green("runs  "),

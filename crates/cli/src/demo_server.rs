@@ -22,7 +22,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
         let Some(id) = message.get("id") else { continue };
         let answer = match answer(&message) {
             Ok(result) => json!({ "jsonrpc": "2.0", "id": id, "result": result }),
-            Err((code, text)) => json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": text } }),
+            Err((code, text)) => {
+                json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": text } })
+            }
         };
         let mut out = io::stdout().lock();
         writeln!(out, "{answer}")?;
@@ -50,7 +52,10 @@ fn answer(message: &Value) -> Result<Value, (i64, &'static str)> {
 fn call(tool: Option<&str>, arguments: &Value) -> Result<String, (i64, &'static str)> {
     let text = |name: &str| arguments[name].as_str().unwrap_or_default().to_owned();
     match tool {
-        Some("search_mail") => Ok(format!("1 mail about `{}`: from Acme Office Supplies, with the document `invoice-0815`.", text("query"))),
+        Some("search_mail") => Ok(format!(
+            "1 mail about `{}`: from Acme Office Supplies, with the document `invoice-0815`.",
+            text("query")
+        )),
         Some("read_document") if text("name") == "invoice-0815" => Ok(INVOICE.to_owned()),
         Some("read_document") => Ok(format!("There is no document `{}`.", text("name"))),
         // Whoever reads one of these in the demo has found a hole in the gate.
@@ -75,6 +80,10 @@ fn tools() -> Value {
         tool("read_document", "Read a made-up document.", json!({ "name": text })),
         tool("send_mail", "Send a made-up mail.", json!({ "to": text, "subject": text, "body": text })),
         tool("delete_document", "Delete a made-up document.", json!({ "name": text })),
-        tool("pay_invoice", "Pay a made-up invoice.", json!({ "iban": text, "amount_cents": { "type": "integer" }, "reference": text })),
+        tool(
+            "pay_invoice",
+            "Pay a made-up invoice.",
+            json!({ "iban": text, "amount_cents": { "type": "integer" }, "reference": text })
+        ),
     ])
 }

@@ -57,7 +57,10 @@ pub(crate) fn run(place: &Place, json: bool) -> anyhow::Result<()> {
             Some(config)
         }
         Ok(None) => {
-            found.limit(format!("there is no configuration at {}", place.home.config.display()), "`toolgate init` writes one");
+            found.limit(
+                format!("there is no configuration at {}", place.home.config.display()),
+                "`toolgate init` writes one",
+            );
             Some(Config::default())
         }
         Err(error) => {
@@ -73,7 +76,10 @@ pub(crate) fn run(place: &Place, json: bool) -> anyhow::Result<()> {
                 Err(error) => found.wrong(&error),
             }
         } else {
-            found.limit(format!("there is no gate in {} yet", place.home.state.display()), "`toolgate up` starts one");
+            found.limit(
+                format!("there is no gate in {} yet", place.home.state.display()),
+                "`toolgate up` starts one",
+            );
         }
     }
     always(&mut found);
@@ -94,9 +100,13 @@ fn of_config(place: &Place, config: &Config, found: &mut Findings) {
     if listen.ip().is_loopback() {
         found.good(format!("agents connect at http://{listen}/mcp, from this machine only"));
     } else {
-        found.limit(format!("agents connect at http://{listen}/mcp, and their tokens cross the network in clear"), "put a proxy that speaks TLS before it");
+        found.limit(
+            format!("agents connect at http://{listen}/mcp, and their tokens cross the network in clear"),
+            "put a proxy that speaks TLS before it",
+        );
     }
-    let commands = config.servers.values().filter(|server| matches!(server.reach, Reach::Command { .. })).count();
+    let commands =
+        config.servers.values().filter(|server| matches!(server.reach, Reach::Command { .. })).count();
     if commands > 0 {
         found.limit(
             format!("{commands} servers run as plain processes of the gate's user: no sandbox keeps them from your files and your network"),
@@ -123,12 +133,16 @@ fn of_config(place: &Place, config: &Config, found: &mut Findings) {
 
 fn of_state(place: &Place, config: &Config, state: &State, found: &mut Findings) {
     found.good(format!("state {} is yours alone", place.home.state.display()));
-    let loaded = rules::sources(&place.home.policies()).and_then(|sources| rules::rulebook(config, state, &sources));
+    let loaded =
+        rules::sources(&place.home.policies()).and_then(|sources| rules::rulebook(config, state, &sources));
     match loaded {
         Ok(rulebook) => {
             found.good(format!("policy: {} rules, all examples hold", rulebook.policy.rules().len()));
             let undeclared = rulebook.tools.keys().filter(|tool| !config.tools.contains_key(*tool)).count();
-            found.good(format!("tools: {} accepted, {undeclared} of them with undeclared effects (the worst is assumed)", rulebook.tools.len()));
+            found.good(format!(
+                "tools: {} accepted, {undeclared} of them with undeclared effects (the worst is assumed)",
+                rulebook.tools.len()
+            ));
         }
         Err(error) => {
             rules::explain_errors(&error);
@@ -143,8 +157,11 @@ fn of_state(place: &Place, config: &Config, state: &State, found: &mut Findings)
 }
 
 fn of_people(config: &Config, state: &State, found: &mut Findings) {
-    let people: Result<Vec<Person>, _> =
-        state.store.persons().map_err(anyhow::Error::from).and_then(|rows| rows.iter().map(|row| Ok(Person::from_row(row)?)).collect());
+    let people: Result<Vec<Person>, _> = state
+        .store
+        .persons()
+        .map_err(anyhow::Error::from)
+        .and_then(|rows| rows.iter().map(|row| Ok(Person::from_row(row)?)).collect());
     let people = match people {
         Ok(people) => people,
         Err(error) => return found.wrong(&error),
@@ -157,12 +174,18 @@ fn of_people(config: &Config, state: &State, found: &mut Findings) {
                 "`toolgate person add NAME` enrols somebody",
             );
         } else {
-            found.good(format!("question `{name}`: {enrolled} people can answer, {} have to say yes", rules.quorum));
+            found.good(format!(
+                "question `{name}`: {enrolled} people can answer, {} have to say yes",
+                rules.quorum
+            ));
         }
     }
     for person in people.iter().filter(|person| person.public_key().is_none()) {
         found.limit(
-            format!("person `{}` answers with one-time codes: whoever can read the state folder could make them", person.name),
+            format!(
+                "person `{}` answers with one-time codes: whoever can read the state folder could make them",
+                person.name
+            ),
             "a passphrase is the stronger proof where agents run as the gate's user",
         );
     }
@@ -177,19 +200,32 @@ fn verified(place: &Place, config: &Config, state: &State) -> anyhow::Result<u64
         return Ok(report.size);
     }
     let first = report.findings.first().map(ToString::to_string).unwrap_or_default();
-    Err(out::hinted(format!("the log is not what it should be: {first}"), "`toolgate log verify` shows everything that is wrong"))
+    Err(out::hinted(
+        format!("the log is not what it should be: {first}"),
+        "`toolgate log verify` shows everything that is wrong",
+    ))
 }
 
 /// What this version does not do, whatever is configured.
 fn always(found: &mut Findings) {
-    found.limit("what an agent does without the gate (its own shell, files and network) is not seen", "give agents tools through the gate only");
+    found.limit(
+        "what an agent does without the gate (its own shell, files and network) is not seen",
+        "give agents tools through the gate only",
+    );
     found.limit("a passphrase protects an answer, not the machine: whoever is the gate's user, or root, can replace the program", "");
-    found.limit("nobody but you keeps the log's checkpoints yet", "copy `checkpoint` from the log folder elsewhere now and then; `toolgate log verify --old` compares");
+    found.limit(
+        "nobody but you keeps the log's checkpoints yet",
+        "copy `checkpoint` from the log folder elsewhere now and then; `toolgate log verify --old` compares",
+    );
 }
 
 fn print(found: &Findings, json: bool) -> anyhow::Result<()> {
     if json {
-        let values: Vec<_> = found.0.iter().map(|(mark, what, hint)| json!({ "state": mark.word(), "what": what, "hint": hint })).collect();
+        let values: Vec<_> = found
+            .0
+            .iter()
+            .map(|(mark, what, hint)| json!({ "state": mark.word(), "what": what, "hint": hint }))
+            .collect();
         return out::json(&values);
     }
     let paint = Paint::out();

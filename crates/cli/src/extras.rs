@@ -26,7 +26,11 @@ pub(crate) fn man(folder: &Path) -> anyhow::Result<()> {
 /// Writes the page of a command and of all below it.
 fn page(command: &clap::Command, name: &str, folder: &Path) -> anyhow::Result<usize> {
     let mut bytes = Vec::new();
-    let named = command.clone().name(name.to_owned()).version(env!("CARGO_PKG_VERSION"));
+    let named = command
+        .clone()
+        .display_name(name.to_owned())
+        .bin_name(name.replace('-', " "))
+        .version(env!("CARGO_PKG_VERSION"));
     clap_mangen::Man::new(named).render(&mut bytes)?;
     let path = folder.join(format!("{name}.1"));
     fs::write(&path, bytes).with_context(|| format!("could not write `{}`", path.display()))?;

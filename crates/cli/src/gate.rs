@@ -146,7 +146,9 @@ pub(crate) enum Reloaded {
 
 fn tokens(store: &SqliteStore) -> anyhow::Result<Vec<(toolgate_core::name::AgentId, TokenHash)>> {
     let agents = store.agents()?.into_iter().filter(|agent| !agent.disabled);
-    Ok(agents.filter_map(|agent| Some((agent.name, TokenHash(Digest::from_bytes(agent.token_hash?))))).collect())
+    Ok(agents
+        .filter_map(|agent| Some((agent.name, TokenHash(Digest::from_bytes(agent.token_hash?)))))
+        .collect())
 }
 
 /// Says who an agent is.
@@ -162,8 +164,10 @@ impl Doorkeeper {
             None => None,
             Some(oauth) => match &oauth.keys {
                 KeySource::File(path) => {
-                    let bytes = std::fs::read(path).with_context(|| format!("could not read `{}`", path.display()))?;
-                    let keys = KeySet::parse(&bytes).with_context(|| format!("`{}` cannot be used", path.display()))?;
+                    let bytes = std::fs::read(path)
+                        .with_context(|| format!("could not read `{}`", path.display()))?;
+                    let keys = KeySet::parse(&bytes)
+                        .with_context(|| format!("`{}` cannot be used", path.display()))?;
                     Some(Verifier::new(oauth, keys, now_ms()))
                 }
                 KeySource::Url(url) => {
@@ -274,7 +278,10 @@ pub(crate) async fn publish(broker: RealBroker, mut publisher: toolgate_broker::
         }
         // At most one checkpoint a second, however many calls there are.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        if tokio::time::timeout(Duration::from_secs(1), changes.changed()).await.is_ok_and(|changed| changed.is_err()) {
+        if tokio::time::timeout(Duration::from_secs(1), changes.changed())
+            .await
+            .is_ok_and(|changed| changed.is_err())
+        {
             return;
         }
     }

@@ -45,7 +45,11 @@ pub(crate) fn run(place: &Place, init: &Init) -> anyhow::Result<()> {
     let mut secrets = Secrets::new();
     let tables: String = new.iter().map(|server| table(place, server, &mut secrets)).collect();
     let before = read(&place.home.config).unwrap_or_default();
-    let after = if before.is_empty() { format!("{}\n{tables}", crate::up::FIRST_CONFIG) } else { format!("{}\n{tables}", before.trim_end_matches('\n').to_owned() + "\n") };
+    let after = if before.is_empty() {
+        format!("{}\n{tables}", crate::up::FIRST_CONFIG)
+    } else {
+        format!("{}\n{tables}", before.trim_end_matches('\n').to_owned() + "\n")
+    };
     // What would be written has to be what can be read.
     Config::parse(&place.home.config, &after)?;
     if init.json {
@@ -60,7 +64,9 @@ pub(crate) fn run(place: &Place, init: &Init) -> anyhow::Result<()> {
     let nothing = new.is_empty() && !before.is_empty();
     if !nothing && (init.write || (!init.json && terminal::yes("Write this?")?)) {
         write(place, &after, &before, &secrets)?;
-        note("Written. Next: `toolgate tool review`, then `toolgate up`. Then remove these servers from your clients: as long as they are configured there too, your agent can go around the gate.");
+        note(
+            "Written. Next: `toolgate tool review`, then `toolgate up`. Then remove these servers from your clients: as long as they are configured there too, your agent can go around the gate.",
+        );
     } else if !nothing && !init.json {
         note("Nothing was written. `toolgate init --write` writes it.");
     }
@@ -83,11 +89,24 @@ fn show(
         line("No MCP servers found for Claude Code, Claude Desktop, Cursor or VS Code.")?;
     }
     for server in found {
-        let state = if known.contains(&server.name) { paint.dim("behind the gate") } else { paint.yellow("not behind the gate") };
-        line(format_args!("{:<20} {state}  ({}: {})", server.name.to_string(), server.client, server.file.display()))?;
+        let state = if known.contains(&server.name) {
+            paint.dim("behind the gate")
+        } else {
+            paint.yellow("not behind the gate")
+        };
+        line(format_args!(
+            "{:<20} {state}  ({}: {})",
+            server.name.to_string(),
+            server.client,
+            server.file.display()
+        ))?;
     }
     if fresh {
-        line(format_args!("\nWould create {} and, beside it, policies/{} with its examples.", place.home.config.display(), rules::STARTER.0))?;
+        line(format_args!(
+            "\nWould create {} and, beside it, policies/{} with its examples.",
+            place.home.config.display(),
+            rules::STARTER.0
+        ))?;
     }
     if !tables.is_empty() {
         line(format_args!("\nWould add to {}:\n", place.home.config.display()))?;
@@ -141,7 +160,10 @@ fn write(place: &Place, after: &str, before: &str, secrets: &Secrets) -> anyhow:
     for (path, value) in secrets {
         make_private(path.parent().unwrap_or(Path::new(".")))?;
         if path.exists() {
-            return Err(hinted(format!("`{}` is there already", path.display()), "move it away, or name the server otherwise"));
+            return Err(hinted(
+                format!("`{}` is there already", path.display()),
+                "move it away, or name the server otherwise",
+            ));
         }
         write_new(path, value.as_bytes())?;
     }
@@ -199,7 +221,10 @@ fn find(place: &Place) -> Vec<Found> {
 /// Whether the server is the gate itself.
 fn is_ours(server: &Found) -> bool {
     server.name.as_str() == "gate"
-        || server.command.first().is_some_and(|program| Path::new(program).file_name().is_some_and(|name| name == "toolgate"))
+        || server
+            .command
+            .first()
+            .is_some_and(|program| Path::new(program).file_name().is_some_and(|name| name == "toolgate"))
         || server.url.as_ref().is_some_and(|url| url.contains("127.0.0.1:7420"))
 }
 
@@ -215,7 +240,12 @@ fn server(client: &'static str, file: &Path, name: &str, value: &Value) -> Optio
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
     let pairs = |value: &Value| -> BTreeMap<String, String> {
-        value.as_object().into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
+        value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
+            .collect()
     };
     let url = value["url"].as_str().map(str::to_owned);
     let mut command: Vec<String> = value["command"].as_str().map(str::to_owned).into_iter().collect();
@@ -251,7 +281,13 @@ mod tests {
 
     #[test]
     fn names_of_clients_become_names_of_ours() {
-        for (name, want) in [("GitHub MCP", "github-mcp"), ("a__b", "a-b"), ("1password", "s1password"), ("--", ""), ("fs", "fs")] {
+        for (name, want) in [
+            ("GitHub MCP", "github-mcp"),
+            ("a__b", "a-b"),
+            ("1password", "s1password"),
+            ("--", ""),
+            ("fs", "fs"),
+        ] {
             assert_eq!(server_name(name), want, "name: {name:?}");
         }
     }

@@ -33,7 +33,9 @@ pub(crate) fn run(place: &Place, command: LogCommand) -> anyhow::Result<()> {
             let wanted = Wanted { agent, tool, verdict, text };
             search(&place.open()?, &wanted, since.as_deref(), json)
         }
-        LogCommand::Verify { folder, old, vkey, json } => verify_log(place, folder, &old, vkey.as_deref(), json),
+        LogCommand::Verify { folder, old, vkey, json } => {
+            verify_log(place, folder, &old, vkey.as_deref(), json)
+        }
         LogCommand::Prove { call, out } => prove(place, &call, &out),
         LogCommand::Export { format, since } => export(place, format, since.as_deref()),
         LogCommand::Key => {
@@ -188,7 +190,11 @@ fn disclosed_value(bytes: &[u8]) -> Value {
 fn tail(state: &State, number: u64, follow: bool, json: bool) -> anyhow::Result<()> {
     let paint = Paint::out();
     let print = |placed: Placed| {
-        if json { json_line(&placed.json())? } else { line(one_line(&placed, paint))? }
+        if json {
+            json_line(&placed.json())?
+        } else {
+            line(one_line(&placed, paint))?
+        }
         Ok(true)
     };
     let mut next = state.store.size()?.saturating_sub(number);
@@ -224,7 +230,10 @@ impl Wanted {
         self.agent.as_ref().is_none_or(|name| call.is_some_and(|call| call.agent.name == *name))
             && self.tool.as_ref().is_none_or(|tool| call.is_some_and(|call| call.action == *tool))
             && self.verdict.is_none_or(|wanted| verdict == Some(wanted))
-            && self.text.as_ref().is_none_or(|text| String::from_utf8_lossy(&placed.leaf).contains(text.as_str()))
+            && self
+                .text
+                .as_ref()
+                .is_none_or(|text| String::from_utf8_lossy(&placed.leaf).contains(text.as_str()))
     }
 }
 
@@ -247,10 +256,14 @@ fn search(state: &State, wanted: &Wanted, back: Option<&str>, json: bool) -> any
 /// A record on one line.
 pub(crate) fn one_line(placed: &Placed, paint: Paint) -> String {
     let what = match &placed.record.body {
-        Body::Agent(agent) => format!("agent `{}` {:?} by {}", agent.name, agent.action, agent.by).to_lowercase(),
+        Body::Agent(agent) => {
+            format!("agent `{}` {:?} by {}", agent.name, agent.action, agent.by).to_lowercase()
+        }
         Body::Delivered(delivered) => format!("delivered  {}", delivered.call),
         Body::Erasure(erasure) => format!("erased {} values: {}", erasure.commitments.len(), erasure.ground),
-        Body::Export(export) => format!("exported records {} to {} as {}", export.first, export.next, export.format),
+        Body::Export(export) => {
+            format!("exported records {} to {} as {}", export.first, export.next, export.format)
+        }
         Body::Intent(intent) => {
             let persons = match intent.persons.as_slice() {
                 [] => String::new(),
@@ -262,20 +275,31 @@ pub(crate) fn one_line(placed: &Placed, paint: Paint) -> String {
         Body::Key(key) => format!("key {:?}: {}", key.action, key.key).to_lowercase(),
         Body::Outcome(outcome) => {
             let word = outcome.status.word();
-            let word = if outcome.status == Status::Answered { paint.green(word) } else { paint.yellow(word) };
+            let word =
+                if outcome.status == Status::Answered { paint.green(word) } else { paint.yellow(word) };
             let took = outcome.ended_ms.saturating_sub(outcome.started_ms);
             format!("{word}  {}  after {took} ms", outcome.call)
         }
         Body::OutcomeUnknown(outcome) => format!("{}  {}", paint.yellow("outcome unknown"), outcome.call),
-        Body::Person(person) => format!("person `{}` {:?} by {}", person.name, person.action, person.by).to_lowercase(),
+        Body::Person(person) => {
+            format!("person `{}` {:?} by {}", person.name, person.action, person.by).to_lowercase()
+        }
         Body::Policy(policy) => format!("policy {:?}: {} rules", policy.action, policy.rules).to_lowercase(),
         Body::QuestionAnswered(answer) => {
             format!("{} said {:?} to {}", answer.person, answer.answer, answer.question).to_lowercase()
         }
         Body::QuestionAsked(question) => {
-            format!("{}   {}  as {} ({})", paint.yellow("ask"), about(&question.call), question.question, question.topic)
+            format!(
+                "{}   {}  as {} ({})",
+                paint.yellow("ask"),
+                about(&question.call),
+                question.question,
+                question.topic
+            )
         }
-        Body::QuestionExpired(question) => format!("question {} expired: {:?}", question.question, question.why),
+        Body::QuestionExpired(question) => {
+            format!("question {} expired: {:?}", question.question, question.why)
+        }
         Body::Refusal(refusal) => {
             let rule = refusal.rule.as_ref().map(|rule| format!(" by rule {rule}")).unwrap_or_default();
             format!("{} {}  {}{rule}", paint.red("refuse"), about(&refusal.call), refusal.code)
@@ -371,7 +395,9 @@ pub(crate) fn print_report(report: &Report) -> anyhow::Result<()> {
         line(format_args!("{} {} more", paint.red("WRONG"), report.more_findings))?;
     }
     if report.is_sound() {
-        line(paint.green("sound: every record is in the tree, the tree is signed, nothing was changed or left out"))?;
+        line(paint.green(
+            "sound: every record is in the tree, the tree is signed, nothing was changed or left out",
+        ))?;
     }
     Ok(())
 }
@@ -408,7 +434,9 @@ fn prove(place: &Place, call: &str, out: &Path) -> anyhow::Result<()> {
             line(path.display())?;
         }
     }
-    note("Each `.tlog-proof` shows that the `.json` beside it is in the log; `toolgate log key` prints the key to check it with.");
+    note(
+        "Each `.tlog-proof` shows that the `.json` beside it is in the log; `toolgate log key` prints the key to check it with.",
+    );
     Ok(())
 }
 
@@ -448,7 +476,9 @@ fn erase(place: &Place, record: Option<u64>, agent: Option<String>, ground: &str
             let indices = state.store.stored_of(&agent, Position(0), most)?;
             (Erase::Subject(agent), indices)
         }
-        (None, None) => return Err(hinted("nothing to erase was named", "say `--record INDEX` or `--agent NAME`")),
+        (None, None) => {
+            return Err(hinted("nothing to erase was named", "say `--record INDEX` or `--agent NAME`"));
+        }
     };
     let mut commitments = Vec::new();
     for index in indices {

@@ -58,23 +58,23 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    let place = Place::find(cli.config.as_deref(), cli.state.as_deref())?;
+    let here = || Place::find(cli.config.as_deref(), cli.state.as_deref());
     match cli.command {
-        Command::Agent(command) => agent::run(&place, command),
-        Command::Approve(answer) => question::answer(&place, &answer, true),
-        Command::Deny(answer) => question::answer(&place, &answer, false),
-        Command::Log(command) => log::run(&place, command),
-        Command::Person(command) => person::run(&place, command),
-        Command::Question(command) => question::run(&place, command),
-        Command::Mcp(mcp) => up::run_mcp(&place, &mcp),
-        Command::Up(up) => up::run(&place, &up),
         Command::Completions { shell } => extras::completions(shell),
         Command::Demo(demo) => demo::run(&demo),
         Command::DemoServer => demo_server::run(),
-        Command::Doctor(json) => doctor::run(&place, json.json),
-        Command::Init(init) => init::run(&place, &init),
         Command::Man { folder } => extras::man(&folder),
-        Command::Policy(command) => policy::run(&place, command),
-        Command::Tool(command) => tools::run(&place, command),
+        Command::Agent(command) => agent::run(&here()?, command),
+        Command::Approve(answer) => question::answer(&here()?, &answer, true),
+        Command::Deny(answer) => question::answer(&here()?, &answer, false),
+        Command::Log(command) => log::run(&here()?, command),
+        Command::Person(command) => person::run(&here()?, command),
+        Command::Question(command) => question::run(&here()?, command),
+        Command::Mcp(mcp) => up::run_mcp(&here()?, &mcp),
+        Command::Up(up) => up::run(&here()?, &up),
+        Command::Doctor(json) => doctor::run(&here()?, json.json),
+        Command::Init(init) => init::run(&here()?, &init),
+        Command::Policy(command) => policy::run(&here()?, command),
+        Command::Tool(command) => tools::run(&here()?, command),
     }
 }

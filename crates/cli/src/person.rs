@@ -18,7 +18,11 @@ pub(crate) fn run(place: &Place, command: PersonCommand) -> anyhow::Result<()> {
         PersonCommand::Add { name, totp, passphrase_file } => {
             let name: PersonName = name.parse()?;
             let state = place.open_or_make()?;
-            if totp { add_totp(place, &state, name) } else { add(place, &state, name, passphrase_file.as_deref()) }
+            if totp {
+                add_totp(place, &state, name)
+            } else {
+                add(place, &state, name, passphrase_file.as_deref())
+            }
         }
         PersonCommand::List(json) => list(place, json.json),
         PersonCommand::Remove { name } => {
@@ -35,8 +39,9 @@ pub(crate) fn run(place: &Place, command: PersonCommand) -> anyhow::Result<()> {
 /// Enrols a person with a passphrase.
 pub(crate) fn add(place: &Place, state: &State, name: PersonName, file: Option<&Path>) -> anyhow::Result<()> {
     let passphrase = terminal::new_secret(file)?;
-    let person = Person::with_passphrase(name, &passphrase, &seeds()?, now_ms())
-        .map_err(|error| hinted(error.to_string(), "four or five random words are easy to remember and hard to guess"))?;
+    let person = Person::with_passphrase(name, &passphrase, &seeds()?, now_ms()).map_err(|error| {
+        hinted(error.to_string(), "four or five random words are easy to remember and hard to guess")
+    })?;
     enrol(place, state, &person)?;
     note(format_args!(
         "Person `{0}` is enrolled. They are asked where a table `[questions.NAME]` has `people = [\"{0}\"]`.",
@@ -82,7 +87,8 @@ fn hex(bytes: &[u8; 32]) -> String {
 
 fn list(place: &Place, json: bool) -> anyhow::Result<()> {
     let config = place.config()?;
-    let rows = if place.home.state.join("state.db").exists() { place.open()?.store.persons()? } else { Vec::new() };
+    let rows =
+        if place.home.state.join("state.db").exists() { place.open()?.store.persons()? } else { Vec::new() };
     let asked = |name: &PersonName| -> Vec<&str> {
         let asked = config.questions.iter().filter(|(_, rules)| rules.people.contains(name));
         asked.map(|(question, _)| question.as_str()).collect()
@@ -93,7 +99,12 @@ fn list(place: &Place, json: bool) -> anyhow::Result<()> {
         let person = Person::from_row(row)?;
         let (questions, key) = (asked(&row.name), person.public_key().map(hex));
         let answers = if questions.is_empty() { "-".to_owned() } else { questions.join(", ") };
-        shown.push(vec![row.name.to_string(), person.method_name().to_owned(), out::time(row.added_ms), answers]);
+        shown.push(vec![
+            row.name.to_string(),
+            person.method_name().to_owned(),
+            out::time(row.added_ms),
+            answers,
+        ]);
         values.push(json!({
             "name": row.name.as_str(), "method": person.method_name(), "enrolled_ms": row.added_ms,
             "key": key, "questions": questions,

@@ -67,8 +67,11 @@ impl Place {
 
     /// Who types, for the log.
     pub(crate) fn user(&self) -> String {
-        let name = self.surroundings.variables.get("USER").or_else(|| self.surroundings.variables.get("LOGNAME"));
-        let plain = |name: &&String| name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+        let name =
+            self.surroundings.variables.get("USER").or_else(|| self.surroundings.variables.get("LOGNAME"));
+        let plain = |name: &&String| {
+            name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        };
         // The number is what the kernel says; the name is a convenience and can be anything.
         match name.filter(plain) {
             Some(name) => format!("{name} (uid {})", self.surroundings.uid),
@@ -130,7 +133,10 @@ pub(crate) fn gate_line(body: impl Into<Body>) -> anyhow::Result<Line> {
 /// Reads `--since`.
 pub(crate) fn since(text: &str) -> anyhow::Result<u64> {
     let back: Duration = parse_duration(text).ok_or_else(|| {
-        hinted(format!("`{}` is not a time", text.escape_debug()), "write a number and a unit: `90s`, `5m`, `24h` or `7d`")
+        hinted(
+            format!("`{}` is not a time", text.escape_debug()),
+            "write a number and a unit: `90s`, `5m`, `24h` or `7d`",
+        )
     })?;
     Ok(now_ms().saturating_sub(u64::try_from(back.as_millis()).unwrap_or(u64::MAX)))
 }

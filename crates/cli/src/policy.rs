@@ -29,9 +29,14 @@ pub(crate) fn run(place: &Place, command: PolicyCommand) -> anyhow::Result<()> {
 }
 
 /// Loads the policies in a folder against what is configured and accepted.
-fn load(place: &Place, state: &State, folder: Option<&Path>) -> anyhow::Result<toolgate_broker::rulebook::Rulebook> {
+fn load(
+    place: &Place,
+    state: &State,
+    folder: Option<&Path>,
+) -> anyhow::Result<toolgate_broker::rulebook::Rulebook> {
     let folder = folder.map_or_else(|| place.home.policies(), Path::to_owned);
-    let loaded = rules::sources(&folder).and_then(|sources| rules::rulebook(&place.config()?, state, &sources));
+    let loaded =
+        rules::sources(&folder).and_then(|sources| rules::rulebook(&place.config()?, state, &sources));
     if let Err(error) = &loaded {
         rules::explain_errors(error);
     }
@@ -44,7 +49,9 @@ fn check(place: &Place, folder: Option<&Path>, json: bool) -> anyhow::Result<()>
     let policy = &rulebook.policy;
     if json {
         let warnings: Vec<String> = policy.warnings().iter().map(ToString::to_string).collect();
-        return out::json(&json!({ "rules": policy.rules().len(), "digest": policy.digest().to_string(), "warnings": warnings }));
+        return out::json(
+            &json!({ "rules": policy.rules().len(), "digest": policy.digest().to_string(), "warnings": warnings }),
+        );
     }
     for warning in policy.warnings() {
         note(format_args!("warning: {warning}"));
@@ -56,7 +63,8 @@ fn check(place: &Place, folder: Option<&Path>, json: bool) -> anyhow::Result<()>
 fn typed(place: &Place, state: &State, call: &Try) -> anyhow::Result<Call> {
     let config = place.config()?;
     let id = call.agent.parse()?;
-    let mut groups: Vec<GroupName> = config.agents.get(&id).map(|rules| rules.groups.iter().cloned().collect()).unwrap_or_default();
+    let mut groups: Vec<GroupName> =
+        config.agents.get(&id).map(|rules| rules.groups.iter().cloned().collect()).unwrap_or_default();
     let stored = state.store.agents()?.into_iter().find(|agent| agent.name == id);
     if stored.is_none() && !config.agents.contains_key(&id) && id.as_str() != DEMO_AGENT {
         note(format_args!("There is no agent `{id}`; judged as if there were one without groups."));
@@ -66,14 +74,29 @@ fn typed(place: &Place, state: &State, call: &Try) -> anyhow::Result<Call> {
     let server: ServerName = match (&action, &call.server) {
         (Action::Tool(name), _) => name.server().clone(),
         (_, Some(server)) => server.parse()?,
-        (_, None) => return Err(hinted(format!("`{action}` does not name a server"), "say which with `--server NAME`")),
+        (_, None) => {
+            return Err(hinted(
+                format!("`{action}` does not name a server"),
+                "say which with `--server NAME`",
+            ));
+        }
     };
-    let arguments = Document::parse(call.arguments.as_bytes(), &Limits::default())
-        .map_err(|error| hinted(format!("the arguments are not JSON: {error}"), "write an object in quotes: '{\"to\":\"ada@example.com\"}'"))?;
+    let arguments = Document::parse(call.arguments.as_bytes(), &Limits::default()).map_err(|error| {
+        hinted(
+            format!("the arguments are not JSON: {error}"),
+            "write an object in quotes: '{\"to\":\"ada@example.com\"}'",
+        )
+    })?;
     if !arguments.root().is_object() {
-        return Err(hinted("the arguments are no JSON object", "write them in quotes: '{\"to\":\"ada@example.com\"}'"));
+        return Err(hinted(
+            "the arguments are no JSON object",
+            "write them in quotes: '{\"to\":\"ada@example.com\"}'",
+        ));
     }
-    let arguments = arguments.root().canonical().map_err(|error| hinted(error.to_string(), "use a number that a float keeps exactly, or a string"))?;
+    let arguments = arguments
+        .root()
+        .canonical()
+        .map_err(|error| hinted(error.to_string(), "use a number that a float keeps exactly, or a string"))?;
     Ok(trial_call(Agent { id, groups, proof: Proof::Bearer }, action, server, arguments))
 }
 
@@ -100,9 +123,15 @@ fn words(verdict: &Verdict) -> (&'static str, String) {
             let rules: Vec<String> = allowed.rules.iter().map(ToString::to_string).collect();
             ("allow", format!("by rule {}", rules.join(", ")))
         }
-        Verdict::Ask(asked) => ("ask", format!("`{}`, by rule {}: {}", asked.question, asked.rule, asked.because)),
-        Verdict::Deny(DenyReason::Broken { rule, error }) => ("deny", format!("rule {rule} cannot be evaluated: {error}")),
-        Verdict::Deny(DenyReason::Forbidden { rule, because }) => ("deny", format!("by rule {rule}: {because}")),
+        Verdict::Ask(asked) => {
+            ("ask", format!("`{}`, by rule {}: {}", asked.question, asked.rule, asked.because))
+        }
+        Verdict::Deny(DenyReason::Broken { rule, error }) => {
+            ("deny", format!("rule {rule} cannot be evaluated: {error}"))
+        }
+        Verdict::Deny(DenyReason::Forbidden { rule, because }) => {
+            ("deny", format!("by rule {rule}: {because}"))
+        }
         Verdict::Deny(DenyReason::Inexpressible { argument }) => {
             ("deny", format!("a rule reads argument `{argument}`, whose value cannot be shown to rules"))
         }
@@ -148,19 +177,27 @@ fn explain(place: &Place, call: &Try) -> anyhow::Result<()> {
             .considered
             .iter()
             .map(|considered| {
-                let read: Vec<_> = considered.readings.iter().map(|r| json!({ "path": r.path, "value": r.value })).collect();
+                let read: Vec<_> =
+                    considered.readings.iter().map(|r| json!({ "path": r.path, "value": r.value })).collect();
                 json!({
                     "rule": considered.rule.name.to_string(), "at": considered.rule.place.to_string(),
                     "finding": found(&considered.finding), "decides": considered.decides, "read": read,
                 })
             })
             .collect();
-        return out::json(&json!({ "verdict": word, "why": why, "considered": considered, "others": explanation.others, "unseen": explanation.unseen }));
+        return out::json(
+            &json!({ "verdict": word, "why": why, "considered": considered, "others": explanation.others, "unseen": explanation.unseen }),
+        );
     }
     line(format_args!("{}  {}", paint(word), text::quoted(&why, 1_000)))?;
     for considered in &explanation.considered {
         let mark = if considered.decides { "→" } else { " " };
-        line(format_args!("{mark} rule {} ({}) {}", considered.rule.name, considered.rule.place, text::quoted(&found(&considered.finding), 500)))?;
+        line(format_args!(
+            "{mark} rule {} ({}) {}",
+            considered.rule.name,
+            considered.rule.place,
+            text::quoted(&found(&considered.finding), 500)
+        ))?;
         for reading in &considered.readings {
             let value = reading.value.as_deref().unwrap_or("(absent)");
             line(format_args!("      {} = {}", reading.path, text::quoted(value, 200)))?;
@@ -205,14 +242,26 @@ fn replay(place: &Place, back: &str, folder: Option<&Path>, json: bool) -> anyho
         }
         differ += 1;
         if json {
-            json_line(&json!({ "index": placed.index, "call": info.id, "agent": info.agent.name, "action": info.action, "before": before, "now": now, "why": why }))?;
+            json_line(
+                &json!({ "index": placed.index, "call": info.id, "agent": info.agent.name, "action": info.action, "before": before, "now": now, "why": why }),
+            )?;
         } else {
             let arguments = text::quoted(&String::from_utf8_lossy(call.arguments.as_bytes()), 100);
-            line(format_args!("{:>6}  {} → {}  {} {} {arguments}  {}", placed.index, paint(before), paint(now), info.agent.name, text::quoted(&info.action, 100), text::quoted(&why, 200)))?;
+            line(format_args!(
+                "{:>6}  {} → {}  {} {} {arguments}  {}",
+                placed.index,
+                paint(before),
+                paint(now),
+                info.agent.name,
+                text::quoted(&info.action, 100),
+                text::quoted(&why, 200)
+            ))?;
         }
         Ok(true)
     })?;
-    note(format_args!("{judged} calls judged again: {differ} would differ. {gone} could not be: their arguments were erased."));
+    note(format_args!(
+        "{judged} calls judged again: {differ} would differ. {gone} could not be: their arguments were erased."
+    ));
     Ok(())
 }
 
@@ -229,14 +278,21 @@ fn logged(place: &Place, state: &State, index: Position, info: &CallInfo) -> any
     let proof = match &info.agent.proof {
         AgentProof::Bearer => Proof::Bearer,
         AgentProof::Demo => Proof::Demo,
-        AgentProof::Oauth { issuer, subject } => Proof::OAuth { issuer: issuer.clone(), subject: subject.clone() },
+        AgentProof::Oauth { issuer, subject } => {
+            Proof::OAuth { issuer: issuer.clone(), subject: subject.clone() }
+        }
         AgentProof::Peer { uid } => Proof::Peer { uid: *uid },
     };
     let Ok(id) = info.agent.name.parse() else { return Ok(None) };
     let config = place.config()?;
-    let mut groups: Vec<GroupName> = config.agents.get(&id).map(|rules| rules.groups.iter().cloned().collect()).unwrap_or_default();
-    groups.extend(state.store.agents()?.into_iter().filter(|agent| agent.name == id).flat_map(|agent| agent.groups));
-    let (Ok(action), Some(Ok(server))) = (action(&info.action), info.server.as_ref().map(|server| server.parse())) else {
+    let mut groups: Vec<GroupName> =
+        config.agents.get(&id).map(|rules| rules.groups.iter().cloned().collect()).unwrap_or_default();
+    groups.extend(
+        state.store.agents()?.into_iter().filter(|agent| agent.name == id).flat_map(|agent| agent.groups),
+    );
+    let (Ok(action), Some(Ok(server))) =
+        (action(&info.action), info.server.as_ref().map(|server| server.parse()))
+    else {
         return Ok(None);
     };
     let mut call = trial_call(Agent { id, groups, proof }, action, server, arguments);

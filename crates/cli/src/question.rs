@@ -86,7 +86,12 @@ fn value(question: &Question) -> Value {
 /// Shows everything that is signed. What an agent or a server wrote is quoted, hidden characters escaped.
 fn show(question: &Question) -> anyhow::Result<()> {
     let paint = Paint::out();
-    line(format_args!("{} {}  {}", paint.bold("Question"), paint.bold(&question.number), word(question.state)))?;
+    line(format_args!(
+        "{} {}  {}",
+        paint.bold("Question"),
+        paint.bold(&question.number),
+        word(question.state)
+    ))?;
     line(format_args!("  asked    {}", out::time(question.asked_ms)))?;
     line(format_args!("  expires  {}", out::time(question.expires_ms)))?;
     let Value::Object(members) = statement(question) else {
@@ -98,7 +103,12 @@ fn show(question: &Question) -> anyhow::Result<()> {
     }
     for answer in &question.answers {
         let said = if answer.yes { paint.green("yes") } else { paint.red("no") };
-        line(format_args!("  {} said {said} by {} at {}", answer.person, answer.method, out::time(answer.at_ms)))?;
+        line(format_args!(
+            "  {} said {said} by {} at {}",
+            answer.person,
+            answer.method,
+            out::time(answer.at_ms)
+        ))?;
     }
     Ok(())
 }
@@ -125,7 +135,9 @@ fn show_member(key: &str, value: &Value, indent: usize) -> anyhow::Result<()> {
 /// The question of that number, or the only open one whose number begins so.
 fn find(state: &State, id: &str) -> anyhow::Result<Question> {
     let questions = state.store.questions(now_ms())?;
-    let begins = |question: &&Question| question.number.starts_with(id) || question.number.starts_with(&format!("q-{id}"));
+    let begins = |question: &&Question| {
+        question.number.starts_with(id) || question.number.starts_with(&format!("q-{id}"))
+    };
     if let Some(exact) = questions.iter().find(|question| question.number == id) {
         return Ok(exact.clone());
     }
@@ -135,12 +147,18 @@ fn find(state: &State, id: &str) -> anyhow::Result<Question> {
     }
     match found.as_slice() {
         [one] if id.len() >= 4 => Ok((*one).clone()),
-        [_one] => Err(hinted(format!("`{}` is too short to be sure", id.escape_debug()), "write at least four characters")),
+        [_one] => Err(hinted(
+            format!("`{}` is too short to be sure", id.escape_debug()),
+            "write at least four characters",
+        )),
         [] => Err(hinted(
             format!("there is no question `{}`", id.escape_debug()),
             "`toolgate question list` shows what waits for an answer",
         )),
-        _ => Err(hinted(format!("several questions begin with `{}`", id.escape_debug()), "write more of the number")),
+        _ => Err(hinted(
+            format!("several questions begin with `{}`", id.escape_debug()),
+            "write more of the number",
+        )),
     }
 }
 
@@ -168,16 +186,23 @@ pub(crate) fn answer(place: &Place, answer: &Answer, yes: bool) -> anyhow::Resul
     let reached = store(&state, rules, &question, answered.clone(), &row)?;
     let number = &question.number;
     if answer.json {
-        return out::json(&json!({ "question": number, "person": row.name.as_str(), "yes": yes, "state": word(reached) }));
+        return out::json(
+            &json!({ "question": number, "person": row.name.as_str(), "yes": yes, "state": word(reached) }),
+        );
     }
     match reached {
-        QuestionState::Approved => note(format_args!("Approved: this one call may run, once, until {}.", out::time(question.expires_ms))),
+        QuestionState::Approved => note(format_args!(
+            "Approved: this one call may run, once, until {}.",
+            out::time(question.expires_ms)
+        )),
         QuestionState::Denied => note("Denied: it does not run."),
         QuestionState::Open => {
             let given = question.answers.iter().filter(|answer| answer.yes).count() + 1;
             note(format_args!("Your yes is noted: {given} of {} that are needed.", rules.quorum));
         }
-        QuestionState::Expired | QuestionState::Used => note(format_args!("The question is {} now.", word(reached))),
+        QuestionState::Expired | QuestionState::Used => {
+            note(format_args!("The question is {} now.", word(reached)))
+        }
     }
     Ok(())
 }
@@ -194,7 +219,8 @@ fn who(state: &State, rules: &QuestionRules, answer: &Answer) -> anyhow::Result<
             format!("asked are: {}", names(rules.people.iter())),
         ));
     }
-    let method = if answer.code.is_some() { Some(TOTP) } else { answer.passphrase_file.as_ref().map(|_| ED25519) };
+    let method =
+        if answer.code.is_some() { Some(TOTP) } else { answer.passphrase_file.as_ref().map(|_| ED25519) };
     rows.retain(|row| {
         rules.people.contains(&row.name)
             && wanted.as_ref().is_none_or(|name| row.name == *name)
@@ -209,7 +235,10 @@ fn who(state: &State, rules: &QuestionRules, answer: &Answer) -> anyhow::Result<
             "`toolgate person add NAME` enrols somebody",
         )),
         [one] => Ok(one.clone()),
-        _ => Err(hinted("several people could answer", format!("say who: `--as {}`", names(rows.iter().map(|row| &row.name))))),
+        _ => Err(hinted(
+            "several people could answer",
+            format!("say who: `--as {}`", names(rows.iter().map(|row| &row.name))),
+        )),
     }
 }
 
@@ -239,7 +268,10 @@ fn prove(
     let result = person.confirm(&state.key, &code, &question.statement, yes, now_ms());
     let next = person.to_row().sealed;
     if next != row.sealed && !block_on(async { Ok(state.store.swap_person(row.clone(), next).await?) })? {
-        return Err(hinted("somebody else used a code of this person at the same moment", "try again with the next code"));
+        return Err(hinted(
+            "somebody else used a code of this person at the same moment",
+            "try again with the next code",
+        ));
     }
     let _unused = place;
     Ok(result?)

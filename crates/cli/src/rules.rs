@@ -47,9 +47,17 @@ pub(crate) fn sources(folder: &Path) -> anyhow::Result<Vec<PolicySource>> {
     }
     paths.retain(|path| path.extension().is_some_and(|ending| ending == "cedar"));
     paths.sort();
-    anyhow::ensure!(paths.len() <= MAX_POLICIES, "more than {MAX_POLICIES} policy files in `{}`", folder.display());
+    anyhow::ensure!(
+        paths.len() <= MAX_POLICIES,
+        "more than {MAX_POLICIES} policy files in `{}`",
+        folder.display()
+    );
     if paths.is_empty() {
-        return Ok(vec![PolicySource { path: DEFAULT_POLICY.0.into(), text: DEFAULT_POLICY.1.into(), examples: None }]);
+        return Ok(vec![PolicySource {
+            path: DEFAULT_POLICY.0.into(),
+            text: DEFAULT_POLICY.1.into(),
+            examples: None,
+        }]);
     }
     paths.iter().map(|path| source(path)).collect()
 }
@@ -83,7 +91,9 @@ pub(crate) fn rulebook(config: &Config, state: &State, sources: &[PolicySource])
 
 /// Shows everything that is wrong with a policy, if that is what the error is about.
 pub(crate) fn explain_errors(error: &anyhow::Error) {
-    let Some(errors) = error.chain().find_map(|cause| cause.downcast_ref::<LoadPolicyErrors>()) else { return };
+    let Some(errors) = error.chain().find_map(|cause| cause.downcast_ref::<LoadPolicyErrors>()) else {
+        return;
+    };
     let paint = Paint::for_terminal(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     for error in &errors.errors {
         note(format_args!("{} {error}", paint.red("error:")));

@@ -61,7 +61,10 @@ fn secret_in_file(path: &Path) -> anyhow::Result<Zeroizing<String>> {
 
 fn secret_from_terminal(prompt: &str) -> anyhow::Result<Zeroizing<String>> {
     let terminal = File::options().read(true).write(true).open("/dev/tty").map_err(|_source| {
-        hinted("there is no terminal to ask for a passphrase", "run it in a terminal, or say `--passphrase-file FILE`")
+        hinted(
+            "there is no terminal to ask for a passphrase",
+            "run it in a terminal, or say `--passphrase-file FILE`",
+        )
     })?;
     let mut out = &terminal;
     write!(out, "{prompt}")?;

@@ -27,7 +27,11 @@ pub(crate) fn run(place: &Place, command: ToolCommand) -> anyhow::Result<()> {
         ToolCommand::Review { server, json } => {
             let only = server.map(|name| name.parse()).transpose()?;
             let offered = offered(place, only.as_ref())?;
-            if json { out::json(&offered.iter().map(Offered::json).collect::<Vec<_>>()) } else { review(&offered) }
+            if json {
+                out::json(&offered.iter().map(Offered::json).collect::<Vec<_>>())
+            } else {
+                review(&offered)
+            }
         }
         ToolCommand::Accept { names, all } => accept(place, &names, all),
         ToolCommand::List(json) => list(place, json.json),
@@ -68,7 +72,9 @@ impl Offered {
 
     fn tool(&self) -> Option<&ToolName> {
         match &self.standing {
-            Standing::Changed { tool, .. } | Standing::New { tool, .. } | Standing::Same { tool } => Some(tool),
+            Standing::Changed { tool, .. } | Standing::New { tool, .. } | Standing::Same { tool } => {
+                Some(tool)
+            }
             Standing::Refused { .. } => None,
         }
     }
@@ -91,20 +97,26 @@ fn offered(place: &Place, only: Option<&ServerName>) -> anyhow::Result<Vec<Offer
     if let Some(name) = only
         && !config.servers.contains_key(name)
     {
-        return Err(hinted(format!("there is no server `{name}`"), format!("add a table `[servers.{name}]`")));
+        return Err(hinted(
+            format!("there is no server `{name}`"),
+            format!("add a table `[servers.{name}]`"),
+        ));
     }
     if config.servers.is_empty() {
         return Err(hinted("no servers are configured", "`toolgate init` shows those you have"));
     }
     let state = place.open_or_make()?;
-    let pins: BTreeMap<String, Pin> = state.store.pins()?.into_iter().map(|pin| (pin.tool.to_string(), pin)).collect();
+    let pins: BTreeMap<String, Pin> =
+        state.store.pins()?.into_iter().map(|pin| (pin.tool.to_string(), pin)).collect();
     let servers = gate::servers(&place.surroundings, &config)?;
     let mut all = Vec::new();
     block_on(async {
         let upstreams = Upstreams::new(servers, Arc::new(SystemClock), Arc::new(Unobserved))?;
         for server in config.servers.keys().filter(|name| only.is_none_or(|only| only == *name)) {
             match upstreams.fetch_tools(server).await {
-                Ok(definitions) => all.extend(definitions.into_iter().map(|d| standing(&config, &pins, server, d))),
+                Ok(definitions) => {
+                    all.extend(definitions.into_iter().map(|d| standing(&config, &pins, server, d)))
+                }
                 Err(error) => out::report(&anyhow::Error::from(error)),
             }
         }
@@ -115,16 +127,22 @@ fn offered(place: &Place, only: Option<&ServerName>) -> anyhow::Result<Vec<Offer
     Ok(all)
 }
 
-fn standing(config: &Config, pins: &BTreeMap<String, Pin>, server: &ServerName, definition: Document) -> Offered {
+fn standing(
+    config: &Config,
+    pins: &BTreeMap<String, Pin>,
+    server: &ServerName,
+    definition: Document,
+) -> Offered {
     let name = definition.root().get("name").and_then(|name| name.as_str()).unwrap_or_default().to_owned();
     let judged = || -> Result<Standing, String> {
         let tool = ToolName::new(server.clone(), &name).map_err(|error| error.to_string())?;
         let effects = config.tools.get(&tool).cloned().unwrap_or_else(tool::undeclared_effects);
-        let accepted = assemble::accepted_tool(&tool, definition.clone(), effects)
-            .map_err(|error| match std::error::Error::source(&error) {
+        let accepted = assemble::accepted_tool(&tool, definition.clone(), effects).map_err(|error| {
+            match std::error::Error::source(&error) {
                 Some(cause) => format!("{error}: {cause}"),
                 None => error.to_string(),
-            })?;
+            }
+        })?;
         let digest = accepted.tool.pin;
         Ok(match pins.get(&tool.to_string()) {
             Some(pin) if pin.digest == digest => Standing::Same { tool },
@@ -170,7 +188,13 @@ fn review(offered: &[Offered]) -> anyhow::Result<()> {
         match &offered.standing {
             Standing::Same { .. } => same += 1,
             Standing::Refused { why } => {
-                line(format_args!("{} {}/{}: {}", paint.red("refused"), offered.server, offered.shown, text::quoted(why, 500)))?;
+                line(format_args!(
+                    "{} {}/{}: {}",
+                    paint.red("refused"),
+                    offered.server,
+                    offered.shown,
+                    text::quoted(why, 500)
+                ))?;
             }
             Standing::New { tool, .. } => {
                 waiting += 1;
@@ -182,7 +206,8 @@ fn review(offered: &[Offered]) -> anyhow::Result<()> {
             Standing::Changed { tool, before, .. } => {
                 waiting += 1;
                 line(format_args!("{} {}", paint.yellow("changed"), paint.bold(tool)))?;
-                let old = Document::parse(before.definition.to_vec(), &toolgate_core::json::Limits::default())?;
+                let old =
+                    Document::parse(before.definition.to_vec(), &toolgate_core::json::Limits::default())?;
                 for text in diff(&pretty(&old), &pretty(&offered.definition)) {
                     line(format_args!("    {text}"))?;
                 }
@@ -217,9 +242,13 @@ fn diff(old: &[String], new: &[String]) -> Vec<String> {
 
 fn accept(place: &Place, names: &[String], all: bool) -> anyhow::Result<()> {
     if names.is_empty() && !all {
-        return Err(hinted("no tool was named", "`toolgate tool review` shows what waits; `--all` accepts everything"));
+        return Err(hinted(
+            "no tool was named",
+            "`toolgate tool review` shows what waits; `--all` accepts everything",
+        ));
     }
-    let servers: Vec<ServerName> = if all { names.iter().map(|name| name.parse()).collect::<Result<_, _>>()? } else { Vec::new() };
+    let servers: Vec<ServerName> =
+        if all { names.iter().map(|name| name.parse()).collect::<Result<_, _>>()? } else { Vec::new() };
     let offered = offered(place, None)?;
     let wanted = |offered: &&Offered| match (&offered.tool(), all) {
         (_, true) => servers.is_empty() || servers.contains(&offered.server),
@@ -228,13 +257,24 @@ fn accept(place: &Place, names: &[String], all: bool) -> anyhow::Result<()> {
     };
     let chosen: Vec<&Offered> = offered.iter().filter(wanted).collect();
     for name in names.iter().filter(|_| !all) {
-        let whole = |offered: &&&Offered| offered.tool().map_or_else(|| format!("{}/{}", offered.server, offered.shown), ToString::to_string) == *name;
+        let whole = |offered: &&&Offered| {
+            offered
+                .tool()
+                .map_or_else(|| format!("{}/{}", offered.server, offered.shown), ToString::to_string)
+                == *name
+        };
         match chosen.iter().find(whole).map(|offered| &offered.standing) {
             None => {
-                return Err(hinted(format!("no server offers `{}`", name.escape_debug()), "`toolgate tool review` shows what they offer"));
+                return Err(hinted(
+                    format!("no server offers `{}`", name.escape_debug()),
+                    "`toolgate tool review` shows what they offer",
+                ));
             }
             Some(Standing::Refused { why }) => {
-                return Err(hinted(format!("`{}` cannot be accepted: {}", name.escape_debug(), text::quoted(why, 500)), "leave it out, or have the server renamed or repaired"));
+                return Err(hinted(
+                    format!("`{}` cannot be accepted: {}", name.escape_debug(), text::quoted(why, 500)),
+                    "leave it out, or have the server renamed or repaired",
+                ));
             }
             Some(Standing::Changed { .. } | Standing::New { .. } | Standing::Same { .. }) => {}
         }
@@ -247,7 +287,12 @@ fn accept(place: &Place, names: &[String], all: bool) -> anyhow::Result<()> {
             Standing::Changed { tool, digest, before } => (tool, *digest, Some(before)),
             Standing::Same { .. } => continue,
             Standing::Refused { why } => {
-                note(format_args!("left out: {}/{}: {}", offered.server, offered.shown, text::quoted(why, 500)));
+                note(format_args!(
+                    "left out: {}/{}: {}",
+                    offered.server,
+                    offered.shown,
+                    text::quoted(why, 500)
+                ));
                 continue;
             }
         };
@@ -289,7 +334,8 @@ async fn pin(
 
 fn list(place: &Place, json: bool) -> anyhow::Result<()> {
     let config = place.config()?;
-    let pins = if place.home.state.join("state.db").exists() { place.open()?.store.pins()? } else { Vec::new() };
+    let pins =
+        if place.home.state.join("state.db").exists() { place.open()?.store.pins()? } else { Vec::new() };
     let effects = |pin: &Pin| -> Vec<String> {
         config.tools.get(&pin.tool).unwrap_or(&pin.effects).iter().map(ToString::to_string).collect()
     };
@@ -312,8 +358,13 @@ fn list(place: &Place, json: bool) -> anyhow::Result<()> {
     let rows: Vec<Vec<String>> = pins
         .iter()
         .map(|pin| {
-            let declared = if config.tools.contains_key(&pin.tool) { "" } else { " (undeclared: the worst is assumed)" };
-            vec![pin.tool.to_string(), out::time(pin.accepted_ms), format!("{}{declared}", effects(pin).join(", "))]
+            let declared =
+                if config.tools.contains_key(&pin.tool) { "" } else { " (undeclared: the worst is assumed)" };
+            vec![
+                pin.tool.to_string(),
+                out::time(pin.accepted_ms),
+                format!("{}{declared}", effects(pin).join(", ")),
+            ]
         })
         .collect();
     out::table(&["TOOL", "ACCEPTED", "EFFECTS"], &rows)

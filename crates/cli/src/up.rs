@@ -96,7 +96,11 @@ pub(crate) fn write_first(place: &Place) -> anyhow::Result<()> {
         }
     }
     write_new(&place.home.config, FIRST_CONFIG.as_bytes())?;
-    note(format_args!("Wrote {} and a policy to start from in {}", place.home.config.display(), place.home.policies().display()));
+    note(format_args!(
+        "Wrote {} and a policy to start from in {}",
+        place.home.config.display(),
+        place.home.policies().display()
+    ));
     Ok(())
 }
 
@@ -112,7 +116,10 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
     }
     let first = first_agent(place, &state)?;
     let listener = TcpListener::bind(listen).await.map_err(|source| {
-        hinted(format!("could not listen on {listen}: {source}"), "is another gate running? `--listen 127.0.0.1:0` takes a free port")
+        hinted(
+            format!("could not listen on {listen}: {source}"),
+            "is another gate running? `--listen 127.0.0.1:0` takes a free port",
+        )
     })?;
     let listen = listener.local_addr()?;
     let (gate, publisher) = start(place, state, &config).await?;
@@ -121,8 +128,11 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
     greet(place, up, &config, listen, &socket, first.as_deref(), &gate)?;
 
     let mut next = gate.store().size()?;
-    let front = Front::new(Arc::clone(&gate.router), Arc::clone(&gate.doorkeeper) as Arc<_>, settings(&config));
-    let mut serving = Box::pin(async { tokio::join!(Arc::clone(&front).serve_tcp(listener), Arc::clone(&front).serve_unix(unix)) });
+    let front =
+        Front::new(Arc::clone(&gate.router), Arc::clone(&gate.doorkeeper) as Arc<_>, settings(&config));
+    let mut serving = Box::pin(async {
+        tokio::join!(Arc::clone(&front).serve_tcp(listener), Arc::clone(&front).serve_unix(unix))
+    });
     let router = Arc::clone(&gate.router);
     let housekeeping = tokio::spawn(async move { router.housekeep().await });
     let publishing = publisher.map(|publisher| tokio::spawn(gate::publish(gate.broker.clone(), publisher)));
@@ -199,11 +209,16 @@ fn listen_unix(path: &Path) -> anyhow::Result<UnixListener> {
     }
     if path.exists() {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(hinted(format!("another gate listens on `{}`", path.display()), "stop it, or set `socket` in `[gateway]`"));
+            return Err(hinted(
+                format!("another gate listens on `{}`", path.display()),
+                "stop it, or set `socket` in `[gateway]`",
+            ));
         }
-        fs::remove_file(path).with_context(|| format!("could not remove the old socket `{}`", path.display()))?;
+        fs::remove_file(path)
+            .with_context(|| format!("could not remove the old socket `{}`", path.display()))?;
     }
-    let listener = UnixListener::bind(path).with_context(|| format!("could not listen on `{}`", path.display()))?;
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("could not listen on `{}`", path.display()))?;
     // Any local user may connect where the folder lets them; who they are, the kernel says.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     Ok(listener)
@@ -245,7 +260,10 @@ fn greet(
     line(format_args!("  policy         {rules} rules in {}", place.home.policies().display()))?;
     line(format_args!("  tools          {tools} accepted, from {} servers", config.servers.len()))?;
     if gate.recovered > 0 {
-        line(format_args!("  {} calls were open when the gate stopped last; what became of them is not known", gate.recovered))?;
+        line(format_args!(
+            "  {} calls were open when the gate stopped last; what became of them is not known",
+            gate.recovered
+        ))?;
     }
     match token {
         Some(token) => {
@@ -255,7 +273,9 @@ fn greet(
         None => line("\n`toolgate agent add NAME` adds an agent and prints the line to paste for it.\n")?,
     }
     if config.servers.is_empty() {
-        line("No servers yet: `toolgate init` shows those you have; `toolgate demo` shows what the gate does.\n")?;
+        line(
+            "No servers yet: `toolgate init` shows those you have; `toolgate demo` shows what the gate does.\n",
+        )?;
     } else if tools == 0 {
         line("No tools are accepted yet: `toolgate tool review` shows what the servers offer.\n")?;
     }
@@ -272,14 +292,25 @@ fn print_calls(gate: &Gate, from: u64, json: bool) -> anyhow::Result<u64> {
     let paint = Paint::out();
     log::each_in(gate.store(), from, |placed| {
         let shown = match &placed.record.body {
-            Body::Intent(_) | Body::Refusal(_) | Body::QuestionAsked(_) | Body::QuestionAnswered(_) | Body::OutcomeUnknown(_) => true,
+            Body::Intent(_)
+            | Body::Refusal(_)
+            | Body::QuestionAsked(_)
+            | Body::QuestionAnswered(_)
+            | Body::OutcomeUnknown(_) => true,
             Body::Outcome(outcome) => outcome.status != toolgate_ledger::record::Status::Answered,
             _ => false,
         };
         if shown {
-            if json { json_line(&placed.json())? } else { line(log::one_line(&placed, paint))? }
+            if json {
+                json_line(&placed.json())?
+            } else {
+                line(log::one_line(&placed, paint))?
+            }
             if let (Body::QuestionAsked(question), false) = (&placed.record.body, json) {
-                line(format_args!("        answer with `toolgate approve {0}` or `toolgate deny {0}`", question.question))?;
+                line(format_args!(
+                    "        answer with `toolgate approve {0}` or `toolgate deny {0}`",
+                    question.question
+                ))?;
             }
         }
         Ok(true)
@@ -295,7 +326,11 @@ struct Watch {
 
 impl Watch {
     fn new(place: &Place, config: Config) -> Self {
-        Self { config, seen: gate::fingerprint(&place.home.config, &place.home.policies()), managed: String::new() }
+        Self {
+            config,
+            seen: gate::fingerprint(&place.home.config, &place.home.policies()),
+            managed: String::new(),
+        }
     }
 
     /// Reads the files again if they changed. What is wrong stays outside, loudly.
@@ -316,13 +351,18 @@ impl Watch {
     async fn read(&mut self, place: &Place, gate: &Gate) -> anyhow::Result<()> {
         let config = place.config()?;
         let sources = rules::sources(&place.home.policies())?;
-        let fixed = |config: &Config| (config.gateway.clone(), config.servers.clone(), config.oauth.clone(), config.log.clone());
+        let fixed = |config: &Config| {
+            (config.gateway.clone(), config.servers.clone(), config.oauth.clone(), config.log.clone())
+        };
         let restart = fixed(&config) != fixed(&self.config);
         if restart {
-            note("Servers, addresses, OAuth and the log's name are read at the start: start the gate again to use the new ones.");
+            note(
+                "Servers, addresses, OAuth and the log's name are read at the start: start the gate again to use the new ones.",
+            );
         }
         // Until then the servers are the old ones, so the rules are put together with those.
-        let merged = Config { gateway: self.config.gateway.clone(), servers: self.config.servers.clone(), ..config };
+        let merged =
+            Config { gateway: self.config.gateway.clone(), servers: self.config.servers.clone(), ..config };
         match gate.reload(&merged, &sources).await? {
             Reloaded::NewPolicy { rules } => note(format_args!("The new policy is in force: {rules} rules.")),
             Reloaded::SamePolicy => note("The change is in force."),
@@ -335,7 +375,8 @@ impl Watch {
     async fn store_changed(&mut self, gate: &Gate) {
         let store = gate.store();
         let managed = || -> anyhow::Result<String> {
-            let pins: Vec<_> = store.pins()?.into_iter().map(|pin| (pin.tool, pin.digest, pin.effects)).collect();
+            let pins: Vec<_> =
+                store.pins()?.into_iter().map(|pin| (pin.tool, pin.digest, pin.effects)).collect();
             let people: Vec<_> = store.persons()?.into_iter().map(|row| (row.name, row.public_key)).collect();
             Ok(format!("{:?} {pins:?} {people:?}", store.agents()?))
         };
@@ -363,8 +404,13 @@ impl Watch {
 
     fn sources(&self) -> anyhow::Result<Vec<toolgate_core::policy::PolicySource>> {
         let config = self.seen.first().map(|(path, ..)| path.clone());
-        let folder = config.as_deref().and_then(Path::parent).map(|folder| folder.to_owned()).unwrap_or_default();
-        let folder = if folder.ends_with(toolgate_broker::config::POLICY_FOLDER) { folder } else { folder.join(toolgate_broker::config::POLICY_FOLDER) };
+        let folder =
+            config.as_deref().and_then(Path::parent).map(|folder| folder.to_owned()).unwrap_or_default();
+        let folder = if folder.ends_with(toolgate_broker::config::POLICY_FOLDER) {
+            folder
+        } else {
+            folder.join(toolgate_broker::config::POLICY_FOLDER)
+        };
         rules::sources(&folder)
     }
 }
@@ -382,11 +428,19 @@ async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
     let state = place.open_or_make()?;
     let (gate, publisher) = start(place, state, &config).await?;
     let uid = place.surroundings.uid;
-    let agent = gate.doorkeeper.user(uid).map_err(|error| hinted(error.to_string(), format!("add `[agents.NAME]` with `peer_uid = {uid}` to `{}`", place.home.config.display())))?;
+    let agent = gate.doorkeeper.user(uid).map_err(|error| {
+        hinted(
+            error.to_string(),
+            format!("add `[agents.NAME]` with `peer_uid = {uid}` to `{}`", place.home.config.display()),
+        )
+    })?;
     if let Some(name) = mcp.agent.as_deref()
         && agent.id.as_str() != name
     {
-        return Err(hinted(format!("user {uid} is agent `{}`, not `{name}`", agent.id), "leave `--agent` away, or change `peer_uid`"));
+        return Err(hinted(
+            format!("user {uid} is agent `{}`, not `{name}`", agent.id),
+            "leave `--agent` away, or change `peer_uid`",
+        ));
     }
     let publishing = publisher.map(|publisher| tokio::spawn(gate::publish(gate.broker.clone(), publisher)));
     let mut terminate = signal(SignalKind::terminate())?;
