@@ -1,0 +1,194 @@
+//! What a newcomer sees: the program itself, in an empty home.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may stop")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// An empty home that is gone after the test.
+struct Home(PathBuf);
+
+impl Home {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("toolgate-cli-{name}-{}", std::process::id()));
+        let _old = fs::remove_dir_all(&path);
+        fs::create_dir_all(path.join("work")).unwrap();
+        Self(path)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_toolgate"))
+            .args(arguments)
+            .env_clear()
+            .env("HOME", &self.0)
+            .env("PATH", "/usr/bin:/bin")
+            .env("USER", "tester")
+            .current_dir(self.0.join("work"))
+            .output()
+            .unwrap()
+    }
+
+    /// Standard output, standard error and exit code, with the home's path taken out.
+    fn shown(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&self.0.display().to_string(), "~");
+        format!("{}{}exit {}", text(&output.stdout), text(&output.stderr), output.status.code().unwrap())
+    }
+
+    fn write(&self, path: &str, text: &str, mode: u32) -> PathBuf {
+        let path = self.0.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _gone = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn config(home: &Home, text: &str) {
+    home.write(".config/toolgate/toolgate.toml", text, 0o600);
+}
+
+#[test]
+fn nothing_is_there_yet() {
+    let home = Home::new("empty");
+    insta::assert_snapshot!(home.shown(&["question", "list"]), @r#"
+error: there is no gate in `~/.local/state/toolgate` yet
+hint: start one with `toolgate up`, or say where it is with `--state FOLDER`
+exit 1
+"#);
+    assert!(!home.0.join(".local").exists(), "looking makes nothing");
+}
+
+#[test]
+fn a_slip_of_the_pen_is_not_a_refusal() {
+    let home = Home::new("slip");
+    let output = home.run(&["polici"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(home.run(&["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_wrong_configuration_says_where_and_what_instead() {
+    let home = Home::new("wrong");
+    config(&home, "[gateway]\nlissten = \"127.0.0.1:1\"\n");
+    insta::assert_snapshot!(home.shown(&["up"]), @r#"
+error: `~/.config/toolgate/toolgate.toml`, line 2: unknown key `lissten` in `[gateway]`
+hint: did you mean `listen`?
+exit 1
+"#);
+    home.write(".config/toolgate/toolgate.toml", "", 0o666);
+    insta::assert_snapshot!(home.shown(&["up"]), @r#"
+error: `~/.config/toolgate/toolgate.toml` can be changed by others (mode 666)
+hint: `chmod go-w ~/.config/toolgate/toolgate.toml`
+exit 1
+"#);
+}
+
+#[test]
+fn a_token_is_shown_once_and_stored_nowhere() {
+    let home = Home::new("token");
+    let output = home.run(&["agent", "add", "support"]);
+    let token = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    assert!(token.starts_with("tg_"), "{token}");
+    for entry in fs::read_dir(home.0.join(".local/state/toolgate")).unwrap() {
+        let path: PathBuf = entry.unwrap().path();
+        if path.is_file() {
+            let bytes = fs::read(&path).unwrap();
+            assert!(!bytes.windows(token.len()).any(|window| window == token.as_bytes()), "{}", path.display());
+        }
+    }
+    insta::assert_snapshot!(home.shown(&["agent", "add", "support"]), @r#"
+error: agent `support` exists already
+exit 1
+"#);
+    insta::assert_snapshot!(home.shown(&["agent", "add", "demo"]), @r#"
+error: the agent name `demo` belongs to the demo
+hint: choose another name
+exit 1
+"#);
+    insta::assert_snapshot!(home.shown(&["agent", "remove", "nobody"]), @r#"
+error: there is no agent `nobody`
+exit 1
+"#);
+}
+
+#[test]
+fn people_need_a_good_passphrase_in_a_private_file() {
+    let home = Home::new("people");
+    let add = |path: &Path| home.shown(&["person", "add", "ada", "--passphrase-file", path.to_str().unwrap()]);
+    insta::assert_snapshot!(add(&home.write("short", "short\n", 0o600)), @r#"
+error: the passphrase has fewer than 12 characters
+hint: four or five random words are easy to remember and hard to guess
+exit 1
+"#);
+    insta::assert_snapshot!(add(&home.write("open", "correct horse battery\n", 0o644)), @r#"
+error: `~/open` can be read by others (mode 644)
+hint: `chmod 600 ~/open`
+exit 1
+"#);
+    insta::assert_snapshot!(add(&home.write("good", "correct horse battery\n", 0o600)), @r#"
+Person `ada` is enrolled. They are asked where a table `[questions.NAME]` has `people = ["ada"]`.
+exit 0
+"#);
+    insta::assert_snapshot!(add(&home.0.join("good")), @r#"
+error: person `ada` is enrolled by ed25519 already
+exit 1
+"#);
+}
+
+#[test]
+fn a_refused_call_exits_with_two() {
+    let home = Home::new("refused");
+    let output = home.run(&["policy", "try", "--agent", "support", "mail/send", "{}"]);
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "deny  no rule permits it\n");
+}
+
+#[test]
+fn init_shows_and_changes_nothing() {
+    let home = Home::new("init");
+    let servers = r#"{"mcpServers":{"Mail Box":{"command":"mailer","args":["--fast"],"env":{"MAIL_TOKEN":"s3cret","MODE":"x"}}}}"#;
+    home.write(".claude.json", servers, 0o600);
+    let shown = home.shown(&["init"]);
+    assert!(shown.contains("[servers.mail-box]"), "{shown}");
+    assert!(!shown.contains("s3cret"), "a value is never shown: {shown}");
+    assert!(!home.0.join(".config").exists());
+    home.run(&["init", "--write"]);
+    let secret = home.0.join(".config/toolgate/secrets/mail-box.MAIL_TOKEN");
+    assert_eq!(fs::read_to_string(&secret).unwrap(), "s3cret");
+    assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
+    let written = fs::read_to_string(home.0.join(".config/toolgate/toolgate.toml")).unwrap();
+    assert!(!written.contains("s3cret"), "{written}");
+    assert_eq!(fs::read_to_string(home.0.join(".claude.json")).unwrap(), servers);
+}
+
+#[test]
+fn the_demo_comes_out_as_it_should() {
+    let home = Home::new("demo");
+    let output = home.run(&["demo", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let came: Vec<String> = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|step| format!("{} {}", step["step"].as_str().unwrap(), step["came_to"].as_str().unwrap_or("sound")))
+        .collect();
+    assert_eq!(
+        came,
+        [
+            "search_mail ran",
+            "read_document ran",
+            "send_mail refused",
+            "pay_invoice denied_by_person",
+            "delete_document refused",
+            "log sound",
+        ]
+    );
+}
