@@ -881,7 +881,7 @@ hint: write it as `listen = "127.0.0.1:7420"`
 error: `toolgate.toml`, line 2: `0.0.0.0:7420` can be reached from other machines, and tokens would cross the network in clear
 hint: listen on 127.0.0.1 behind a proxy that speaks TLS; or, if the network is yours alone, add `danger_plain_http = true`
 error: `toolgate.toml`, line 2: `a b` is no value of a `Host` header
-hint: write it as `gate.example.org` or `gate.example.org:7420`
+hint: write the name without a port: `gate.example.org`
 error: `toolgate.toml`, line 4: `*` is no origin
 hint: write scheme, host and port and nothing else: `https://app.example.org`
 error: `toolgate.toml`, line 2: `gateway.max_message_kib` is 0, which is not between 1 and 65536
