@@ -127,12 +127,12 @@ impl KeySet {
 
 fn key(value: Value<'_>) -> Option<(Option<String>, Key)> {
     let text = |name: &str| value.get(name).and_then(|v| v.as_str());
-    let bytes = |name: &str| decode(&text(name)?);
-    if value.get("use").is_some_and(|_| text("use").as_deref() != Some("sig")) {
+    let bytes = |name: &str| decode(text(name)?);
+    if value.get("use").is_some_and(|_| text("use") != Some("sig")) {
         return None;
     }
     let (kty, crv, alg) = (text("kty")?, text("crv"), text("alg"));
-    let (key, name) = match (&*kty, crv.as_deref()) {
+    let (key, name) = match (kty, crv) {
         ("OKP", Some("Ed25519")) => {
             (Key::Ed25519(bytes("x").filter(|x| x.len() == 32)?), ["EdDSA", "Ed25519"])
         }
@@ -143,7 +143,7 @@ fn key(value: Value<'_>) -> Option<(Option<String>, Key)> {
         ("RSA", _) => (Key::Rsa { n: bytes("n")?, e: bytes("e")? }, ["RS256", "RS256"]),
         _ => return None,
     };
-    if alg.is_some_and(|alg| !name.contains(&&*alg)) {
+    if alg.is_some_and(|alg| !name.contains(&alg)) {
         return None;
     }
     Some((text("kid").map(|kid| kid.to_string()), key))
@@ -259,7 +259,7 @@ fn check_signature(
         Some(value) => value.as_str().map(Some).ok_or(JwtError::Malformed),
     };
     let algorithm = text("alg")?.ok_or(JwtError::Malformed)?;
-    if !["EdDSA", "ES256", "RS256"].contains(&&*algorithm) || header.get("crit").is_some() {
+    if !["EdDSA", "ES256", "RS256"].contains(&algorithm) || header.get("crit").is_some() {
         return Err(JwtError::Algorithm);
     }
     if text("typ")?
@@ -267,7 +267,7 @@ fn check_signature(
     {
         return Err(JwtError::Malformed);
     }
-    let good = match (keys.find(text("kid")?.as_deref())?, &*algorithm) {
+    let good = match (keys.find(text("kid")?)?, algorithm) {
         (Key::Ed25519(public), "EdDSA") => {
             UnparsedPublicKey::new(&signature::ED25519, public).verify(signed, signature)
         }
