@@ -204,7 +204,8 @@ fn find(place: &Place) -> Vec<Found> {
         };
         let mut tables = vec![if member == "mcp" { root.pointer("/mcp/servers") } else { root.get(member) }];
         if client == "Claude Code" {
-            let projects = root.get("projects").and_then(|projects| projects.get(project.display().to_string()));
+            let projects =
+                root.get("projects").and_then(|projects| projects.get(project.display().to_string()));
             tables.push(projects.and_then(|project| project.get("mcpServers")));
         }
         for (name, value) in tables.into_iter().flatten().filter_map(Value::as_object).flatten() {
