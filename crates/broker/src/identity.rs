@@ -349,7 +349,7 @@ group_scopes = { "toolgate:admin" = "admins" }
             (Some("Basic dXNlcjpwYXNz"), IdentityError::Malformed),
             (Some("Bearer a b"), IdentityError::Malformed),
             (Some("Bearer abc"), IdentityError::NotAToken),
-            (Some(&good[..good.len() - 1]), IdentityError::Mistyped),
+            (good.get(..good.len() - 1), IdentityError::Mistyped),
             (Some(&other), IdentityError::UnknownToken),
         ] {
             assert_eq!(roster.authorization(header, None, 0).map(|a| a.id.clone()), Err(want), "{header:?}");

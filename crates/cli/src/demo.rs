@@ -302,7 +302,8 @@ fn came_to(result: &Value) -> Want {
 }
 
 fn said(result: &Value) -> &str {
-    result["content"][0]["text"].as_str().or_else(|| result["message"].as_str()).unwrap_or_default()
+    let text = |at| result.pointer(at).and_then(Value::as_str);
+    text("/content/0/text").or_else(|| text("/message")).unwrap_or_default()
 }
 
 async fn show(stage: &Stage, step: &Step, result: &Value) -> anyhow::Result<()> {
@@ -356,9 +357,9 @@ impl Client {
         loop {
             let line = self.lines.next_line().await?.context("the gate closed the pipes")?;
             let mut message: Value = serde_json::from_str(&line)?;
-            if message["id"] == json!(id) {
+            if message.get("id") == Some(&json!(id)) {
                 let member = if message.get("error").is_some() { "error" } else { "result" };
-                return Ok(message[member].take());
+                return Ok(message.get_mut(member).map(Value::take).unwrap_or_default());
             }
         }
     }

@@ -38,6 +38,7 @@ fn list(place: &Place, all: bool, json: bool) -> anyhow::Result<()> {
         .iter()
         .map(|question| {
             let statement = statement(question);
+            let member = |key| statement.get(key).and_then(|value| value.as_str()).unwrap_or("?");
             let left_s = question.expires_ms.saturating_sub(now_ms()) / 1000;
             let state = match question.state {
                 QuestionState::Open => format!("open, {}:{:02} left", left_s / 60, left_s % 60),
@@ -47,9 +48,9 @@ fn list(place: &Place, all: bool, json: bool) -> anyhow::Result<()> {
                 question.number.clone(),
                 state,
                 question.name.to_string(),
-                text::quoted(statement["agent"].as_str().unwrap_or("?"), 40),
-                text::quoted(statement["action"].as_str().unwrap_or("?"), 60),
-                text::quoted(&statement["arguments"].to_string(), 60),
+                text::quoted(member("agent"), 40),
+                text::quoted(member("action"), 60),
+                text::quoted(&statement.get("arguments").map(ToString::to_string).unwrap_or_default(), 60),
             ]
         })
         .collect();

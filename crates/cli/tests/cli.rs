@@ -101,7 +101,11 @@ fn a_token_is_shown_once_and_stored_nowhere() {
         let path: PathBuf = entry.unwrap().path();
         if path.is_file() {
             let bytes = fs::read(&path).unwrap();
-            assert!(!bytes.windows(token.len()).any(|window| window == token.as_bytes()), "{}", path.display());
+            assert!(
+                !bytes.windows(token.len()).any(|window| window == token.as_bytes()),
+                "{}",
+                path.display()
+            );
         }
     }
     insta::assert_snapshot!(home.shown(&["agent", "add", "support"]), @r#"
@@ -122,7 +126,8 @@ exit 1
 #[test]
 fn people_need_a_good_passphrase_in_a_private_file() {
     let home = Home::new("people");
-    let add = |path: &Path| home.shown(&["person", "add", "ada", "--passphrase-file", path.to_str().unwrap()]);
+    let add =
+        |path: &Path| home.shown(&["person", "add", "ada", "--passphrase-file", path.to_str().unwrap()]);
     insta::assert_snapshot!(add(&home.write("short", "short\n", 0o600)), @r#"
 error: the passphrase has fewer than 12 characters
 hint: four or five random words are easy to remember and hard to guess
@@ -178,7 +183,9 @@ fn the_demo_comes_out_as_it_should() {
     let came: Vec<String> = text
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
-        .map(|step| format!("{} {}", step["step"].as_str().unwrap(), step["came_to"].as_str().unwrap_or("sound")))
+        .map(|step| {
+            format!("{} {}", step["step"].as_str().unwrap(), step["came_to"].as_str().unwrap_or("sound"))
+        })
         .collect();
     assert_eq!(
         came,

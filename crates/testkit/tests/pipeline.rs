@@ -1,6 +1,6 @@
 //! The order of events, as text: what is judged, asked, written down, run and written down again, and what happens to
 //! a call when any of it fails.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -389,7 +389,11 @@ impl Run<'_> {
                     reason = stop.stopped() => Err(stopped(reason)),
                 }
             }
-            (Kind::Task, _) if legs.agent_modern && matches!(self.call.action, Action::Tool(_)) && self.may_have_tasks() => {
+            (Kind::Task, _)
+                if legs.agent_modern
+                    && matches!(self.call.action, Action::Tool(_))
+                    && self.may_have_tasks() =>
+            {
                 done(answer)
             }
             (Kind::Task | Kind::Unknown, _) => done(refused(

@@ -143,7 +143,8 @@ impl Inner {
         client: Option<&Client>,
     ) -> Result<Arc<Connection>, UpstreamError> {
         let known = self.servers.get(server).ok_or_else(|| UpstreamError::Unknown(server.to_string()))?;
-        let capabilities = client.map(|client| capabilities(client.capabilities.as_ref(), known.config.asks, false));
+        let capabilities =
+            client.map(|client| capabilities(client.capabilities.as_ref(), known.config.asks, false));
         let slot = self.slot(server, session)?;
         if let Some(connection) = slot.serving(capabilities.as_deref()) {
             return Ok(connection);
