@@ -151,12 +151,10 @@ async fn play(stage: &Stage) -> anyhow::Result<()> {
     stage.say(&format!("{}\n", stage.paint.bold("A hijacked agent meets the gate."))).await?;
     accept_tools(&place, &state.store, &config).await?;
     let (owner, passphrase) = enrol(&place, &state).await?;
-    let mut publisher = state.publisher(&config)?;
-    let (log, vkey) = (state.folder.log(), publisher.verifier().clone());
-    let origin = vkey.name().to_owned();
+    let log = state.folder.log();
     let sources = rules::demo_sources();
-    let gate =
-        Gate::start(&place.surroundings, state, &config, &sources, &origin, Arc::new(Unobserved)).await?;
+    let gate = Gate::start(&place.surroundings, state, &config, &sources, Arc::new(Unobserved)).await?;
+    let vkey = gate.log_key.clone();
 
     let agent = Arc::new(demo_agent().context("the demo agent has no name")?);
     let (ours, theirs) = tokio::io::duplex(1 << 20);
@@ -182,7 +180,6 @@ async fn play(stage: &Stage) -> anyhow::Result<()> {
     drop(client);
     let _served = serving.await;
 
-    publisher.publish(gate.store())?;
     gate.stop("done").await?;
     let report = verify(&Folder::new(log), &Options::new(Trust::key(vkey)), |_, _| {});
     if stage.json {

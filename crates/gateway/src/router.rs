@@ -286,6 +286,13 @@ impl Router {
         })
     }
 
+    /// With another bound on the sessions over HTTP. To be set before the first of them.
+    #[must_use]
+    pub fn with_max_sessions(mut self, max: usize) -> Self {
+        self.sessions = Sessions::new(max);
+        self
+    }
+
     /// The sessions.
     #[must_use]
     pub const fn sessions(&self) -> &Sessions {
