@@ -41,10 +41,26 @@ fn main() {
         medians.push(own[ROUNDS / 2]);
     }
     println!("verdicts                         {} allow, {} ask, {} deny", counts[0], counts[1], counts[2]);
+    let mut considered: Vec<_> =
+        calls.iter().map(|call| policy.explain(call, &facts).considered.len()).collect();
+    considered.sort_unstable();
+    println!(
+        "rules considered for a call      {} at p50, {} at most",
+        considered[CALLS / 2],
+        considered[CALLS - 1]
+    );
     // On a machine that does other things as well, the slowest of all are those that had to wait for the processor. The
     // median of each call is what the call costs.
     percentiles("judge", times);
     percentiles("judge, median of each call", medians);
+
+    // The dearest case: everything is about one agent and one tool.
+    let crowded = "@id(\"r$\") @because(\"measured\") permit(principal == Agent::\"agent0\",
+        action == Action::\"server0/tool0\", resource) when { context.args.amount < $ };\n";
+    let text: String = (0..100).map(|n| crowded.replace('$', &n.to_string())).collect();
+    let policy = Policy::load(&[PolicySource { text, ..source.clone() }], &world).unwrap();
+    let times = (0..10_000).map(|_| judge(&policy, &call(&world, 0), &facts, &mut counts)).collect();
+    percentiles("judge, 100 rules considered", times);
 
     let world = self::world(1_000);
     let begin = Instant::now();
@@ -132,8 +148,8 @@ fn rules() -> String {
         let tool = format!("action == Action::\"server{}/tool{tool}\"", tool % 10);
         let effect = format!("action in Action::\"{effect}\"");
         let agent = format!("principal == Agent::\"agent{}\"", n % 50);
-        let group = format!("principal in Group::\"group{}\"", n / 10 % 10);
-        let rule = match n / 10 % 10 {
+        let group = format!("principal in Group::\"group{}\"", n % 10);
+        let rule = match n / 100 {
             0 => format!("permit(principal, {tool}, resource) when {{ context.args.amount < {n} }}"),
             1 => format!(
                 "permit({group}, {effect}, resource) when {{ context.args has urgent && context.args.urgent }}"
