@@ -169,6 +169,15 @@ fn place_of_name(rule: &Rule, name: &str, text: &str) -> Place {
     Place::of(&rule.place.path, text, begins + offset)
 }
 
+/// The actions that a rule is checked with, by their ids.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Checked {
+    /// Those it is applied to.
+    subjects: Vec<String>,
+    /// Those that have to exist because it names them.
+    named: Vec<String>,
+}
+
 /// What Cedar's validator finds.
 ///
 /// It looks at each rule once for each action of its schema, which takes long for many rules and tools. So each rule is
@@ -180,13 +189,13 @@ fn types(
     texts: &HashMap<&str, &str>,
     vocabulary: &Vocabulary,
 ) -> Vec<LoadPolicyError> {
-    let mut alike: BTreeMap<(Vec<String>, Vec<String>), BTreeMap<&RuleName, &Rule>> = BTreeMap::new();
+    let mut alike: BTreeMap<Checked, BTreeMap<&RuleName, &Rule>> = BTreeMap::new();
     for rule in rules.iter().filter(|rule| !unchecked.contains(&rule.name)) {
         let subjects = differing(rule, &covered(rule, vocabulary));
-        alike.entry((subjects, named_actions(rule))).or_default().insert(&rule.name, rule);
+        alike.entry(Checked { subjects, named: named_actions(rule) }).or_default().insert(&rule.name, rule);
     }
     let mut errors = Vec::new();
-    for ((subjects, named), rules) in alike {
+    for (Checked { subjects, named }, rules) in alike {
         let subjects = subjects.iter().filter_map(|id| vocabulary.subjects.get_key_value(id));
         let schema = match Schema::from_json_value(cedar_schema(subjects, &named)) {
             Ok(schema) => schema,
