@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use toolgate_broker::pipeline::REPEAT_WINDOW_MS;
 use toolgate_broker::port::{
-    Approval, Closing, Line, Opened, Opening, Position, Question, QuestionState, Repeat, Store, StoreError,
+    Approval, Closing, Disclosed, Line, Opened, Opening, Position, Question, QuestionState, Repeat, Store,
+    StoreError,
 };
 use toolgate_core::call::{CallDigest, CallId};
 use toolgate_core::digest::Digest;
@@ -65,10 +66,12 @@ pub fn opening(call: u64, what: &str, repeats: bool, approval: Option<Approval>)
     Opening { call, agent, digest: digest(what), repeats, approval, line: line("intent") }
 }
 
-/// The closing of a call.
+/// The closing of a call, whose answer is kept if it has one.
 #[must_use]
 pub fn closing(call: u64, answer: Option<&'static [u8]>) -> Closing {
-    Closing { call: number(call), line: line("outcome"), answer: answer.map(Bytes::from_static) }
+    let result = |bytes| Disclosed { path: "result", salt: [9; 32], bytes: Bytes::from_static(bytes) };
+    let disclosed = answer.into_iter().map(result).collect();
+    Closing { call: number(call), line: Line { disclosed, ..line("outcome") }, keep: answer.is_some() }
 }
 
 /// A question about something, under a policy.
