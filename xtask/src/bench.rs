@@ -87,7 +87,8 @@ fn figures(text: &str) -> Vec<Value> {
         let (unit, value) = (words.next()?, words.next()?.parse().ok()?);
         let mut name: Vec<_> = words.collect();
         name.reverse();
-        (!name.is_empty()).then(|| row(name.join(" "), value, unit))
+        // After a comma it is one figure of several, which has no name.
+        (!name.last()?.ends_with(',')).then(|| row(name.join(" "), value, unit))
     };
     text.lines().filter_map(figure).collect()
 }
