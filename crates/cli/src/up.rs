@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use toolgate_broker::config::Config;
 use toolgate_broker::home::{make_private, write_new};
+use toolgate_broker::identity::Roster;
 use toolgate_broker::port::Store as _;
 use toolgate_core::name::{AgentId, ServerName};
 use toolgate_gateway::front::guard::Names;
@@ -412,9 +413,9 @@ pub(crate) fn run_mcp(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
 async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
     let config = place.config()?;
     let state = place.open_or_make()?;
-    let gate = start(place, state, &config).await?;
     let uid = place.surroundings.uid;
-    let agent = gate.doorkeeper.user(uid).map_err(|error| {
+    // Before anything starts: a gate without anybody at its door is not worth a line on the log.
+    let agent = Roster::new(&config, []).peer(uid).map_err(|error| {
         hinted(
             error.to_string(),
             format!("add `[agents.NAME]` with `peer_uid = {uid}` to `{}`", place.home.config.display()),
@@ -428,6 +429,7 @@ async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
             "leave `--agent` away, or change `peer_uid`",
         ));
     }
+    let gate = start(place, state, &config).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let reason = tokio::select! {
         served = stdio::serve(Arc::clone(&gate.router), agent, tokio::io::stdin(), tokio::io::stdout()) => {
