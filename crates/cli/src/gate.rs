@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use toolgate_broker::config::{Config, KeySource, Reach, Server};
 use toolgate_broker::home::Surroundings;
-use toolgate_broker::identity::{IdentityError, JwtError, KeySet, Roster, TokenHash, Verifier};
+use toolgate_broker::identity::{IdentityError, JwtError, KeySet, Roster, Verifier};
 use toolgate_broker::integrate::Publishing;
 use toolgate_broker::pipeline::Broker;
 use toolgate_broker::port::{BoxFuture, Store as _, SystemClock};
@@ -19,11 +19,10 @@ use toolgate_gateway::catalog::Naming;
 use toolgate_gateway::port::{Identify, IdentifyError};
 use toolgate_gateway::router::Router;
 use toolgate_gateway::upstream::fetch::Remote;
-use toolgate_gateway::upstream::{Bounds, HttpServer, Observer, ServerConfig, Transport, Upstreams};
+use toolgate_gateway::upstream::{Bounds, HttpServer, Launch, Observer, ServerConfig, Transport, Upstreams};
 use toolgate_ledger::Hash;
 use toolgate_ledger::record::{Policy, PolicyAction, Start, Stop};
 use toolgate_ledger::{VerifierKey, signer};
-use toolgate_sandbox::Launch;
 
 use crate::out::{hinted, note};
 use crate::place::{State, gate_line, now_ms};
@@ -114,6 +113,7 @@ impl Gate {
         let rulebook = match assembled {
             Ok(rulebook) => rulebook,
             Err(error) => {
+                self.narrow(config)?;
                 let texts: Vec<&[u8]> = sources.iter().map(|source| source.text.as_bytes()).collect();
                 let digest = Digest::of("toolgate/rejected-policy/v1", &texts);
                 self.note_policy(PolicyAction::Rejected, digest, Some(before), 0).await?;
@@ -125,10 +125,27 @@ impl Gate {
             // Written down before it decides anything.
             self.note_policy(PolicyAction::Loaded, after, Some(before), rules).await?;
         }
-        self.doorkeeper.replace(Roster::new(config, tokens(store)?));
+        self.doorkeeper.replace(Roster::new(config, &store.agents()?));
         self.broker.replace_rulebook(rulebook);
         self.router.rules_changed();
         Ok(if after == before { Reloaded::SamePolicy } else { Reloaded::NewPolicy { rules } })
+    }
+
+    /// Lets go of what the store took back: agents' tokens, tools, people. A policy that names what is gone does not load,
+    /// and that must not keep it alive.
+    fn narrow(&self, config: &Config) -> anyhow::Result<()> {
+        let store = self.store();
+        self.doorkeeper.replace(self.doorkeeper.roster().narrowed(&store.agents()?));
+        let people = toolgate_broker::person::People::from_rows(&store.persons()?, self.key.clone()).ok();
+        let before = self.broker.rulebook();
+        self.broker.replace_rulebook(toolgate_broker::assemble::narrowed(
+            &before,
+            config,
+            &store.pins()?,
+            people,
+        ));
+        self.router.rules_changed();
+        Ok(())
     }
 
     async fn note_policy(
@@ -167,13 +184,6 @@ pub(crate) enum Reloaded {
     SamePolicy,
 }
 
-fn tokens(store: &SqliteStore) -> anyhow::Result<Vec<(toolgate_core::name::AgentId, TokenHash)>> {
-    let agents = store.agents()?.into_iter().filter(|agent| !agent.disabled);
-    Ok(agents
-        .filter_map(|agent| Some((agent.name, TokenHash(Digest::from_bytes(agent.token_hash?)))))
-        .collect())
-}
-
 /// Says who an agent is.
 pub(crate) struct Doorkeeper {
     roster: std::sync::RwLock<Arc<Roster>>,
@@ -184,7 +194,7 @@ pub(crate) struct Doorkeeper {
 
 impl Doorkeeper {
     async fn new(config: &Config, store: &SqliteStore) -> anyhow::Result<Self> {
-        let roster = std::sync::RwLock::new(Arc::new(Roster::new(config, tokens(store)?)));
+        let roster = std::sync::RwLock::new(Arc::new(Roster::new(config, &store.agents()?)));
         let Some(oauth) = &config.oauth else {
             return Ok(Self { roster, verifier: None, keys: None });
         };

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use toolgate_broker::person::{ED25519, Person, TOTP};
-use toolgate_broker::port::{Answered, Question, QuestionState};
+use toolgate_broker::port::{Answered, Question, QuestionState, Store as _};
 use toolgate_broker::rulebook::QuestionRules;
 use toolgate_broker::store::{NewAnswer, PersonRow};
 use toolgate_core::name::PersonName;
@@ -135,13 +135,14 @@ fn show_member(key: &str, value: &Value, indent: usize) -> anyhow::Result<()> {
 
 /// The question of that number, or the only open one whose number begins so.
 fn find(state: &State, id: &str) -> anyhow::Result<Question> {
+    // The whole number finds it however many were asked since; only so many are listed.
+    if let Some(exact) = block_on(async { Ok(state.store.question(id, now_ms()).await?) })? {
+        return Ok(exact);
+    }
     let questions = state.store.questions(now_ms())?;
     let begins = |question: &&Question| {
         question.number.starts_with(id) || question.number.starts_with(&format!("q-{id}"))
     };
-    if let Some(exact) = questions.iter().find(|question| question.number == id) {
-        return Ok(exact.clone());
-    }
     let mut found: Vec<&Question> = questions.iter().filter(begins).collect();
     if found.len() > 1 {
         found.retain(|question| question.state == QuestionState::Open);

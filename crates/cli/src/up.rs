@@ -18,6 +18,7 @@ use toolgate_core::name::{AgentId, ServerName};
 use toolgate_gateway::front::guard::Names;
 use toolgate_gateway::front::http::{Front, OAuth, Settings};
 use toolgate_gateway::front::stdio;
+use toolgate_gateway::port::Identify as _;
 use toolgate_gateway::upstream::{Observer, Oddity};
 
 use crate::args;
@@ -309,6 +310,8 @@ struct Watch {
     config: Config,
     seen: Vec<(std::path::PathBuf, u64, i64, i64)>,
     managed: String,
+    /// Why no call was opened when it was last looked at, if so.
+    stopped: Option<String>,
 }
 
 impl Watch {
@@ -317,11 +320,20 @@ impl Watch {
             config,
             seen: gate::fingerprint(&place.home.config, &place.home.policies()),
             managed: String::new(),
+            stopped: None,
         }
     }
 
     /// Reads the files again if they changed. What is wrong stays outside, loudly.
     async fn look(&mut self, place: &Place, gate: &Gate) {
+        let stopped = gate.store().stopped();
+        if stopped != self.stopped {
+            match &stopped {
+                Some(why) => note(format_args!("NO CALL IS OPENED: the log cannot be published: {why}")),
+                None => note("The log is published again; calls are opened again."),
+            }
+            self.stopped = stopped;
+        }
         let now = gate::fingerprint(&place.home.config, &place.home.policies());
         if now == self.seen {
             return;
@@ -374,11 +386,7 @@ impl Watch {
         if now == self.managed {
             return;
         }
-        let first = self.managed.is_empty();
         self.managed = now;
-        if first {
-            return;
-        }
         let result = async {
             let sources = self.sources()?;
             gate.reload(&self.config, &sources).await
@@ -415,7 +423,7 @@ async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
     let state = place.open_or_make()?;
     let uid = place.surroundings.uid;
     // Before anything starts: a gate without anybody at its door is not worth a line on the log.
-    let agent = Roster::new(&config, []).peer(uid).map_err(|error| {
+    let agent = Roster::new(&config, &state.store.agents()?).peer(uid).map_err(|error| {
         hinted(
             error.to_string(),
             format!("add `[agents.NAME]` with `peer_uid = {uid}` to `{}`", place.home.config.display()),
@@ -431,12 +439,37 @@ async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
     }
     let gate = start(place, state, &config).await?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let reason = tokio::select! {
-        served = stdio::serve(Arc::clone(&gate.router), agent, tokio::io::stdin(), tokio::io::stdout()) => {
-            served?;
-            "client_gone"
+    let mut changes = gate.store().changes();
+    let mut tick = tokio::time::interval(LOOK);
+    let mut watch = Watch::new(place, config);
+    let mut serving = Box::pin(stdio::serve(
+        Arc::clone(&gate.router),
+        Arc::clone(&agent),
+        tokio::io::stdin(),
+        tokio::io::stdout(),
+    ));
+    let reason = loop {
+        tokio::select! {
+            served = &mut serving => {
+                served?;
+                break "client_gone";
+            }
+            _ = terminate.recv() => break "signal",
+            changed = changes.changed() => {
+                changed.context("the store has stopped")?;
+                watch.store_changed(&gate).await;
+            }
+            _ = tick.tick() => watch.look(place, &gate).await,
         }
-        _ = terminate.recv() => "signal",
+        // Who is at the other end was found out once; whether that still counts is looked at as often as the rules.
+        if gate.doorkeeper.peer(uid).is_none_or(|now| *now != *agent) {
+            note(format_args!(
+                "agent `{}` is not what it was when it came; start `toolgate mcp` again",
+                agent.id
+            ));
+            break "agent_changed";
+        }
     };
+    drop(serving);
     gate.stop(reason).await
 }

@@ -854,6 +854,13 @@ impl Router {
     async fn list(&self, caller: &Caller, offer: Offer, params: Option<&Document>) -> Result<Done, Fault> {
         let paging = params.is_some_and(|params| params.root().get("cursor").is_some());
         let items = self.items(caller, offer, !paging).await;
+        // What was remembered may be from before other rules came into force.
+        let action = match offer {
+            Offer::Prompts => Action::GetPrompt,
+            Offer::ResourceTemplates | Offer::Resources => Action::ReadResource,
+        };
+        let servers = visible(&self.broker.rulebook(), &caller.agent, &action);
+        let items: Vec<_> = items.iter().filter(|(server, _)| servers.contains(server)).collect();
         let key = match offer {
             Offer::Prompts => "prompts",
             Offer::ResourceTemplates => "resourceTemplates",
