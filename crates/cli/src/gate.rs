@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use toolgate_broker::config::{Config, KeySource, Reach, Server};
 use toolgate_broker::home::Surroundings;
-use toolgate_broker::identity::{IdentityError, KeySet, Roster, Verifier};
+use toolgate_broker::identity::{IdentityError, JwtError, KeySet, Roster, Verifier};
 use toolgate_broker::integrate::Publishing;
 use toolgate_broker::pipeline::Broker;
 use toolgate_broker::port::{BoxFuture, Store as _, SystemClock};
@@ -18,12 +18,13 @@ use toolgate_core::policy::PolicySource;
 use toolgate_gateway::catalog::Naming;
 use toolgate_gateway::port::{Identify, IdentifyError};
 use toolgate_gateway::router::Router;
+use toolgate_gateway::upstream::fetch::Remote;
 use toolgate_gateway::upstream::{Bounds, HttpServer, Launch, Observer, ServerConfig, Transport, Upstreams};
 use toolgate_ledger::Hash;
 use toolgate_ledger::record::{Policy, PolicyAction, Start, Stop};
 use toolgate_ledger::{VerifierKey, signer};
 
-use crate::out::hinted;
+use crate::out::{hinted, note};
 use crate::place::{State, gate_line, now_ms};
 use crate::rules;
 
@@ -55,7 +56,7 @@ impl Gate {
         observer: Arc<dyn Observer>,
     ) -> anyhow::Result<Self> {
         let rulebook = rules::rulebook(config, &state, sources)?;
-        let doorkeeper = Arc::new(Doorkeeper::new(config, &state.store)?);
+        let doorkeeper = Arc::new(Doorkeeper::new(config, &state.store).await?);
         let servers = servers(surroundings, config)?;
         let upstreams = Upstreams::new(servers, Arc::new(SystemClock), observer)?;
         let origin = state.origin(config)?;
@@ -187,51 +188,57 @@ pub(crate) enum Reloaded {
 pub(crate) struct Doorkeeper {
     roster: std::sync::RwLock<Arc<Roster>>,
     verifier: Option<Verifier>,
+    /// Where the verifier's keys come from, if not from a file.
+    keys: Option<Remote>,
 }
 
 impl Doorkeeper {
-    fn new(config: &Config, store: &SqliteStore) -> anyhow::Result<Self> {
-        let roster = Roster::new(config, &store.agents()?);
-        let verifier = match &config.oauth {
-            None => None,
-            Some(oauth) => match &oauth.keys {
-                KeySource::File(path) => {
-                    let bytes = std::fs::read(path)
-                        .with_context(|| format!("could not read `{}`", path.display()))?;
-                    let keys = KeySet::parse(&bytes)
-                        .with_context(|| format!("`{}` cannot be used", path.display()))?;
-                    Some(Verifier::new(oauth, keys, now_ms()))
-                }
-                KeySource::Url(url) => {
-                    return Err(hinted(
-                        format!("keys cannot be fetched from `{url}` by this version"),
-                        "save the key set into a file and say `jwks_file = \"…\"`",
-                    ));
-                }
-            },
+    async fn new(config: &Config, store: &SqliteStore) -> anyhow::Result<Self> {
+        let roster = std::sync::RwLock::new(Arc::new(Roster::new(config, &store.agents()?)));
+        let Some(oauth) = &config.oauth else {
+            return Ok(Self { roster, verifier: None, keys: None });
         };
-        Ok(Self { roster: std::sync::RwLock::new(Arc::new(roster)), verifier })
+        let (set, keys) = match &oauth.keys {
+            KeySource::File(path) => {
+                let bytes =
+                    std::fs::read(path).with_context(|| format!("could not read `{}`", path.display()))?;
+                let set =
+                    KeySet::parse(&bytes).with_context(|| format!("`{}` cannot be used", path.display()))?;
+                (set, None)
+            }
+            KeySource::Url(url) => {
+                let hint = "check `jwks_url`, or save the key set into a file and say `jwks_file = \"…\"`";
+                let why = |why: String| hinted(format!("no keys from `{url}`: {why}"), hint);
+                let remote = Remote::new(url).map_err(|error| why(error.to_string()))?;
+                (fetch_keys(&remote).await.map_err(why)?, Some(remote))
+            }
+        };
+        Ok(Self { roster, verifier: Some(Verifier::new(oauth, set, now_ms())), keys })
     }
 
-    fn replace(&self, roster: Roster) {
-        *self.roster.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(roster);
-    }
-
-    fn roster(&self) -> Arc<Roster> {
-        Arc::clone(&self.roster.read().unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
-
-    /// The agent of this name that is this user.
-    pub(crate) fn user(&self, uid: u32) -> Result<Arc<Agent>, IdentityError> {
-        self.roster().peer(uid)
-    }
-}
-
-impl Identify for Doorkeeper {
-    fn bearer<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Arc<Agent>, IdentifyError>> {
+    fn recognize(&self, token: &str) -> Result<Arc<Agent>, IdentityError> {
         let header = format!("Bearer {token}");
-        let found = self.roster().authorization(Some(&header), self.verifier.as_ref(), now_ms() / 1000);
-        let found = found.map_err(|error| match error {
+        self.roster().authorization(Some(&header), self.verifier.as_ref(), now_ms() / 1000)
+    }
+
+    /// Recognizes an agent by its token. A key that is not known may be a new one of the issuer: its keys are fetched
+    /// anew then, but not often, so that nobody can have them fetched at will.
+    async fn recognize_or_fetch(&self, token: &str) -> Result<Arc<Agent>, IdentifyError> {
+        let mut found = self.recognize(token);
+        if let (Err(IdentityError::AccessToken(JwtError::UnknownKey)), Some(verifier), Some(keys)) =
+            (&found, &self.verifier, &self.keys)
+            && verifier.may_refresh(now_ms())
+        {
+            match fetch_keys(keys).await {
+                Ok(set) => verifier.replace_keys(set),
+                Err(why) => {
+                    note(format_args!("the issuer's keys could not be fetched anew: {why}"));
+                    return Err(IdentifyError::Unavailable);
+                }
+            }
+            found = self.recognize(token);
+        }
+        found.map_err(|error| match error {
             IdentityError::InsufficientScope(scope) => IdentifyError::InsufficientScope { scope },
             IdentityError::AccessToken(_)
             | IdentityError::Malformed
@@ -241,8 +248,26 @@ impl Identify for Doorkeeper {
             | IdentityError::UnknownPeer { .. }
             | IdentityError::UnknownSubject
             | IdentityError::UnknownToken => IdentifyError::Invalid,
-        });
-        Box::pin(std::future::ready(found))
+        })
+    }
+
+    fn replace(&self, roster: Roster) {
+        *self.roster.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(roster);
+    }
+
+    fn roster(&self) -> Arc<Roster> {
+        Arc::clone(&self.roster.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+async fn fetch_keys(remote: &Remote) -> Result<KeySet, String> {
+    let bytes = remote.fetch().await.map_err(|error| error.to_string())?;
+    KeySet::parse(&bytes).map_err(|error| error.to_string())
+}
+
+impl Identify for Doorkeeper {
+    fn bearer<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Arc<Agent>, IdentifyError>> {
+        Box::pin(self.recognize_or_fetch(token))
     }
 
     fn peer(&self, uid: u32) -> Option<Arc<Agent>> {

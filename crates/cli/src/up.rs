@@ -12,11 +12,13 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use toolgate_broker::config::Config;
 use toolgate_broker::home::{make_private, write_new};
+use toolgate_broker::identity::Roster;
 use toolgate_broker::port::Store as _;
 use toolgate_core::name::{AgentId, ServerName};
 use toolgate_gateway::front::guard::Names;
 use toolgate_gateway::front::http::{Front, OAuth, Settings};
 use toolgate_gateway::front::stdio;
+use toolgate_gateway::port::Identify as _;
 use toolgate_gateway::upstream::{Observer, Oddity};
 
 use crate::args;
@@ -419,9 +421,9 @@ pub(crate) fn run_mcp(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
 async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
     let config = place.config()?;
     let state = place.open_or_make()?;
-    let gate = start(place, state, &config).await?;
     let uid = place.surroundings.uid;
-    let agent = gate.doorkeeper.user(uid).map_err(|error| {
+    // Before anything starts: a gate without anybody at its door is not worth a line on the log.
+    let agent = Roster::new(&config, &state.store.agents()?).peer(uid).map_err(|error| {
         hinted(
             error.to_string(),
             format!("add `[agents.NAME]` with `peer_uid = {uid}` to `{}`", place.home.config.display()),
@@ -435,6 +437,7 @@ async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
             "leave `--agent` away, or change `peer_uid`",
         ));
     }
+    let gate = start(place, state, &config).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut changes = gate.store().changes();
     let mut tick = tokio::time::interval(LOOK);
@@ -459,7 +462,7 @@ async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
             _ = tick.tick() => watch.look(place, &gate).await,
         }
         // Who is at the other end was found out once; whether that still counts is looked at as often as the rules.
-        if gate.doorkeeper.user(uid).ok().is_none_or(|now| *now != *agent) {
+        if gate.doorkeeper.peer(uid).is_none_or(|now| *now != *agent) {
             note(format_args!(
                 "agent `{}` is not what it was when it came; start `toolgate mcp` again",
                 agent.id

@@ -37,6 +37,7 @@ mod asks;
 mod client;
 mod config;
 mod connection;
+pub mod fetch;
 mod http;
 mod link;
 mod observe;
