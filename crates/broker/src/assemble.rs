@@ -101,13 +101,36 @@ pub fn rulebook(
         (name.clone(), Obligations { timeout_ms, max_result_bytes: server.max_result_bytes })
     });
     Ok(Rulebook {
-        policy,
+        policy: Arc::new(policy),
         servers: config.servers.keys().cloned().collect(),
         limits: limits.collect(),
         tools,
         questions: config.questions.clone(),
         people: Arc::new(people),
     })
+}
+
+/// The rulebook before without what the store took back: tools that are not accepted as they were any more, and people
+/// who are not enrolled any more. For when no new rulebook can be put together: what was in force stays in force, but
+/// nothing that was withdrawn does.
+#[must_use]
+pub fn narrowed(before: &Rulebook, config: &Config, pins: &[Pin], people: Option<People>) -> Rulebook {
+    let stands = |accepted: &AcceptedTool| {
+        pins.iter().any(|pin| {
+            pin.tool == accepted.tool.name
+                && pin.digest == accepted.tool.pin
+                && (pin.effects == accepted.tool.effects || config.tools.contains_key(&pin.tool))
+        })
+    };
+    let tools = before.tools.iter().filter(|(_, accepted)| stands(accepted));
+    Rulebook {
+        policy: Arc::clone(&before.policy),
+        servers: before.servers.clone(),
+        limits: before.limits.clone(),
+        tools: tools.map(|(name, accepted)| (name.clone(), Arc::clone(accepted))).collect(),
+        questions: before.questions.clone(),
+        people: people.map_or_else(|| Arc::clone(&before.people), |people| Arc::new(people)),
+    }
 }
 
 fn accept(config: &Config, pin: &Pin) -> Result<AcceptedTool, DefinitionError> {

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use toolgate_core::call::Call;
+use toolgate_core::json::{Document, Limits};
 use toolgate_core::name::PersonName;
 use toolgate_core::verdict::Asked;
 
@@ -62,7 +63,7 @@ pub(crate) async fn settle<S: Store, C: Clock>(
     loop {
         let waited_ms = clock.now_ms().saturating_sub(began_ms);
         match question.state {
-            QuestionState::Approved => return yes(rulebook, rules, question),
+            QuestionState::Approved => return yes(rulebook, rules, asked, question),
             QuestionState::Denied => return Err(NoYes::Denied { question: question.number }),
             QuestionState::Expired | QuestionState::Used => {
                 return Err(NoYes::Unanswered { question: question.number, waited_ms });
@@ -89,7 +90,10 @@ pub(crate) async fn settle<S: Store, C: Clock>(
 }
 
 /// Counts the yes of different people who may answer and whose proof holds.
-fn yes(rulebook: &Rulebook, rules: &QuestionRules, question: Question) -> Result<Yes, NoYes> {
+fn yes(rulebook: &Rulebook, rules: &QuestionRules, asked: &Asked, question: Question) -> Result<Yes, NoYes> {
+    if !states(&question, asked) {
+        return Err(NoYes::Forged { question: question.number });
+    }
     let persons: BTreeSet<PersonName> = question
         .answers
         .iter()
@@ -102,4 +106,23 @@ fn yes(rulebook: &Rulebook, rules: &QuestionRules, question: Question) -> Result
     }
     let approval = Approval { question: question.number, digest: question.digest, policy: question.policy };
     Ok(Yes { approval, persons: persons.into_iter().collect() })
+}
+
+/// Whether the statement, which is what people proved their answers for, says what the row of the question says: the
+/// answers to one question must not come to count for another.
+fn states(question: &Question, asked: &Asked) -> bool {
+    // It holds arguments that were within the limits, quoted once more.
+    let limits = Limits { max_bytes: usize::MAX, ..Limits::default() };
+    let Ok(statement) = Document::parse(question.statement.clone(), &limits) else {
+        return false;
+    };
+    let root = statement.root();
+    let says = |key: &str, value: &str| root.get(key).and_then(|said| said.as_str()) == Some(value);
+    let expires_ms = root.get("expires_ms").and_then(|said| said.as_i64());
+    question.name == asked.question
+        && says("call", &question.digest.to_string())
+        && says("number", &question.number)
+        && says("policy", &question.policy.to_string())
+        && says("question", asked.question.as_str())
+        && expires_ms.and_then(|ms| u64::try_from(ms).ok()) == Some(question.expires_ms)
 }

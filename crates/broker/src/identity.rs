@@ -5,7 +5,7 @@
 
 mod jwt;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use subtle::ConstantTimeEq as _;
@@ -15,6 +15,7 @@ use toolgate_core::name::{AgentId, GroupName};
 use zeroize::Zeroizing;
 
 use crate::config::{AgentRules, Config, DEMO_AGENT, OAuth};
+use crate::store::AgentRow;
 use crate::totp::{base32, from_base32};
 
 pub use jwt::{Claims, JwtError, KeySet, KeySetError, Verifier};
@@ -159,26 +160,34 @@ pub struct Roster {
 }
 
 impl Roster {
-    /// Puts together what the configuration and the store know.
-    pub fn new(config: &Config, tokens: impl IntoIterator<Item = (AgentId, TokenHash)>) -> Self {
-        let groups = |id: &AgentId| config.agents.get(id).map(|rules| rules.groups.iter().cloned().collect());
-        let by_token = tokens
-            .into_iter()
-            .filter(|(id, _)| id.as_str() != DEMO_AGENT)
-            .map(|(id, hash)| {
-                let groups = groups(&id).unwrap_or_default();
-                (hash, Arc::new(Agent { id, groups, proof: Proof::Bearer }))
+    /// Puts together what the configuration and the store know. An agent is in all the groups that either gives it, as
+    /// the policy was checked with; one that is disabled comes in by no proof.
+    pub fn new(config: &Config, agents: &[AgentRow]) -> Self {
+        let groups = |id: &AgentId| -> BTreeSet<GroupName> {
+            let configured = config.agents.get(id).into_iter().flat_map(|rules| &rules.groups);
+            let stored = agents.iter().filter(|row| row.name == *id).flat_map(|row| &row.groups);
+            configured.chain(stored).cloned().collect()
+        };
+        let agent = |id: &AgentId, proof| {
+            Arc::new(Agent { id: id.clone(), groups: groups(id).into_iter().collect(), proof })
+        };
+        let by_token = agents
+            .iter()
+            .filter(|row| !row.disabled && row.name.as_str() != DEMO_AGENT)
+            .filter_map(|row| {
+                let hash = TokenHash(Digest::from_bytes(row.token_hash?));
+                Some((hash, agent(&row.name, Proof::Bearer)))
             })
             .collect();
-        let by_uid = config.agents.iter().filter_map(|(id, rules)| {
+        let enabled = || config.agents.iter().filter(|(id, _)| !is_disabled(agents, id));
+        let by_uid = enabled().filter_map(|(id, rules)| {
             let uid = rules.peer_uid?;
-            let groups = groups(id).unwrap_or_default();
-            Some((uid, Arc::new(Agent { id: id.clone(), groups, proof: Proof::Peer { uid } })))
+            Some((uid, agent(id, Proof::Peer { uid })))
         });
-        let by_subject = config
-            .agents
-            .iter()
-            .filter_map(|(id, rules)| Some((rules.oauth_subject.clone()?, (id.clone(), rules.clone()))));
+        let by_subject = enabled().filter_map(|(id, rules)| {
+            let rules = AgentRules { groups: groups(id), ..rules.clone() };
+            Some((rules.oauth_subject.clone()?, (id.clone(), rules)))
+        });
         let oauth = config.oauth.as_ref();
         Self {
             by_token,
@@ -186,6 +195,26 @@ impl Roster {
             by_subject: by_subject.collect(),
             group_scopes: oauth.map(|o| o.group_scopes.clone()).unwrap_or_default(),
             required_scopes: oauth.map(|o| o.required_scopes.iter().cloned().collect()).unwrap_or_default(),
+        }
+    }
+
+    /// This roster without those whom the store does not let in any more. Nobody comes in who did not before.
+    #[must_use]
+    pub fn narrowed(&self, agents: &[AgentRow]) -> Self {
+        let has_token = |hash: &TokenHash, agent: &Agent| {
+            agents.iter().any(|row| {
+                !row.disabled && row.name == agent.id && row.token_hash.as_ref() == Some(hash.0.as_bytes())
+            })
+        };
+        let by_token = self.by_token.iter().filter(|(hash, agent)| has_token(hash, agent));
+        let by_uid = self.by_uid.iter().filter(|(_, agent)| !is_disabled(agents, &agent.id));
+        let by_subject = self.by_subject.iter().filter(|(_, (id, _))| !is_disabled(agents, id));
+        Self {
+            by_token: by_token.map(|(hash, agent)| (*hash, Arc::clone(agent))).collect(),
+            by_uid: by_uid.map(|(uid, agent)| (*uid, Arc::clone(agent))).collect(),
+            by_subject: by_subject.map(|(subject, known)| (subject.clone(), known.clone())).collect(),
+            group_scopes: self.group_scopes.clone(),
+            required_scopes: self.required_scopes.clone(),
         }
     }
 
@@ -251,11 +280,15 @@ impl Roster {
             .iter()
             .filter(|(scope, _)| claims.scopes.contains(*scope))
             .map(|(_, group)| group);
-        let groups: std::collections::BTreeSet<GroupName> =
-            rules.groups.iter().chain(lent).cloned().collect();
+        let groups: BTreeSet<GroupName> = rules.groups.iter().chain(lent).cloned().collect();
         let proof = Proof::OAuth { issuer: claims.issuer.clone(), subject: claims.subject.clone() };
         Ok(Arc::new(Agent { id: id.clone(), groups: groups.into_iter().collect(), proof }))
     }
+}
+
+/// Whether an agent was disabled.
+fn is_disabled(agents: &[AgentRow], id: &AgentId) -> bool {
+    agents.iter().any(|row| row.disabled && row.name == *id)
 }
 
 /// The demo agent: whoever is given it may use the demo tools and nothing else.
@@ -304,8 +337,58 @@ group_scopes = { "toolgate:admin" = "admins" }
         .unwrap()
     }
 
+    fn row(name: &str, token: &Token) -> AgentRow {
+        AgentRow {
+            name: name.parse().unwrap(),
+            token_hash: Some(*token.hash().0.as_bytes()),
+            uid: None,
+            groups: Vec::new(),
+            disabled: false,
+            added_ms: 0,
+        }
+    }
+
     fn roster(token: &Token) -> Roster {
-        Roster::new(&config(), [("support".parse().unwrap(), token.hash())])
+        Roster::new(&config(), &[row("support", token)])
+    }
+
+    #[test]
+    fn an_agent_is_in_the_groups_of_configuration_and_store() {
+        let token = Token::new([7; 32]);
+        let rows = [AgentRow { groups: vec!["interns".parse().unwrap()], ..row("support", &token) }];
+        let roster = Roster::new(&config(), &rows);
+        let claims = Claims {
+            issuer: "https://login.example.org".into(),
+            subject: "client-1".into(),
+            scopes: BTreeSet::from(["toolgate".to_owned()]).into_iter().collect(),
+        };
+        for agent in [
+            roster.bearer(&token.reveal()).unwrap(),
+            roster.peer(1000).unwrap(),
+            roster.claimant(&claims).unwrap(),
+        ] {
+            let groups: Vec<&str> = agent.groups.iter().map(GroupName::as_str).collect();
+            assert_eq!(groups, ["helpdesk", "interns"], "{:?}", agent.proof);
+        }
+    }
+
+    #[test]
+    fn a_disabled_or_removed_agent_is_let_in_by_no_proof() {
+        let (token, other) = (Token::new([7; 32]), Token::new([8; 32]));
+        let rows = [row("support", &token), row("other", &other)];
+        let before = Roster::new(&config(), &rows);
+        let disabled = [AgentRow { disabled: true, ..row("support", &token) }];
+        for roster in [Roster::new(&config(), &disabled), before.narrowed(&disabled)] {
+            assert!(roster.bearer(&token.reveal()).is_err());
+            assert!(roster.bearer(&other.reveal()).is_err(), "its row is gone");
+            assert!(roster.peer(1000).is_err());
+            assert!(roster.by_subject.is_empty());
+        }
+        let rotated = [row("support", &other)];
+        let narrowed = before.narrowed(&rotated);
+        assert!(narrowed.bearer(&token.reveal()).is_err(), "the old token");
+        assert!(narrowed.bearer(&other.reveal()).is_err(), "narrowing lets nobody in");
+        assert!(narrowed.peer(1000).is_ok());
     }
 
     #[test]
@@ -349,7 +432,7 @@ group_scopes = { "toolgate:admin" = "admins" }
             (Some("Basic dXNlcjpwYXNz"), IdentityError::Malformed),
             (Some("Bearer a b"), IdentityError::Malformed),
             (Some("Bearer abc"), IdentityError::NotAToken),
-            (Some(&good[..good.len() - 1]), IdentityError::Mistyped),
+            (good.get(..good.len() - 1), IdentityError::Mistyped),
             (Some(&other), IdentityError::UnknownToken),
         ] {
             assert_eq!(roster.authorization(header, None, 0).map(|a| a.id.clone()), Err(want), "{header:?}");

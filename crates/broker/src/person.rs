@@ -302,7 +302,13 @@ impl Person {
             Method::Totp(_) => (TOTP, Bytes::new()),
         };
         let sealed = Bytes::from(self.encode());
-        PersonRow { name: self.name.clone(), method: method.to_owned(), public_key, sealed, added_ms: self.enrolled_ms }
+        PersonRow {
+            name: self.name.clone(),
+            method: method.to_owned(),
+            public_key,
+            sealed,
+            added_ms: self.enrolled_ms,
+        }
     }
 
     /// The person in a row of the store.

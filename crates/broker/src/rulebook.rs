@@ -40,7 +40,7 @@ pub struct QuestionRules {
 #[derive(Debug)]
 pub struct Rulebook {
     /// The policy.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// The configured servers.
     pub servers: BTreeSet<ServerName>,
     /// What must hold while calls to a server run; [`Obligations::default`] for those not named.

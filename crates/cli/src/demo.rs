@@ -151,12 +151,10 @@ async fn play(stage: &Stage) -> anyhow::Result<()> {
     stage.say(&format!("{}\n", stage.paint.bold("A hijacked agent meets the gate."))).await?;
     accept_tools(&place, &state.store, &config).await?;
     let (owner, passphrase) = enrol(&place, &state).await?;
-    let mut publisher = state.publisher(&config)?;
-    let (log, vkey) = (state.folder.log(), publisher.verifier().clone());
-    let origin = vkey.name().to_owned();
+    let log = state.folder.log();
     let sources = rules::demo_sources();
-    let gate =
-        Gate::start(&place.surroundings, state, &config, &sources, &origin, Arc::new(Unobserved)).await?;
+    let gate = Gate::start(&place.surroundings, state, &config, &sources, Arc::new(Unobserved)).await?;
+    let vkey = gate.log_key.clone();
 
     let agent = Arc::new(demo_agent().context("the demo agent has no name")?);
     let (ours, theirs) = tokio::io::duplex(1 << 20);
@@ -182,7 +180,6 @@ async fn play(stage: &Stage) -> anyhow::Result<()> {
     drop(client);
     let _served = serving.await;
 
-    publisher.publish(gate.store())?;
     gate.stop("done").await?;
     let report = verify(&Folder::new(log), &Options::new(Trust::key(vkey)), |_, _| {});
     if stage.json {
@@ -305,7 +302,8 @@ fn came_to(result: &Value) -> Want {
 }
 
 fn said(result: &Value) -> &str {
-    result["content"][0]["text"].as_str().or_else(|| result["message"].as_str()).unwrap_or_default()
+    let text = |at| result.pointer(at).and_then(Value::as_str);
+    text("/content/0/text").or_else(|| text("/message")).unwrap_or_default()
 }
 
 async fn show(stage: &Stage, step: &Step, result: &Value) -> anyhow::Result<()> {
@@ -359,9 +357,9 @@ impl Client {
         loop {
             let line = self.lines.next_line().await?.context("the gate closed the pipes")?;
             let mut message: Value = serde_json::from_str(&line)?;
-            if message["id"] == json!(id) {
+            if message.get("id") == Some(&json!(id)) {
                 let member = if message.get("error").is_some() { "error" } else { "result" };
-                return Ok(message[member].take());
+                return Ok(message.get_mut(member).map(Value::take).unwrap_or_default());
             }
         }
     }

@@ -42,7 +42,8 @@ fn answer(message: &Value) -> Result<Value, (i64, &'static str)> {
         Some("ping") => Ok(json!({})),
         Some("tools/list") => Ok(json!({ "tools": tools() })),
         Some("tools/call") => {
-            let said = call(message["params"]["name"].as_str(), &message["params"]["arguments"])?;
+            let name = message.pointer("/params/name").and_then(Value::as_str);
+            let said = call(name, message.pointer("/params/arguments").unwrap_or(&Value::Null))?;
             Ok(json!({ "content": [{ "type": "text", "text": said }] }))
         }
         _ => Err((-32601, "method not found")),

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use toolgate_broker::config::{Config, KeySource, Reach, Server};
 use toolgate_broker::home::Surroundings;
-use toolgate_broker::identity::{IdentityError, KeySet, Roster, TokenHash, Verifier};
+use toolgate_broker::identity::{IdentityError, KeySet, Roster, Verifier};
+use toolgate_broker::integrate::Publishing;
 use toolgate_broker::pipeline::Broker;
 use toolgate_broker::port::{BoxFuture, Store as _, SystemClock};
 use toolgate_broker::store::SqliteStore;
@@ -21,6 +21,7 @@ use toolgate_gateway::router::Router;
 use toolgate_gateway::upstream::{Bounds, HttpServer, Observer, ServerConfig, Transport, Upstreams};
 use toolgate_ledger::Hash;
 use toolgate_ledger::record::{Policy, PolicyAction, Start, Stop};
+use toolgate_ledger::{VerifierKey, signer};
 use toolgate_sandbox::Launch;
 
 use crate::out::hinted;
@@ -36,7 +37,11 @@ pub(crate) struct Gate {
     pub(crate) router: Arc<Router>,
     pub(crate) upstreams: Upstreams,
     pub(crate) doorkeeper: Arc<Doorkeeper>,
+    /// The key that the log is signed with.
+    pub(crate) log_key: VerifierKey,
     key: toolgate_broker::person::StateKey,
+    /// Publishes the log. Where that fails for a while, no call is opened any more.
+    publishing: Publishing,
     /// How many calls a crash had left open.
     pub(crate) recovered: usize,
 }
@@ -48,28 +53,42 @@ impl Gate {
         state: State,
         config: &Config,
         sources: &[PolicySource],
-        origin: &str,
         observer: Arc<dyn Observer>,
     ) -> anyhow::Result<Self> {
         let rulebook = rules::rulebook(config, &state, sources)?;
         let doorkeeper = Arc::new(Doorkeeper::new(config, &state.store)?);
         let servers = servers(surroundings, config)?;
         let upstreams = Upstreams::new(servers, Arc::new(SystemClock), observer)?;
-        let State { folder: _, store, key } = state;
+        let origin = state.origin(config)?;
+        let State { folder, store, key } = state;
+        let store = Arc::new(store);
+        // A log that cannot be published now is no reason to begin.
+        let publishing = Publishing::start(&store, &folder.log(), &folder.signer(), &origin)?;
+        let log_key = signer::verifier_key(&folder.signer())?;
         let (policy, rules) = (rulebook.policy.digest(), rulebook.policy.rules().len());
-        let broker = Broker::new(Arc::new(store), upstreams.clone(), SystemClock, rulebook);
+        let broker = Broker::new(store, upstreams.clone(), SystemClock, rulebook);
         let recovered = broker.recover().await?;
         let router = Router::new(
             Arc::new(broker.clone()),
             Arc::new(upstreams.clone()),
             Arc::new(SystemClock),
             Naming { bare: config.gateway.bare.clone() },
-        )?;
-        let gate = Self { broker, router: Arc::new(router), upstreams, doorkeeper, key, recovered };
+        )?
+        .with_max_sessions(config.gateway.max_sessions);
+        let gate = Self {
+            broker,
+            router: Arc::new(router),
+            upstreams,
+            doorkeeper,
+            log_key,
+            key,
+            publishing,
+            recovered,
+        };
         let configuration = Digest::of("toolgate/configuration/v1", &[format!("{config:?}").as_bytes()]);
         let start = Start {
             configuration: Hash(*configuration.as_bytes()),
-            origin: origin.to_owned(),
+            origin: gate.log_key.name().to_owned(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
         };
         gate.store().append(gate_line(start)?).await?;
@@ -94,6 +113,7 @@ impl Gate {
         let rulebook = match assembled {
             Ok(rulebook) => rulebook,
             Err(error) => {
+                self.narrow(config)?;
                 let texts: Vec<&[u8]> = sources.iter().map(|source| source.text.as_bytes()).collect();
                 let digest = Digest::of("toolgate/rejected-policy/v1", &texts);
                 self.note_policy(PolicyAction::Rejected, digest, Some(before), 0).await?;
@@ -105,10 +125,27 @@ impl Gate {
             // Written down before it decides anything.
             self.note_policy(PolicyAction::Loaded, after, Some(before), rules).await?;
         }
-        self.doorkeeper.replace(Roster::new(config, tokens(store)?));
+        self.doorkeeper.replace(Roster::new(config, &store.agents()?));
         self.broker.replace_rulebook(rulebook);
         self.router.rules_changed();
         Ok(if after == before { Reloaded::SamePolicy } else { Reloaded::NewPolicy { rules } })
+    }
+
+    /// Lets go of what the store took back: agents' tokens, tools, people. A policy that names what is gone does not load,
+    /// and that must not keep it alive.
+    fn narrow(&self, config: &Config) -> anyhow::Result<()> {
+        let store = self.store();
+        self.doorkeeper.replace(self.doorkeeper.roster().narrowed(&store.agents()?));
+        let people = toolgate_broker::person::People::from_rows(&store.persons()?, self.key.clone()).ok();
+        let before = self.broker.rulebook();
+        self.broker.replace_rulebook(toolgate_broker::assemble::narrowed(
+            &before,
+            config,
+            &store.pins()?,
+            people,
+        ));
+        self.router.rules_changed();
+        Ok(())
     }
 
     async fn note_policy(
@@ -133,6 +170,9 @@ impl Gate {
         self.router.shut_down();
         self.upstreams.shutdown().await;
         self.store().append(gate_line(Stop { reason: reason.to_owned() })?).await?;
+        // Its end waits for the last publication.
+        let publishing = self.publishing;
+        tokio::task::spawn_blocking(move || drop(publishing)).await?;
         Ok(())
     }
 }
@@ -144,13 +184,6 @@ pub(crate) enum Reloaded {
     SamePolicy,
 }
 
-fn tokens(store: &SqliteStore) -> anyhow::Result<Vec<(toolgate_core::name::AgentId, TokenHash)>> {
-    let agents = store.agents()?.into_iter().filter(|agent| !agent.disabled);
-    Ok(agents
-        .filter_map(|agent| Some((agent.name, TokenHash(Digest::from_bytes(agent.token_hash?)))))
-        .collect())
-}
-
 /// Says who an agent is.
 pub(crate) struct Doorkeeper {
     roster: std::sync::RwLock<Arc<Roster>>,
@@ -159,7 +192,7 @@ pub(crate) struct Doorkeeper {
 
 impl Doorkeeper {
     fn new(config: &Config, store: &SqliteStore) -> anyhow::Result<Self> {
-        let roster = Roster::new(config, tokens(store)?);
+        let roster = Roster::new(config, &store.agents()?);
         let verifier = match &config.oauth {
             None => None,
             Some(oauth) => match &oauth.keys {
@@ -258,33 +291,6 @@ fn server(surroundings: &Surroundings, name: &ServerName, server: &Server) -> an
         ..Bounds::default()
     };
     Ok(ServerConfig { bounds, ..ServerConfig::new(name.clone(), transport) })
-}
-
-/// Publishes the log whenever something was written, until the store's last owner is gone. If another process is the
-/// signer, it is that one which publishes.
-pub(crate) async fn publish(broker: RealBroker, mut publisher: toolgate_broker::publish::LogPublisher) {
-    let mut changes = broker.store().changes();
-    loop {
-        let store = Arc::clone(broker.store());
-        let published = tokio::task::spawn_blocking(move || {
-            let result = publisher.publish(&store);
-            (publisher, result)
-        });
-        let Ok((back, result)) = published.await else { return };
-        publisher = back;
-        if let Err(error) = result {
-            crate::out::report(&anyhow::Error::from(error));
-            tokio::time::sleep(Duration::from_secs(10)).await;
-        }
-        // At most one checkpoint a second, however many calls there are.
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        if tokio::time::timeout(Duration::from_secs(1), changes.changed())
-            .await
-            .is_ok_and(|changed| changed.is_err())
-        {
-            return;
-        }
-    }
 }
 
 /// What has to change for the files to be read again: names, times and lengths.

@@ -202,11 +202,13 @@ fn find(place: &Place) -> Vec<Found> {
             note(format_args!("{} is not plain JSON and was left out", file.display()));
             continue;
         };
-        let mut tables = vec![if member == "mcp" { &root["mcp"]["servers"] } else { &root[member] }];
+        let mut tables = vec![if member == "mcp" { root.pointer("/mcp/servers") } else { root.get(member) }];
         if client == "Claude Code" {
-            tables.push(&root["projects"][project.display().to_string()]["mcpServers"]);
+            let projects =
+                root.get("projects").and_then(|projects| projects.get(project.display().to_string()));
+            tables.push(projects.and_then(|project| project.get("mcpServers")));
         }
-        for (name, value) in tables.into_iter().filter_map(Value::as_object).flatten() {
+        for (name, value) in tables.into_iter().flatten().filter_map(Value::as_object).flatten() {
             if let Some(server) = server(client, &file, name, value)
                 && !is_ours(&server)
                 && !found.iter().any(|other| other.name == server.name)

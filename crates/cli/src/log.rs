@@ -10,12 +10,12 @@ use toolgate_broker::home::write_new;
 use toolgate_broker::port::Position;
 use toolgate_broker::store::{Erase, SqliteStore};
 use toolgate_core::text;
-use toolgate_ledger::record::{Body, CallInfo, Erasure, Export, Judged, Record, Status, VerdictWord};
+use toolgate_ledger::export::{self, Ocsf};
+use toolgate_ledger::record::{Body, CallInfo, Erasure, Export, Field, Judged, Record, Status, VerdictWord};
 use toolgate_ledger::verify::{Options, Report, verify};
 use toolgate_ledger::{Folder, Hash, Trust, VerifierKey, signer};
 
 use crate::args::{Format, LogCommand, VerdictArg};
-use crate::ocsf;
 use crate::out::{self, LINE_CHARS, Paint, hinted, json_line, line, note};
 use crate::place::{Place, State, block_on, gate_line, since};
 
@@ -37,7 +37,7 @@ pub(crate) fn run(place: &Place, command: LogCommand) -> anyhow::Result<()> {
             verify_log(place, folder, &old, vkey.as_deref(), json)
         }
         LogCommand::Prove { call, out } => prove(place, &call, &out),
-        LogCommand::Export { format, since } => export(place, format, since.as_deref()),
+        LogCommand::Export { format, since } => export_records(place, format, since.as_deref()),
         LogCommand::Key => {
             let state = place.open()?;
             state.publish(&place.config()?)?;
@@ -440,7 +440,7 @@ fn prove(place: &Place, call: &str, out: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn export(place: &Place, format: Format, back: Option<&str>) -> anyhow::Result<()> {
+fn export_records(place: &Place, format: Format, back: Option<&str>) -> anyhow::Result<()> {
     let state = place.open()?;
     let first = start(&state, back)?;
     let end = state.store.size()?;
@@ -448,49 +448,94 @@ fn export(place: &Place, format: Format, back: Option<&str>) -> anyhow::Result<(
         Format::Jsonl => "jsonl",
         Format::Ocsf => "ocsf",
     };
+    state.publish(&place.config()?)?;
     // Written down before anything leaves.
     let record = Export { by: place.user(), first, format: word.to_owned(), next: end };
     block_on(async { Ok(toolgate_broker::port::Store::append(&state.store, gate_line(record)?).await?) })?;
+    let origin = signer::verifier_key(&state.folder.signer())?.name().to_owned();
+    let mut ocsf = Ocsf::new(&origin, env!("CARGO_PKG_VERSION"));
     each_from(&state, first, |placed| {
         if placed.index >= end {
             return Ok(false);
         }
         match format {
-            Format::Jsonl => json_line(&placed.json())?,
-            Format::Ocsf => json_line(&ocsf::event(&placed))?,
+            Format::Jsonl => {
+                if let Some(text) = export::json_line(placed.index, &placed.leaf) {
+                    line(text)?;
+                }
+            }
+            Format::Ocsf => {
+                if let Some(event) = ocsf.event(placed.index, &placed.leaf) {
+                    json_line(&event)?;
+                }
+            }
         }
         Ok(true)
     })?;
     Ok(())
 }
 
-/// How many commitments one record of an erasure names.
+/// How many commitments one record of an erasure names, so that it fits into an entry.
 const MAX_COMMITMENTS: usize = 200;
+
+/// How many records with values are looked at in one go.
+const STORED_PAGE: u32 = 256;
 
 fn erase(place: &Place, record: Option<u64>, agent: Option<String>, ground: &str) -> anyhow::Result<()> {
     let state = place.open()?;
-    let (what, indices) = match (record, agent) {
-        (Some(index), _) => (Erase::Record(Position(index)), vec![Position(index)]),
+    let (what, commitments) = match (record, agent) {
+        (Some(index), _) => (Erase::Record(Position(index)), commitments(&state.store, Position(index))?),
         (None, Some(agent)) => {
-            let most = u32::try_from(MAX_COMMITMENTS).unwrap_or(u32::MAX);
-            let indices = state.store.stored_of(&agent, Position(0), most)?;
-            (Erase::Subject(agent), indices)
+            let commitments = commitments_of(&state.store, &agent)?;
+            (Erase::Subject(agent), commitments)
         }
         (None, None) => {
             return Err(hinted("nothing to erase was named", "say `--record INDEX` or `--agent NAME`"));
         }
     };
-    let mut commitments = Vec::new();
-    for index in indices {
-        for value in state.store.values(index)? {
-            if let Some(field) = toolgate_ledger::record::Field::from_path(&value.path) {
-                commitments.push(toolgate_ledger::commit(field, &value.salt, &value.bytes));
-            }
+    // What does not fit into the record that is written together with the erasure is named before it. (Of an agent that
+    // goes on calling meanwhile, the newest values go without being named: its commitments are in their own records.)
+    let mut parts: Vec<&[Hash]> = commitments.chunks(MAX_COMMITMENTS).collect();
+    let last = parts.pop().unwrap_or_default();
+    let named = |commitments: &[Hash]| {
+        gate_line(Erasure {
+            by: place.user(),
+            commitments: commitments.to_vec(),
+            ground: text::quoted(ground, 500),
+        })
+    };
+    block_on(async {
+        for part in parts {
+            toolgate_broker::port::Store::append(&state.store, named(part)?).await?;
+        }
+        Ok(state.store.erase(what, named(last)?).await?)
+    })?;
+    note(format_args!(
+        "Erased {} values. The log keeps its commitments, and every proof still holds.",
+        commitments.len()
+    ));
+    Ok(())
+}
+
+/// The commitments to all stored values of an agent.
+fn commitments_of(store: &SqliteStore, agent: &str) -> anyhow::Result<Vec<Hash>> {
+    let mut found = Vec::new();
+    let mut from = Position(0);
+    loop {
+        let page = store.stored_of(agent, from, STORED_PAGE)?;
+        let Some(last) = page.last() else { return Ok(found) };
+        from = Position(last.0 + 1);
+        for index in page {
+            found.extend(commitments(store, index)?);
         }
     }
-    commitments.truncate(MAX_COMMITMENTS);
-    let line = gate_line(Erasure { by: place.user(), commitments, ground: text::quoted(ground, 500) })?;
-    block_on(async { Ok(state.store.erase(what, line).await?) })?;
-    note("Erased. The log keeps its commitments, and every proof still holds.");
-    Ok(())
+}
+
+/// The commitments to the stored values of one record.
+fn commitments(store: &SqliteStore, index: Position) -> anyhow::Result<Vec<Hash>> {
+    let named = store.values(index)?.into_iter().filter_map(|value| {
+        let field = Field::from_path(&value.path)?;
+        Some(toolgate_ledger::commit(field, &value.salt, &value.bytes))
+    });
+    Ok(named.collect())
 }

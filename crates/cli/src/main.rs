@@ -10,7 +10,6 @@ mod extras;
 mod gate;
 mod init;
 mod log;
-mod ocsf;
 mod out;
 mod person;
 mod place;

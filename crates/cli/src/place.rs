@@ -9,7 +9,7 @@ use toolgate_broker::config::{Config, parse_duration};
 use toolgate_broker::home::{Home, StateFolder, Surroundings};
 use toolgate_broker::person::StateKey;
 use toolgate_broker::port::{Clock as _, Line, SystemClock};
-use toolgate_broker::publish::{LogPublisher, PublishLogError};
+use toolgate_broker::publish::LogPublisher;
 use toolgate_broker::store::SqliteStore;
 use toolgate_ledger::record::{Body, Record};
 
@@ -83,28 +83,20 @@ impl Place {
 impl State {
     /// Publishes what is sequenced, unless the running gate does.
     pub(crate) fn publish(&self, config: &Config) -> anyhow::Result<()> {
-        match self.publisher(config) {
+        match LogPublisher::open(&self.folder.log(), &self.folder.signer(), &self.origin(config)?) {
             Ok(mut publisher) => {
                 publisher.publish(&self.store)?;
                 Ok(())
             }
-            Err(error) if is_elsewhere(&error) => Ok(()),
-            Err(error) => Err(error),
+            Err(error) if error.is_elsewhere() => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
-    pub(crate) fn publisher(&self, config: &Config) -> anyhow::Result<LogPublisher> {
-        let origin = match &config.log.origin {
-            Some(origin) => origin.clone(),
-            None => new_origin()?,
-        };
-        Ok(LogPublisher::open(&self.folder.log(), &self.folder.signer(), &origin)?)
+    /// What the log is called if it has no key yet.
+    pub(crate) fn origin(&self, config: &Config) -> anyhow::Result<String> {
+        config.log.origin.clone().map_or_else(new_origin, Ok)
     }
-}
-
-/// Whether the log cannot be published because another process is its signer.
-pub(crate) fn is_elsewhere(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<PublishLogError>().is_some_and(PublishLogError::is_elsewhere)
 }
 
 /// A name for a log that nobody named: it only has to be nobody else's.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use toolgate_broker::person::{ED25519, Person, TOTP};
-use toolgate_broker::port::{Answered, Question, QuestionState};
+use toolgate_broker::port::{Answered, Question, QuestionState, Store as _};
 use toolgate_broker::rulebook::QuestionRules;
 use toolgate_broker::store::{NewAnswer, PersonRow};
 use toolgate_core::name::PersonName;
@@ -38,6 +38,7 @@ fn list(place: &Place, all: bool, json: bool) -> anyhow::Result<()> {
         .iter()
         .map(|question| {
             let statement = statement(question);
+            let member = |key| statement.get(key).and_then(|value| value.as_str()).unwrap_or("?");
             let left_s = question.expires_ms.saturating_sub(now_ms()) / 1000;
             let state = match question.state {
                 QuestionState::Open => format!("open, {}:{:02} left", left_s / 60, left_s % 60),
@@ -47,9 +48,9 @@ fn list(place: &Place, all: bool, json: bool) -> anyhow::Result<()> {
                 question.number.clone(),
                 state,
                 question.name.to_string(),
-                text::quoted(statement["agent"].as_str().unwrap_or("?"), 40),
-                text::quoted(statement["action"].as_str().unwrap_or("?"), 60),
-                text::quoted(&statement["arguments"].to_string(), 60),
+                text::quoted(member("agent"), 40),
+                text::quoted(member("action"), 60),
+                text::quoted(&statement.get("arguments").map(ToString::to_string).unwrap_or_default(), 60),
             ]
         })
         .collect();
@@ -134,13 +135,14 @@ fn show_member(key: &str, value: &Value, indent: usize) -> anyhow::Result<()> {
 
 /// The question of that number, or the only open one whose number begins so.
 fn find(state: &State, id: &str) -> anyhow::Result<Question> {
+    // The whole number finds it however many were asked since; only so many are listed.
+    if let Some(exact) = block_on(async { Ok(state.store.question(id, now_ms()).await?) })? {
+        return Ok(exact);
+    }
     let questions = state.store.questions(now_ms())?;
     let begins = |question: &&Question| {
         question.number.starts_with(id) || question.number.starts_with(&format!("q-{id}"))
     };
-    if let Some(exact) = questions.iter().find(|question| question.number == id) {
-        return Ok(exact.clone());
-    }
     let mut found: Vec<&Question> = questions.iter().filter(begins).collect();
     if found.len() > 1 {
         found.retain(|question| question.state == QuestionState::Open);

@@ -122,7 +122,7 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
         )
     })?;
     let listen = listener.local_addr()?;
-    let (gate, publisher) = start(place, state, &config).await?;
+    let gate = start(place, state, &config).await?;
     let socket = config.gateway.socket.clone().unwrap_or_else(|| place.home.socket.clone());
     let unix = listen_unix(&socket)?;
     greet(place, up, &config, listen, &socket, first.as_deref(), &gate)?;
@@ -135,7 +135,6 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
     });
     let router = Arc::clone(&gate.router);
     let housekeeping = tokio::spawn(async move { router.housekeep().await });
-    let publishing = publisher.map(|publisher| tokio::spawn(gate::publish(gate.broker.clone(), publisher)));
 
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut changes = gate.store().changes();
@@ -158,30 +157,17 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
     let _gone = fs::remove_file(&socket);
     gate.router.shut_down();
     let _ended = tokio::time::timeout(GRACE, async { tokio::join!(serving, housekeeping) }).await;
-    if let Some(publishing) = publishing {
-        publishing.abort();
-    }
     gate.stop("signal").await
 }
 
-/// Starts the gate; with the publisher of the log, unless another process is it.
-async fn start(
-    place: &Place,
-    state: State,
-    config: &Config,
-) -> anyhow::Result<(Gate, Option<toolgate_broker::publish::LogPublisher>)> {
+/// Starts the gate; what is wrong with the rules is shown where it is wrong.
+async fn start(place: &Place, state: State, config: &Config) -> anyhow::Result<Gate> {
     let sources = rules::sources(&place.home.policies())?;
-    let publisher = match state.publisher(config) {
-        Ok(publisher) => Some(publisher),
-        Err(error) if crate::place::is_elsewhere(&error) => None,
-        Err(error) => return Err(error),
-    };
-    let origin = publisher.as_ref().map_or("", |publisher| publisher.verifier().name()).to_owned();
-    let gate = Gate::start(&place.surroundings, state, config, &sources, &origin, Arc::new(Watcher)).await;
+    let gate = Gate::start(&place.surroundings, state, config, &sources, Arc::new(Watcher)).await;
     if let Err(error) = &gate {
         rules::explain_errors(error);
     }
-    Ok((gate?, publisher))
+    gate
 }
 
 fn settings(config: &Config) -> Settings {
@@ -322,6 +308,8 @@ struct Watch {
     config: Config,
     seen: Vec<(std::path::PathBuf, u64, i64, i64)>,
     managed: String,
+    /// Why no call was opened when it was last looked at, if so.
+    stopped: Option<String>,
 }
 
 impl Watch {
@@ -330,11 +318,20 @@ impl Watch {
             config,
             seen: gate::fingerprint(&place.home.config, &place.home.policies()),
             managed: String::new(),
+            stopped: None,
         }
     }
 
     /// Reads the files again if they changed. What is wrong stays outside, loudly.
     async fn look(&mut self, place: &Place, gate: &Gate) {
+        let stopped = gate.store().stopped();
+        if stopped != self.stopped {
+            match &stopped {
+                Some(why) => note(format_args!("NO CALL IS OPENED: the log cannot be published: {why}")),
+                None => note("The log is published again; calls are opened again."),
+            }
+            self.stopped = stopped;
+        }
         let now = gate::fingerprint(&place.home.config, &place.home.policies());
         if now == self.seen {
             return;
@@ -387,11 +384,7 @@ impl Watch {
         if now == self.managed {
             return;
         }
-        let first = self.managed.is_empty();
         self.managed = now;
-        if first {
-            return;
-        }
         let result = async {
             let sources = self.sources()?;
             gate.reload(&self.config, &sources).await
@@ -426,7 +419,7 @@ pub(crate) fn run_mcp(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
 async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
     let config = place.config()?;
     let state = place.open_or_make()?;
-    let (gate, publisher) = start(place, state, &config).await?;
+    let gate = start(place, state, &config).await?;
     let uid = place.surroundings.uid;
     let agent = gate.doorkeeper.user(uid).map_err(|error| {
         hinted(
@@ -442,17 +435,38 @@ async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
             "leave `--agent` away, or change `peer_uid`",
         ));
     }
-    let publishing = publisher.map(|publisher| tokio::spawn(gate::publish(gate.broker.clone(), publisher)));
     let mut terminate = signal(SignalKind::terminate())?;
-    let reason = tokio::select! {
-        served = stdio::serve(Arc::clone(&gate.router), agent, tokio::io::stdin(), tokio::io::stdout()) => {
-            served?;
-            "client_gone"
+    let mut changes = gate.store().changes();
+    let mut tick = tokio::time::interval(LOOK);
+    let mut watch = Watch::new(place, config);
+    let mut serving = Box::pin(stdio::serve(
+        Arc::clone(&gate.router),
+        Arc::clone(&agent),
+        tokio::io::stdin(),
+        tokio::io::stdout(),
+    ));
+    let reason = loop {
+        tokio::select! {
+            served = &mut serving => {
+                served?;
+                break "client_gone";
+            }
+            _ = terminate.recv() => break "signal",
+            changed = changes.changed() => {
+                changed.context("the store has stopped")?;
+                watch.store_changed(&gate).await;
+            }
+            _ = tick.tick() => watch.look(place, &gate).await,
         }
-        _ = terminate.recv() => "signal",
+        // Who is at the other end was found out once; whether that still counts is looked at as often as the rules.
+        if gate.doorkeeper.user(uid).ok().is_none_or(|now| *now != *agent) {
+            note(format_args!(
+                "agent `{}` is not what it was when it came; start `toolgate mcp` again",
+                agent.id
+            ));
+            break "agent_changed";
+        }
     };
-    if let Some(publishing) = publishing {
-        publishing.abort();
-    }
+    drop(serving);
     gate.stop(reason).await
 }

@@ -2,9 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may stop")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 
 /// An empty home that is gone after the test.
 struct Home(PathBuf);
@@ -17,16 +19,30 @@ impl Home {
         Self(path)
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_toolgate"))
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_toolgate"));
+        command
             .args(arguments)
             .env_clear()
             .env("HOME", &self.0)
             .env("PATH", "/usr/bin:/bin")
             .env("USER", "tester")
-            .current_dir(self.0.join("work"))
-            .output()
-            .unwrap()
+            .current_dir(self.0.join("work"));
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// A gate that runs until it is dropped.
+    fn start(&self, arguments: &[&str]) -> Running {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let err = BufReader::new(child.stderr.take().unwrap());
+        Running { child, out, err }
     }
 
     /// Standard output, standard error and exit code, with the home's path taken out.
@@ -49,6 +65,88 @@ impl Drop for Home {
     fn drop(&mut self) {
         let _gone = fs::remove_dir_all(&self.0);
     }
+}
+
+struct Running {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    err: BufReader<ChildStderr>,
+}
+
+impl Running {
+    /// Reads until a line has this.
+    fn until(from: &mut impl BufRead, wanted: &str) -> String {
+        let mut all = String::new();
+        loop {
+            let mut line = String::new();
+            assert!(from.read_line(&mut line).unwrap() > 0, "it never said `{wanted}`: {all}");
+            all.push_str(&line);
+            if line.contains(wanted) {
+                return line;
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+/// The status line of an answer to a `POST` with this token.
+fn knock(host: &str, token: &str) -> String {
+    let mut stream = TcpStream::connect(host).unwrap();
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
+    write!(
+        stream,
+        "POST /mcp HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+         Accept: application/json, text/event-stream\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+/// A policy that names an agent does not load once the agent is gone. That must not keep its token alive.
+#[test]
+fn a_removed_agent_is_out_also_where_the_policy_still_names_it() {
+    let home = Home::new("removed");
+    config(&home, "");
+    let added = String::from_utf8(home.run(&["agent", "add", "support"]).stdout).unwrap();
+    let token = added.trim();
+    home.write(
+        ".config/toolgate/policies/rules.cedar",
+        "@id(\"nothing\") @because(\"it may do nothing\")\nforbid(principal == Agent::\"support\", action, resource);\n",
+        0o600,
+    );
+    let mut gate = home.start(&["up", "--json", "--listen", "127.0.0.1:0"]);
+    let up = Running::until(&mut gate.out, "\"url\"");
+    let host = up.split("http://").nth(1).unwrap().split("/mcp").next().unwrap();
+    assert_eq!(knock(host, token), "HTTP/1.1 200 OK");
+    assert_eq!(home.run(&["agent", "remove", "support"]).status.code(), Some(0));
+    Running::until(&mut gate.err, "support");
+    assert_eq!(knock(host, token), "HTTP/1.1 401 Unauthorized");
+}
+
+/// The gate over pipes takes up changes like the other one.
+#[test]
+fn a_gate_over_pipes_ends_when_its_user_is_no_agent_any_more() {
+    let home = Home::new("pipes");
+    let uid = fs::metadata(&home.0).unwrap().uid();
+    config(&home, &format!("[agents.me]\npeer_uid = {uid}\n"));
+    let mut gate = home.start(&["mcp"]);
+    let mut stdin = gate.child.stdin.take().unwrap();
+    stdin.write_all(br#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#).unwrap();
+    stdin.write_all(b"\n").unwrap();
+    Running::until(&mut gate.out, "serverInfo");
+    config(&home, "");
+    Running::until(&mut gate.err, "is not what it was");
+    assert_eq!(gate.child.wait().unwrap().code(), Some(0));
+    drop(stdin);
 }
 
 fn config(home: &Home, text: &str) {
@@ -101,7 +199,11 @@ fn a_token_is_shown_once_and_stored_nowhere() {
         let path: PathBuf = entry.unwrap().path();
         if path.is_file() {
             let bytes = fs::read(&path).unwrap();
-            assert!(!bytes.windows(token.len()).any(|window| window == token.as_bytes()), "{}", path.display());
+            assert!(
+                !bytes.windows(token.len()).any(|window| window == token.as_bytes()),
+                "{}",
+                path.display()
+            );
         }
     }
     insta::assert_snapshot!(home.shown(&["agent", "add", "support"]), @r#"
@@ -122,7 +224,8 @@ exit 1
 #[test]
 fn people_need_a_good_passphrase_in_a_private_file() {
     let home = Home::new("people");
-    let add = |path: &Path| home.shown(&["person", "add", "ada", "--passphrase-file", path.to_str().unwrap()]);
+    let add =
+        |path: &Path| home.shown(&["person", "add", "ada", "--passphrase-file", path.to_str().unwrap()]);
     insta::assert_snapshot!(add(&home.write("short", "short\n", 0o600)), @r#"
 error: the passphrase has fewer than 12 characters
 hint: four or five random words are easy to remember and hard to guess
@@ -178,7 +281,9 @@ fn the_demo_comes_out_as_it_should() {
     let came: Vec<String> = text
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
-        .map(|step| format!("{} {}", step["step"].as_str().unwrap(), step["came_to"].as_str().unwrap_or("sound")))
+        .map(|step| {
+            format!("{} {}", step["step"].as_str().unwrap(), step["came_to"].as_str().unwrap_or("sound"))
+        })
         .collect();
     assert_eq!(
         came,

@@ -286,6 +286,13 @@ impl Router {
         })
     }
 
+    /// With another bound on the sessions over HTTP. To be set before the first of them.
+    #[must_use]
+    pub fn with_max_sessions(mut self, max: usize) -> Self {
+        self.sessions = Sessions::new(max);
+        self
+    }
+
     /// The sessions.
     #[must_use]
     pub const fn sessions(&self) -> &Sessions {
@@ -847,6 +854,13 @@ impl Router {
     async fn list(&self, caller: &Caller, offer: Offer, params: Option<&Document>) -> Result<Done, Fault> {
         let paging = params.is_some_and(|params| params.root().get("cursor").is_some());
         let items = self.items(caller, offer, !paging).await;
+        // What was remembered may be from before other rules came into force.
+        let action = match offer {
+            Offer::Prompts => Action::GetPrompt,
+            Offer::ResourceTemplates | Offer::Resources => Action::ReadResource,
+        };
+        let servers = visible(&self.broker.rulebook(), &caller.agent, &action);
+        let items: Vec<_> = items.iter().filter(|(server, _)| servers.contains(server)).collect();
         let key = match offer {
             Offer::Prompts => "prompts",
             Offer::ResourceTemplates => "resourceTemplates",
@@ -889,7 +903,10 @@ impl Router {
         {
             return Arc::clone(items);
         }
-        let asked = servers.iter().map(|server| self.servers.offered(server, session, &caller.client, offer)).collect();
+        let asked = servers
+            .iter()
+            .map(|server| self.servers.offered(server, session, &caller.client, offer))
+            .collect();
         let offered = all(asked).await;
         let items = servers
             .iter()

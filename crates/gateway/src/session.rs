@@ -16,7 +16,7 @@ use crate::line::{Asks, Gone, Level};
 use crate::rpc::Id;
 use crate::version::Version;
 
-/// How many sessions there may be in all.
+/// How many sessions there may be in all, unless the operator says otherwise.
 pub const MAX_SESSIONS: usize = 4096;
 /// How many sessions one agent may have; one more ends the one that was idle for longest.
 pub const MAX_SESSIONS_PER_AGENT: usize = 64;
@@ -208,6 +208,8 @@ pub enum BeginError {
 /// The sessions there are.
 #[derive(Debug)]
 pub struct Sessions {
+    /// How many there may be of those that agents show.
+    max: usize,
     /// Sessions begun over HTTP, by what the agent shows. Guards nothing else.
     shown: Mutex<HashMap<String, Arc<Session>>>,
     /// The session of each agent for requests that name none. Guards nothing else.
@@ -220,12 +222,18 @@ pub struct Sessions {
 
 impl Default for Sessions {
     fn default() -> Self {
-        let (over, _) = broadcast::channel(256);
-        Self { shown: Mutex::default(), standing: Mutex::default(), requests: Arc::default(), over }
+        Self::new(MAX_SESSIONS)
     }
 }
 
 impl Sessions {
+    /// No sessions yet, and never more than `max` over HTTP.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        let (over, _) = broadcast::channel(256);
+        Self { max, shown: Mutex::default(), standing: Mutex::default(), requests: Arc::default(), over }
+    }
+
     /// Begins a session for a client over HTTP. Gives the id that the client has to show: 256 random bits, hexadecimal.
     ///
     /// # Errors
@@ -323,7 +331,7 @@ impl Sessions {
         now_ms: u64,
     ) -> Result<(), BeginError> {
         let theirs = shown.values().filter(|session| session.agent.id == *agent).count();
-        if shown.len() < MAX_SESSIONS && theirs < MAX_SESSIONS_PER_AGENT {
+        if shown.len() < self.max && theirs < MAX_SESSIONS_PER_AGENT {
             return Ok(());
         }
         // An agent makes room by ending a session of its own; only sessions that are over anyway go for others' sake.
@@ -458,5 +466,18 @@ mod tests {
         assert!(gone.is_told());
         drop(running);
         assert!(session.begin(&Id::from(1), Arc::default()).is_some());
+    }
+
+    #[test]
+    fn an_agent_makes_no_room_at_the_cost_of_others() {
+        let sessions = Sessions::new(2);
+        let (ours, theirs) = (agent("ours"), agent("theirs"));
+        let (kept, _) = sessions.begin(&ours, 0).unwrap();
+        let (oldest, _) = sessions.begin(&theirs, 1).unwrap();
+        let (newest, _) = sessions.begin(&theirs, 2).unwrap();
+        assert!(sessions.find(&oldest, &theirs, 3).is_none(), "their own oldest makes room");
+        assert!(sessions.find(&newest, &theirs, 3).is_some());
+        assert!(sessions.find(&kept, &ours, 3).is_some());
+        assert!(matches!(sessions.begin(&agent("third"), 4), Err(BeginError::Full)));
     }
 }

@@ -14,11 +14,14 @@ const MAX_TASKS: usize = 10_000;
 /// How long a task's id may be.
 const MAX_ID: usize = 256;
 
+/// A task: whose, and its id.
+type Key = (AgentId, String);
+
 /// The tasks of all agents.
 #[derive(Debug, Default)]
 pub struct Tasks {
     /// The tasks, and the order in which they came.
-    known: Mutex<(HashMap<(AgentId, String), ServerName>, VecDeque<(AgentId, String)>)>,
+    known: Mutex<(HashMap<Key, ServerName>, VecDeque<Key>)>,
 }
 
 impl Tasks {

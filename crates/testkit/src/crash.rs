@@ -306,6 +306,7 @@ fn rulebook() -> anyhow::Result<Rulebook> {
     };
     let source = PolicySource { path: "rules.cedar".into(), text: RULES.into(), examples: None };
     let policy = Policy::load(&[source], &world).map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
+    let policy = Arc::new(policy);
     let tools = tools.iter().map(|tool| (tool.tool.name.clone(), Arc::clone(tool))).collect();
     let servers = BTreeSet::from(["web".parse()?]);
     Ok(Rulebook { policy, servers, limits: HashMap::new(), tools, questions, people: Arc::new(Gullible) })

@@ -185,6 +185,7 @@ impl Store for FakeStore {
             let standing = |q: &&Question| {
                 q.digest == question.digest
                     && q.policy == question.policy
+                    && q.name == question.name
                     && matches!(
                         q.state,
                         QuestionState::Approved | QuestionState::Denied | QuestionState::Open

@@ -107,7 +107,8 @@ impl SqliteStore {
     }
 }
 
-/// Asks, or finds what was asked about the same call under the same policy.
+/// Asks, or finds what was asked about the same call under the same policy. A rule that reads the time can make another
+/// question of the same call: that one is for other people.
 fn ask(batch: &mut Batch<'_>, record: &Record, question: &Question) -> rusqlite::Result<QuestionRow> {
     let (digest, policy) = (question.digest.0.as_bytes(), question.policy.as_bytes());
     batch
@@ -120,10 +121,10 @@ fn ask(batch: &mut Batch<'_>, record: &Record, question: &Question) -> rusqlite:
     let found = batch
         .sql()
         .prepare_cached(
-            "SELECT number FROM question WHERE digest = ?1 AND policy = ?2 AND expires_ms > ?3 \
+            "SELECT number FROM question WHERE digest = ?1 AND policy = ?2 AND expires_ms > ?3 AND name = ?4 \
              AND state IN ('open', 'approved', 'denied') AND statement IS NOT NULL ORDER BY asked_ms DESC LIMIT 1",
         )?
-        .query_row(params![digest, policy, sql(question.asked_ms)], |row| row.get::<_, String>(0))
+        .query_row(params![digest, policy, sql(question.asked_ms), question.name.as_str()], |row| row.get::<_, String>(0))
         .optional()?;
     let number = match found {
         Some(number) => number,

@@ -320,7 +320,8 @@ impl HttpLink {
         let taken = notice.method == "notifications/message"
             && youngest.is_some_and(|call| call.try_send(notice).is_ok());
         if !taken {
-            self.told.odd(Oddity::DroppedNotice, "a notification that belongs to no call, or too many of them");
+            self.told
+                .odd(Oddity::DroppedNotice, "a notification that belongs to no call, or too many of them");
         }
     }
 

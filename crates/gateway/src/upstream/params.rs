@@ -36,7 +36,8 @@ pub(super) fn capabilities(declared: Option<&Document>, asks: Asks, tasks: bool)
     if let Some(value) = declared("sampling").filter(|_| sampling) {
         out = out.raw("sampling", value.raw());
     }
-    if let Some(value) = declared("extensions").and_then(|extensions| extensions.get(TASKS)).filter(|_| tasks) {
+    if let Some(value) = declared("extensions").and_then(|extensions| extensions.get(TASKS)).filter(|_| tasks)
+    {
         out = out.raw("extensions", &ObjectWriter::new().raw(TASKS, value.raw()).finish());
     }
     out.finish()

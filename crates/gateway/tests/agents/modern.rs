@@ -103,7 +103,8 @@ async fn requests_have_to_say_what_they_are() {
         assert_eq!(got.status, status, "{what}: {got:?}");
         assert!(got.body.contains(says), "{what}: {got:?}");
     }
-    for method in ["initialize", "ping", "logging/setLevel", "resources/subscribe", "tasks/list", "nonsense"] {
+    for method in ["initialize", "ping", "logging/setLevel", "resources/subscribe", "tasks/list", "nonsense"]
+    {
         let (headers, body) = modern(method, None, "");
         let got = http.send("POST", &headers, &body).await;
         assert_eq!(got.status, 404, "{method}: {got:?}");

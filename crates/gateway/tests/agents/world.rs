@@ -80,7 +80,7 @@ pub(crate) fn rulebook(definitions: &[(&str, &str)]) -> Rulebook {
         questions: BTreeSet::new(),
     };
     let source = PolicySource { path: "test.cedar".to_owned(), text: POLICY.to_owned(), examples: None };
-    let policy = Policy::load(&[source], &names).unwrap();
+    let policy = Arc::new(Policy::load(&[source], &names).unwrap());
     let accepted = |tool: Arc<Tool>| {
         let input = Schema::compile(&tool.definition.root().get("inputSchema").unwrap()).unwrap();
         (tool.name.clone(), Arc::new(AcceptedTool { tool, input, output: None }))

@@ -380,7 +380,7 @@ async fn the_era_of_the_agent_is_tried_first() {
     ] {
         let fake = FakeHttp::start(move |seen| match (speaks, seen.method().as_str()) {
             ("both", "initialize") | ("legacy", _) => legacy(seen, |seen| seen.result(r#"{"content":[]}"#)),
-            ("both", "GET" | "notifications/initialized") => legacy(seen, |_| String::new()),
+            ("both", "DELETE" | "GET" | "notifications/initialized") => legacy(seen, |_| String::new()),
             _ => modern(seen, &seen.result(r#"{"resultType":"complete","content":[]}"#)),
         })
         .await;
@@ -392,12 +392,56 @@ async fn the_era_of_the_agent_is_tried_first() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn log_messages_on_the_own_stream_of_a_legacy_server_reach_the_call_under_way() {
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let told = Mutex::new(told);
+    let message = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#;
+    let stray =
+        r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}"#;
+    let fake = FakeHttp::start(move |seen| match seen.method().as_str() {
+        "GET" => {
+            // Nothing is sent before the call has begun.
+            told.lock().unwrap().recv().unwrap();
+            let events = format!("data: {message}\n\ndata: {stray}\n\n");
+            let length = events.len();
+            format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n{length:x}\r\n{events}\r\n")
+        }
+        _ => legacy(seen, |_| {
+            tell.send(()).unwrap();
+            // The head of a stream, and never an answer.
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".to_owned()
+        }),
+    })
+    .await;
+    let agent = FakeAgent::new(LEGACY, &[]);
+    let (stop_it, stop) = Stop::new();
+    let up = fake.upstreams();
+    let calling = run_until(&up, call("s", ARGUMENTS), &agent, false, stop);
+    let listening = async {
+        while agent.heard().is_empty() || up.counters().of(Oddity::DroppedNotice) == 0 {
+            tokio::task::yield_now().await;
+        }
+        stop_it.send(Some(StopReason::Gone)).unwrap();
+    };
+    let (got, ()) = tokio::join!(calling, listening);
+    assert_eq!(got, "cancelled");
+    assert_eq!(
+        agent.heard(),
+        [r#"notifications/message {"level":"info","data":1}"#],
+        "progress of no call is dropped"
+    );
+}
+
 #[tokio::test]
 async fn a_refusal_for_another_reason_is_no_sign_of_the_other_era() {
     let fake = FakeHttp::start(|_| answer("401 No", "", "")).await;
     let agent = FakeAgent::new(LEGACY, &[]);
     let got = run(&fake.upstreams(), call("s", ARGUMENTS), &agent, false).await;
-    assert!(got.starts_with("not sent: ") && got.contains("`initialize`: the server answered HTTP 401"), "{got}");
+    assert!(
+        got.starts_with("not sent: ") && got.contains("`initialize`: the server answered HTTP 401"),
+        "{got}"
+    );
     assert_eq!(fake.methods(), ["initialize"]);
 }
 
