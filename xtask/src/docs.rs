@@ -12,7 +12,10 @@ use crate::run::{Workspace, must, say};
 /// Builds the documentation with warnings denied, and follows every link of every page.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let mut doc = workspace.cargo(["doc", "--workspace", "--no-deps", "--locked"]);
-    must("documentation of the code", doc.env("RUSTDOCFLAGS", "-D warnings"))?;
+    must(
+        "documentation of the code",
+        doc.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links"),
+    )?;
     let pages = pages(workspace.root())?;
     let broken = broken_links(workspace.root(), &pages);
     if !broken.is_empty() {

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail};
 pub(crate) struct Workspace {
     root: PathBuf,
     target: PathBuf,
+    profile: &'static str,
 }
 
 impl Workspace {
@@ -25,7 +26,7 @@ impl Workspace {
             Some(target) => root.join(target),
             None => root.join("target"),
         };
-        Ok(Self { root, target })
+        Ok(Self { root, target, profile: "debug" })
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -36,9 +37,14 @@ impl Workspace {
         &self.target
     }
 
-    /// A program built by `cargo build` without options.
+    /// The same workspace, whose programs are those built with `--release`.
+    pub(crate) fn released(&self) -> Self {
+        Self { profile: "release", ..self.clone() }
+    }
+
+    /// A program built by `cargo build`.
     pub(crate) fn built(&self, name: &str) -> PathBuf {
-        self.target.join("debug").join(name)
+        self.target.join(self.profile).join(name)
     }
 
     /// A folder below `target/suites`, made if it is not there.

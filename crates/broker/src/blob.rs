@@ -151,8 +151,6 @@ impl SubjectKeys {
 pub(crate) enum Part {
     /// The values a record commits to; bound to the record.
     Values,
-    /// An answer kept for a repeat; bound to the call.
-    Answer,
     /// The statement of a question; bound to its number.
     Statement,
 }
@@ -161,8 +159,7 @@ impl Part {
     const fn number(self) -> u8 {
         match self {
             Self::Values => 0,
-            Self::Answer => 1,
-            Self::Statement => 2,
+            Self::Statement => 1,
         }
     }
 
@@ -336,7 +333,7 @@ mod tests {
         let read = DataKey::from_row(&again, &data.wrapped).unwrap();
         assert_eq!(read.open(Part::Values, b"leaf", &sealed).unwrap(), b"value");
         assert_eq!(read.open(Part::Values, b"other leaf", &sealed).unwrap_err(), SealError::Wrong);
-        assert_eq!(read.open(Part::Answer, b"leaf", &sealed).unwrap_err(), SealError::Wrong);
+        assert_eq!(read.open(Part::Statement, b"leaf", &sealed).unwrap_err(), SealError::Wrong);
 
         assert!(SubjectKey::from_row(&root(1), subject.id, "bob", subject.wrapped.clone()).is_err());
         assert!(SubjectKey::from_row(&root(1), subject.id ^ 1, "ada", subject.wrapped.clone()).is_err());

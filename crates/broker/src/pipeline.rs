@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use toolgate_core::call::{Action, Call, CallId};
 use toolgate_core::name::AgentId;
 use toolgate_core::policy::Facts;
@@ -138,7 +137,7 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
         let open = self.inner.store.open_calls().await?;
         for &(call, intent) in &open {
             let line = lines::outcome_unknown(&self.inner.clock, call, intent)?;
-            self.inner.store.close(Closing { call, line, answer: None }).await?;
+            self.inner.store.close(Closing { call, line, keep: false }).await?;
         }
         Ok(open.len())
     }
@@ -284,9 +283,9 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
             return Err(Refusal::Unavailable);
         };
         let (call, intent) = (entry.call(), entry.intent());
-        let answer = keep.then(|| final_answer(outcome)).flatten();
+        let keep = keep && is_final(outcome);
         // COMMIT POINT: once this returns, the outcome is on the log and the answer may be released.
-        match self.inner.store.close(Closing { call, line, answer }).await {
+        match self.inner.store.close(Closing { call, line, keep }).await {
             Ok(outcome) => Ok(Receipt { call, intent, outcome }),
             Err(_store) => Err(Refusal::Unavailable),
         }
@@ -410,12 +409,13 @@ fn withheld(answer: &Answer, max_bytes: usize, tool: Option<&AcceptedTool>) -> O
     schema.validate(&structured).err().map(|error| WithheldWhy::Schema(error.to_string()))
 }
 
-/// The answer of a call that is over. One that asks for more input is not: its continuation is used up with it.
-fn final_answer(outcome: &Outcome) -> Option<Bytes> {
+/// Whether there is an answer, and the call is over. One that asks for more input is not: its continuation is used up
+/// with it.
+fn is_final(outcome: &Outcome) -> bool {
     let Outcome::Ran(answer) = outcome else {
-        return None;
+        return false;
     };
     let open =
         answer.get().document().root().get("resultType").and_then(|v| v.as_str()) == Some("input_required");
-    (!open).then(|| answer.get().encode())
+    !open
 }

@@ -110,8 +110,9 @@ pub struct Closing {
     pub call: CallId,
     /// The outcome.
     pub line: Line,
-    /// The answer, kept until it is delivered or [`crate::pipeline::REPEAT_WINDOW_MS`] has passed; `None` where there is nothing to repeat.
-    pub answer: Option<Bytes>,
+    /// Whether the value `result` of the outcome, if it has one, stands in for running the same call again until it is
+    /// delivered or [`crate::pipeline::REPEAT_WINDOW_MS`] has passed.
+    pub keep: bool,
 }
 
 /// A question as the store keeps it.

@@ -18,11 +18,10 @@ use toolgate_core::policy::PolicySource;
 use toolgate_gateway::catalog::Naming;
 use toolgate_gateway::port::{Identify, IdentifyError};
 use toolgate_gateway::router::Router;
-use toolgate_gateway::upstream::{Bounds, HttpServer, Observer, ServerConfig, Transport, Upstreams};
+use toolgate_gateway::upstream::{Bounds, HttpServer, Launch, Observer, ServerConfig, Transport, Upstreams};
 use toolgate_ledger::Hash;
 use toolgate_ledger::record::{Policy, PolicyAction, Start, Stop};
 use toolgate_ledger::{VerifierKey, signer};
-use toolgate_sandbox::Launch;
 
 use crate::out::hinted;
 use crate::place::{State, gate_line, now_ms};

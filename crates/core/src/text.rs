@@ -1,7 +1,7 @@
 //! Showing hostile text to people.
 //!
 //! A tool's description, an argument, an error of a server: somebody may have written it to look like something
-//! else. What a person decides by is therefore shown by [`line`] or [`block`], which write every character that
+//! else. What a person decides by is therefore shown by [`line()`] or [`block`], which write every character that
 //! hides, reorders or forges as `\u{…}` and say how many there were. Letters of all languages stay as they are;
 //! an emoji that is joined of several falls apart, which is the price.
 //!
@@ -64,7 +64,7 @@ pub fn block(text: &str, max_chars: usize) -> Shown {
     show(text, max_chars, |c| matches!(c, '\n' | '\t'))
 }
 
-/// Only the text of [`line`], with `…` where it was cut: for the middle of a message.
+/// Only the text of [`line()`], with `…` where it was cut: for the middle of a message.
 #[must_use]
 pub fn quoted(text: &str, max_chars: usize) -> String {
     let mut shown = line(text, max_chars);

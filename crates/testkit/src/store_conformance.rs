@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use toolgate_broker::pipeline::REPEAT_WINDOW_MS;
 use toolgate_broker::port::{
-    Approval, Closing, Line, Opened, Opening, Position, Question, QuestionState, Repeat, Store, StoreError,
+    Approval, Closing, Disclosed, Line, Opened, Opening, Position, Question, QuestionState, Repeat, Store,
+    StoreError,
 };
 use toolgate_core::call::{CallDigest, CallId};
 use toolgate_core::digest::Digest;
@@ -65,10 +66,12 @@ pub fn opening(call: u64, what: &str, repeats: bool, approval: Option<Approval>)
     Opening { call, agent, digest: digest(what), repeats, approval, line: line("intent") }
 }
 
-/// The closing of a call.
+/// The closing of a call, whose answer is kept if it has one.
 #[must_use]
 pub fn closing(call: u64, answer: Option<&'static [u8]>) -> Closing {
-    Closing { call: number(call), line: line("outcome"), answer: answer.map(Bytes::from_static) }
+    let result = |bytes| Disclosed { path: "result", salt: [9; 32], bytes: Bytes::from_static(bytes) };
+    let disclosed = answer.into_iter().map(result).collect();
+    Closing { call: number(call), line: Line { disclosed, ..line("outcome") }, keep: answer.is_some() }
 }
 
 /// A question about something, under a policy.
@@ -128,6 +131,7 @@ pub async fn run<S: Subject>(make: impl Fn() -> S) {
     an_approval_is_for_one_thing(&make()).await;
     an_approval_gets_old(&make()).await;
     a_question_is_asked_once(&make()).await;
+    another_question_about_the_same_call_is_for_others(&make()).await;
     a_no_stands(&make()).await;
 }
 
@@ -244,6 +248,18 @@ async fn a_question_is_asked_once(subject: &impl Subject) {
     let state = store.question("q-a", subject.now_ms()).await.ok().flatten().map(|question| question.state);
     assert_eq!(state, Some(QuestionState::Expired), "another policy voids it");
     assert_eq!(store.question("q-b", subject.now_ms()).await, Ok(None), "it was never stored");
+}
+
+async fn another_question_about_the_same_call_is_for_others(subject: &impl Subject) {
+    assert_eq!(ask(subject, "a", "pay", "p").await, Some(("q-a".into(), QuestionState::Open)));
+    subject.answer("q-a", true).await;
+    let topic = |name: &str| name.parse::<toolgate_core::name::QuestionName>().ok();
+    let mut other = question(subject.now_ms(), "b", "pay", "p");
+    if let Some(topic) = topic("finance") {
+        other.name = topic;
+    }
+    let asked = subject.store().ask(other, line("asked")).await.ok();
+    assert_eq!(asked.map(|q| (q.number, q.state)), Some(("q-b".into(), QuestionState::Open)));
 }
 
 async fn a_no_stands(subject: &impl Subject) {

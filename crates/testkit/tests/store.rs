@@ -180,8 +180,7 @@ async fn values_lie_sealed_and_read_back() {
     let at = bench.store().append(secret_line("leaf", "ada", b"a very private value")).await.unwrap();
     let none = bench.store().append(line("no values")).await.unwrap();
     bench.store().open(opening(1, "pay", true, None)).await.unwrap();
-    let answer = Some(Bytes::from_static(b"a very private answer"));
-    bench.store().close(Closing { answer, ..closing(1, None) }).await.unwrap();
+    bench.store().close(closing(1, Some(b"a very private answer"))).await.unwrap();
     let asked = question(bench.now_ms(), "a", "pay", "p");
     bench.store().ask(asked, line("asked")).await.unwrap();
     bench.reopen();
@@ -215,6 +214,17 @@ async fn an_erased_record_is_gone_and_the_log_stays() {
 }
 
 #[tokio::test]
+async fn an_erased_answer_stands_in_for_nothing() {
+    let bench = Bench::new();
+    let store = bench.store();
+    store.open(opening(1, "pay", true, None)).await.unwrap();
+    let outcome = store.close(closing(1, Some(b"paid"))).await.unwrap();
+    assert!(matches!(store.open(opening(2, "pay", true, None)).await, Ok(Opened::Repeat(_))));
+    store.erase(Erase::Record(outcome), line("erasure")).await.unwrap();
+    assert!(matches!(store.open(opening(3, "pay", true, None)).await, Ok(Opened::Fresh(_))));
+}
+
+#[tokio::test]
 async fn an_erased_subject_is_gone_even_while_another_process_writes_about_it() {
     let bench = Bench::new();
     let (store, other) = (bench.store(), bench.other());
@@ -223,15 +233,16 @@ async fn an_erased_subject_is_gone_even_while_another_process_writes_about_it() 
         places.push(store.append(secret_line("leaf", subject, b"value")).await.unwrap());
     }
     store.open(opening(1, "pay", true, None)).await.unwrap();
-    let with_answer = Line { subject: "ada".into(), ..line("outcome") };
-    let answer = Some(Bytes::from_static(b"paid"));
-    store.close(Closing { call: number(1), line: with_answer, answer }).await.unwrap();
+    let Closing { line: with_answer, .. } = closing(1, Some(b"paid"));
+    let with_answer = Line { subject: "ada".into(), ..with_answer };
+    let call = number(1);
+    places.push(store.close(Closing { call, line: with_answer, keep: true }).await.unwrap());
     let asked = Line { subject: "ada".into(), ..line("asked") };
     store.ask(question(bench.now_ms(), "a", "pay", "p"), asked).await.unwrap();
     let sealed = sealed_bytes(bench.folder.path(), places[0]);
     assert!(lies_in(bench.folder.path(), &sealed));
 
-    assert_eq!(store.stored_of("ada", Position(0), 10).unwrap(), places[..2]);
+    assert_eq!(store.stored_of("ada", Position(0), 10).unwrap(), [places[0], places[1], places[3]]);
     store.erase(Erase::Subject("ada".into()), line("erasure")).await.unwrap();
     assert!(store.values(places[0]).unwrap().is_empty());
     assert!(store.values(places[1]).unwrap().is_empty());

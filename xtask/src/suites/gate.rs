@@ -21,18 +21,18 @@ const START: Duration = Duration::from_secs(30);
 const LIMIT: &str = "240";
 
 /// A rule that permits everything, for what is measured without a policy.
-pub(super) const ALLOW_ALL: &str =
+pub(crate) const ALLOW_ALL: &str =
     "@id(\"everything\")\n@because(\"this is a test\")\npermit(principal, action, resource);\n";
 
 /// A program in the background that listens somewhere. It ends with this value.
-pub(super) struct Program {
+pub(crate) struct Program {
     child: Child,
     url: String,
 }
 
 impl Program {
     /// Starts one of our fixtures, which says `ready URL`.
-    pub(super) fn fixture(workspace: &Workspace, name: &str, arguments: &[&str]) -> Result<Self> {
+    pub(crate) fn fixture(workspace: &Workspace, name: &str, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(workspace.built(name));
         command.args(arguments);
         Self::start(command, |line| line.strip_prefix("ready ").map(str::to_owned))
@@ -66,7 +66,7 @@ impl Program {
         }
     }
 
-    pub(super) fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
@@ -100,7 +100,7 @@ fn follow(stream: Option<impl Read + Send + 'static>, lines: mpsc::Sender<String
 }
 
 /// A fresh folder for one test, below the suite's.
-pub(super) fn scratch(workspace: &Workspace, suite: &str, test: &str) -> Result<PathBuf> {
+pub(crate) fn scratch(workspace: &Workspace, suite: &str, test: &str) -> Result<PathBuf> {
     let folder = workspace.suite_folder("scratch")?.join(suite).join(test);
     if folder.exists() {
         std::fs::remove_dir_all(&folder)?;
@@ -110,14 +110,14 @@ pub(super) fn scratch(workspace: &Workspace, suite: &str, test: &str) -> Result<
 }
 
 /// A command that is ended if it takes too long.
-pub(super) fn limited(program: impl AsRef<std::ffi::OsStr>) -> Command {
+pub(crate) fn limited(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", LIMIT]).arg(program);
     command
 }
 
 /// A gate that is up, with one agent.
-pub(super) struct Gate {
+pub(crate) struct Gate {
     folder: PathBuf,
     program: PathBuf,
     token: String,
@@ -127,7 +127,7 @@ pub(super) struct Gate {
 impl Gate {
     /// Sets up a gate in a fresh folder and starts it. `servers` goes on in the table `[gateway]`. Without a policy
     /// nothing is permitted.
-    pub(super) fn start(
+    pub(crate) fn start(
         workspace: &Workspace,
         suite: &str,
         test: &str,
@@ -156,7 +156,7 @@ impl Gate {
     }
 
     /// Where agents connect.
-    pub(super) fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         self.up.as_ref().map_or("", Program::url)
     }
 
@@ -164,12 +164,17 @@ impl Gate {
         &self.token
     }
 
-    pub(super) fn token_file(&self) -> PathBuf {
+    pub(crate) fn token_file(&self) -> PathBuf {
         self.folder.join("token")
     }
 
     pub(super) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The number of the process that is up.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.up.as_ref().map(|up| up.child.id())
     }
 
     /// Runs a command of the program to its end, and returns what it printed.
@@ -178,7 +183,7 @@ impl Gate {
     }
 
     /// Stops the gate, and verifies its log.
-    pub(super) fn stop(mut self) -> Result<String> {
+    pub(crate) fn stop(mut self) -> Result<String> {
         if let Some(up) = self.up.take() {
             up.stop()?;
         }

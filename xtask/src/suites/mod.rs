@@ -2,7 +2,7 @@
 //! failure, never a test left out.
 
 mod claude;
-mod gate;
+pub(crate) mod gate;
 mod go;
 mod node;
 mod python;

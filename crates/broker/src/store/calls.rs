@@ -7,9 +7,9 @@ use toolgate_core::call::CallId;
 
 use super::batch::Batch;
 use super::connection::{sql, unsql};
-use super::record::{Aside, Record};
+use super::record::Record;
 use super::{Kind, SqliteStore, owner, read_error, write_error};
-use crate::blob::{DataKey, Part, SealError, SubjectKey};
+use crate::blob::{SealError, SubjectKey};
 use crate::pipeline::REPEAT_WINDOW_MS;
 use crate::port::{Approval, Closing, Opened, Opening, Position, Repeat, StoreError};
 
@@ -22,14 +22,11 @@ enum Found {
     Twice,
 }
 
-/// A stored answer as it lies in its row.
+/// Where the answer is that was not delivered.
 struct Kept {
     call: CallId,
     intent: Position,
     outcome: Position,
-    key: KeyRow,
-    wrapped: Vec<u8>,
-    sealed: Vec<u8>,
 }
 
 /// A subject's key as it lies in its row.
@@ -38,6 +35,9 @@ pub(super) struct KeyRow {
     pub(super) subject: String,
     pub(super) wrapped: Vec<u8>,
 }
+
+/// The value of an outcome that holds the answer.
+const RESULT: &str = "result";
 
 impl SqliteStore {
     pub(super) async fn open_call(&self, opening: Opening) -> Result<Opened, StoreError> {
@@ -79,9 +79,9 @@ impl SqliteStore {
     }
 
     pub(super) async fn close_call(&self, closing: Closing) -> Result<Position, StoreError> {
-        let Closing { call, line, answer } = closing;
-        let aside = answer.map(|bytes| Aside { part: Part::Answer, bound: call.as_bytes().to_vec(), bytes });
-        self.write(line, aside, Kind::End, move |batch, record| close(batch, record, call))
+        let Closing { call, line, keep } = closing;
+        let keep = keep && line.disclosed.iter().any(|value| value.path == RESULT);
+        self.write(line, None, Kind::End, move |batch, record| close(batch, record, call, keep))
             .await?
             .ok_or_else(|| StoreError::Write(format!("call `{call}` is not open")))
     }
@@ -112,12 +112,12 @@ impl SqliteStore {
     }
 
     fn open_kept(&self, kept: Kept) -> Result<Repeat, StoreError> {
-        let Kept { call, intent, outcome, key, wrapped, sealed } = kept;
-        let open = || -> Result<Vec<u8>, SealError> {
-            let key = SubjectKey::from_row(self.keys.root(), key.id, &key.subject, key.wrapped)?;
-            DataKey::from_row(&key, &wrapped)?.open(Part::Answer, call.as_bytes(), &sealed)
-        };
-        let answer = open().map_err(read_error)?.into();
+        let Kept { call, intent, outcome } = kept;
+        let answer = self
+            .values(outcome)?
+            .into_iter()
+            .find_map(|value| (value.path == RESULT).then_some(value.bytes))
+            .ok_or_else(|| read_error("the kept answer was erased just now"))?;
         Ok(Repeat { call, intent, outcome, answer })
     }
 
@@ -180,25 +180,26 @@ fn kept_answer(batch: &Batch<'_>, digest: &[u8; 32]) -> rusqlite::Result<Option<
     batch
         .sql()
         .prepare_cached(
-            "SELECT answer.call, intent, outcome, subject_key.id, subject, subject_key.wrapped, answer.wrapped, sealed \
-             FROM answer JOIN subject_key ON subject_key.id = answer.subject_key \
-             WHERE digest = ?1 AND until_ms >= ?2 ORDER BY answer.call LIMIT 1",
+            "SELECT call, intent, outcome FROM answer JOIN blob ON blob.idx = outcome \
+             WHERE digest = ?1 AND until_ms >= ?2 ORDER BY call LIMIT 1",
         )?
         .query_row(params![digest, sql(batch.now_ms)], |row| {
             Ok(Kept {
                 call: CallId::from_bytes(row.get(0)?),
                 intent: Position(unsql(row.get(1)?)?),
                 outcome: Position(unsql(row.get(2)?)?),
-                key: KeyRow { id: row.get(3)?, subject: row.get(4)?, wrapped: row.get(5)? },
-                wrapped: row.get(6)?,
-                sealed: row.get(7)?,
             })
         })
         .optional()
 }
 
 /// Closes a call; `None` if it is not open.
-fn close(batch: &mut Batch<'_>, record: &Record, call: CallId) -> rusqlite::Result<Option<Position>> {
+fn close(
+    batch: &mut Batch<'_>,
+    record: &Record,
+    call: CallId,
+    keep: bool,
+) -> rusqlite::Result<Option<Position>> {
     let row = batch
         .sql()
         .prepare_cached("DELETE FROM call WHERE id = ?1 RETURNING digest, intent")?
@@ -208,26 +209,15 @@ fn close(batch: &mut Batch<'_>, record: &Record, call: CallId) -> rusqlite::Resu
         return Ok(None);
     };
     let outcome = batch.sequence(record)?;
-    if let Some(sealed) = &record.sealed
-        && let Some(answer) = &sealed.aside
-    {
+    if keep {
         let until_ms = batch.now_ms.saturating_add(REPEAT_WINDOW_MS);
         batch
             .sql()
             .prepare_cached(
-                "INSERT INTO answer (call, digest, until_ms, intent, outcome, subject_key, wrapped, sealed) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (call) DO NOTHING",
+                "INSERT INTO answer (call, digest, until_ms, intent, outcome) VALUES (?1, ?2, ?3, ?4, ?5) \
+                 ON CONFLICT (call) DO NOTHING",
             )?
-            .execute(params![
-                call.as_bytes(),
-                digest,
-                sql(until_ms),
-                intent,
-                sql(outcome.0),
-                sealed.key.id,
-                sealed.wrapped,
-                answer
-            ])?;
+            .execute(params![call.as_bytes(), digest, sql(until_ms), intent, sql(outcome.0)])?;
     }
     Ok(Some(outcome))
 }

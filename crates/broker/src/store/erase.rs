@@ -89,7 +89,8 @@ fn delete(batch: &mut Batch<'_>, what: &Erase) -> rusqlite::Result<bool> {
                 return Ok(false);
             }
             for query in [
-                "DELETE FROM answer WHERE subject_key IN (SELECT id FROM subject_key WHERE subject = ?1)",
+                "DELETE FROM answer WHERE outcome IN (SELECT idx FROM blob JOIN subject_key ON subject_key.id = blob.subject_key \
+                 WHERE subject = ?1)",
                 "DELETE FROM blob WHERE subject_key IN (SELECT id FROM subject_key WHERE subject = ?1)",
                 "UPDATE question SET statement = NULL, \
                  state = CASE WHEN state IN ('open', 'approved') THEN 'expired' ELSE state END \

@@ -23,7 +23,7 @@ pub(super) struct Sealed {
     pub(super) wrapped: Vec<u8>,
     /// The values that the record commits to.
     pub(super) values: Option<Vec<u8>>,
-    /// Something kept elsewhere: an answer or a statement.
+    /// Something kept elsewhere: the statement of a question.
     pub(super) aside: Option<Vec<u8>>,
 }
 

@@ -46,16 +46,13 @@ CREATE TABLE call (
     intent    INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- Answers that were not delivered, sealed, for a client that asks for the same again. Short-lived.
+-- Answers that were not delivered, for a client that asks for the same again: the values of the outcome. Short-lived.
 CREATE TABLE answer (
-    call        BLOB    PRIMARY KEY,
-    digest      BLOB    NOT NULL,
-    until_ms    INTEGER NOT NULL,
-    intent      INTEGER NOT NULL,
-    outcome     INTEGER NOT NULL,
-    subject_key INTEGER NOT NULL,
-    wrapped     BLOB    NOT NULL,
-    sealed      BLOB    NOT NULL
+    call     BLOB    PRIMARY KEY,
+    digest   BLOB    NOT NULL,
+    until_ms INTEGER NOT NULL,
+    intent   INTEGER NOT NULL,
+    outcome  INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX answer_digest ON answer (digest);
 

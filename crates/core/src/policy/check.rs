@@ -10,7 +10,7 @@ use super::PolicySource;
 use super::error::{LoadPolicyError, Place, PolicyWarning};
 use super::rule::{Actions, Principals, Rule, Servers, span};
 use super::suggest;
-use super::vocabulary::{Subject, Vocabulary};
+use super::vocabulary::{Subject, Vocabulary, cedar_schema};
 use crate::call::Action;
 use crate::name::RuleName;
 use crate::tool::Effect;
@@ -75,13 +75,9 @@ fn never(rule: &Rule) -> Option<String> {
 
 /// What the rule's scope covers, agents aside.
 fn covered<'a>(rule: &Rule, vocabulary: &'a Vocabulary) -> Vec<&'a Subject> {
-    let on = |server: &str, action: &Actions| rule.scope.covers(action, server);
     let covers = |(id, subject): &(&String, &Subject)| {
-        let mut actions = [Actions::Every, Actions::One((*id).clone())]
-            .into_iter()
-            .chain(subject.effects.iter().copied().map(Actions::With));
-        actions.any(|action| match &subject.action {
-            Action::Tool(name) => on(name.server().as_str(), &action),
+        let on_server = match &subject.action {
+            Action::Tool(name) => rule.scope.covers_server(name.server().as_str()),
             Action::Complete
             | Action::Elicit
             | Action::GetPrompt
@@ -91,8 +87,9 @@ fn covered<'a>(rule: &Rule, vocabulary: &'a Vocabulary) -> Vec<&'a Subject> {
             | Action::Subscribe
             | Action::TaskCancel
             | Action::TaskGet
-            | Action::TaskUpdate => vocabulary.servers.iter().any(|server| on(server, &action)),
-        })
+            | Action::TaskUpdate => vocabulary.servers.iter().any(|server| rule.scope.covers_server(server)),
+        };
+        on_server && rule.scope.covers_action(id, &subject.effects)
     };
     vocabulary.subjects.iter().filter(covers).map(|(_, subject)| subject).collect()
 }
@@ -101,7 +98,7 @@ fn covered<'a>(rule: &Rule, vocabulary: &'a Vocabulary) -> Vec<&'a Subject> {
 /// something that is simply never there.
 fn unknown_arguments(rule: &Rule, covered: &[&Subject], text: &str) -> Vec<LoadPolicyError> {
     let mut errors = Vec::new();
-    for path in rule.want.paths() {
+    for path in rule.reads.context.paths() {
         if covered.is_empty() || covered.iter().any(|subject| subject.context.at(&path).is_some()) {
             continue;
         }
@@ -172,36 +169,74 @@ fn place_of_name(rule: &Rule, name: &str, text: &str) -> Place {
     Place::of(&rule.place.path, text, begins + offset)
 }
 
+/// The actions that a rule is checked with, by their ids.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Checked {
+    /// Those it is applied to.
+    subjects: Vec<String>,
+    /// Those that have to exist because it names them.
+    named: Vec<String>,
+}
+
 /// What Cedar's validator finds.
+///
+/// It looks at each rule once for each action of its schema, which takes long for many rules and tools. So each rule is
+/// checked with those actions only that it covers and that differ in something it reads; rules with the same such
+/// actions share a schema.
 fn types(
     rules: &[Rule],
     unchecked: &HashSet<RuleName>,
     texts: &HashMap<&str, &str>,
     vocabulary: &Vocabulary,
 ) -> Vec<LoadPolicyError> {
-    let schema = match Schema::from_json_value(vocabulary.cedar_schema()) {
-        Ok(schema) => schema,
-        // Every shape has a Cedar type, so no such world is known; were there one, nothing could be checked in it.
-        Err(error) => return vec![no_schema(rules, &error.to_string())],
-    };
-    let unique: BTreeMap<&RuleName, &Rule> =
-        rules.iter().filter(|rule| !unchecked.contains(&rule.name)).map(|rule| (&rule.name, rule)).collect();
-    let Ok(set) = PolicySet::from_policies(unique.values().map(|rule| rule.policy.clone())) else {
-        return vec![no_schema(rules, "its rules cannot be put together")];
-    };
-    let result = Validator::new(schema).validate(&set, ValidationMode::Strict);
-    let rule = |id: &str| unique.values().find(|rule| rule.name.as_str() == id);
-    let errors = result.validation_errors().filter_map(|error| {
-        rule(error.policy_id().as_ref()).map(|rule| type_error(rule, error, texts, vocabulary))
-    });
-    let warnings = result.validation_warnings().filter_map(|warning| {
-        rule(warning.policy_id().as_ref()).and_then(|rule| warned(rule, warning, texts))
-    });
-    errors.chain(warnings).collect()
+    let mut alike: BTreeMap<Checked, BTreeMap<&RuleName, &Rule>> = BTreeMap::new();
+    for rule in rules.iter().filter(|rule| !unchecked.contains(&rule.name)) {
+        let subjects = differing(rule, &covered(rule, vocabulary));
+        alike.entry(Checked { subjects, named: named_actions(rule) }).or_default().insert(&rule.name, rule);
+    }
+    let mut errors = Vec::new();
+    for (Checked { subjects, named }, rules) in alike {
+        let subjects = subjects.iter().filter_map(|id| vocabulary.subjects.get_key_value(id));
+        let schema = match Schema::from_json_value(cedar_schema(subjects, &named)) {
+            Ok(schema) => schema,
+            // Every shape has a Cedar type, so no such world is known; were there one, nothing could be checked in it.
+            Err(error) => return vec![no_schema(rules.values().next(), &error.to_string())],
+        };
+        let Ok(set) = PolicySet::from_policies(rules.values().map(|rule| rule.policy.clone())) else {
+            return vec![no_schema(rules.values().next(), "its rules cannot be put together")];
+        };
+        let result = Validator::new(schema).validate(&set, ValidationMode::Strict);
+        let rule = |id: &str| rules.values().find(|rule| rule.name.as_str() == id);
+        errors.extend(result.validation_errors().filter_map(|error| {
+            rule(error.policy_id().as_ref()).map(|rule| type_error(rule, error, texts, vocabulary))
+        }));
+        errors.extend(result.validation_warnings().filter_map(|warning| {
+            rule(warning.policy_id().as_ref()).and_then(|rule| warned(rule, warning, texts))
+        }));
+    }
+    errors
 }
 
-fn no_schema(rules: &[Rule], message: &str) -> LoadPolicyError {
-    let at = rules.first().map_or_else(|| Place::of("", "", 0), |rule| rule.place.clone());
+/// The ids of the actions among these that differ in what the rule reads; all of them, if it looks at the action.
+fn differing(rule: &Rule, covered: &[&Subject]) -> Vec<String> {
+    let mut shapes = BTreeSet::new();
+    let mut differs =
+        |subject: &Subject| rule.reads.action || shapes.insert(subject.context.only(&rule.reads.context));
+    covered.iter().filter(|subject| differs(subject)).map(|subject| subject.action.to_string()).collect()
+}
+
+/// The ids of the actions that the rule names.
+fn named_actions(rule: &Rule) -> Vec<String> {
+    let literals = rule.policy.entity_literals();
+    let actions = literals.iter().filter(|uid| uid.type_name().to_string() == "Action");
+    let mut ids: Vec<String> = actions.map(|uid| uid.id().unescaped().to_owned()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+fn no_schema(rule: Option<&&Rule>, message: &str) -> LoadPolicyError {
+    let at = rule.map_or_else(|| Place::of("", "", 0), |rule| rule.place.clone());
     LoadPolicyError::Syntax { at, message: format!("the policy cannot be checked: {message}"), hint: None }
 }
 

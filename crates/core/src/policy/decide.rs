@@ -1,14 +1,13 @@
 //! The verdict: which of the considered rules match, and which of those wins.
 
-use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
 use cedar_policy::{
-    AuthorizationError, Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid,
-    PolicySet, Request, Response, RestrictedExpression,
+    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, EvalResult, Request,
+    RestrictedExpression, eval_expression,
 };
 
-use super::index::{Bucket, Index, Parts};
+use super::index::{Index, Parts};
 use super::rule::{Rule, RuleKind};
 use super::shape::{Shape, Trail, show};
 use super::vocabulary::Subject;
@@ -60,40 +59,52 @@ fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
 }
 
 /// One call, in the form in which rules can be evaluated on it.
-pub(super) struct Case<'a> {
-    entry: &'a Entry,
+pub(super) struct Case {
     request: Request,
     entities: Entities,
     /// The paths, from the context on, of what rules read and cannot be shown.
     pub(super) hidden: Vec<Vec<String>>,
 }
 
-impl<'a> Case<'a> {
+impl Case {
     /// `None` if the language cannot take the call at all. No such call is known.
-    pub(super) fn new(entry: &'a Entry, call: &Call, facts: &Facts) -> Option<Self> {
+    pub(super) fn new(entry: &Entry, call: &Call, facts: &Facts) -> Option<Self> {
         let mut hidden = Vec::new();
         let context = context(entry, call, facts, &mut hidden)?;
         Self::with(entry, &call.agent, context, hidden)
     }
 
-    fn with(entry: &'a Entry, agent: &Agent, context: Context, hidden: Vec<Vec<String>>) -> Option<Self> {
+    fn with(entry: &Entry, agent: &Agent, context: Context, hidden: Vec<Vec<String>>) -> Option<Self> {
         let principal = uid(&KINDS.agent, agent.id.as_str());
-        let groups: HashSet<_> = agent.groups.iter().map(|group| uid(&KINDS.group, group.as_str())).collect();
-        let agent = Entity::new_no_attrs(principal.clone(), groups);
-        let entities = Entities::from_entities([agent, entry.action.clone()], None).ok()?;
+        let entities = if entry.parts.ancestors {
+            let groups = agent.groups.iter().map(|group| uid(&KINDS.group, group.as_str())).collect();
+            let agent = Entity::new_no_attrs(principal.clone(), groups);
+            Entities::from_entities([agent, entry.action.clone()], None).ok()?
+        } else {
+            // Entities have no attributes, so that nothing can be read of them but what they are in.
+            Entities::empty()
+        };
         let request =
             Request::new(principal, entry.action.uid(), entry.server.clone(), context, None).ok()?;
-        Some(Self { entry, request, entities, hidden })
+        Some(Self { request, entities, hidden })
     }
 
-    /// Evaluates rules.
-    pub(super) fn evaluate(&self, set: &PolicySet) -> Response {
-        Authorizer::new().is_authorized(&self.request, set, &self.entities)
+    /// Whether the conditions of a rule hold whose scope covers the call.
+    ///
+    /// # Errors
+    /// They cannot be evaluated, and why.
+    pub(super) fn matches(&self, rule: &Rule) -> Result<bool, String> {
+        let Some(condition) = &rule.condition else { return Ok(true) };
+        match eval_expression(&self.request, &self.entities, condition) {
+            Ok(EvalResult::Bool(holds)) => Ok(holds),
+            Ok(_) => Err("its condition is neither true nor false".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// The path of an argument that the rule reads and that cannot be shown, if there is one.
     pub(super) fn hidden_from(&self, rule: &Rule) -> Option<&[String]> {
-        self.hidden.iter().find(|path| rule.want.touches(path)).map(Vec::as_slice)
+        self.hidden.iter().find(|path| rule.reads.context.touches(path)).map(Vec::as_slice)
     }
 }
 
@@ -137,7 +148,12 @@ pub(super) fn unseen(context: &Shape, arguments: Value<'_>) -> Vec<String> {
         let names: Vec<&str> = path.iter().skip(1).map(String::as_str).collect();
         arguments.path(&names).is_some()
     });
-    hidden.iter().map(|path| path.get(1..).unwrap_or_default().join(".")).collect()
+    hidden.iter().map(|path| argument(path)).collect()
+}
+
+/// How an argument is written whose path begins at the context: `to`, or `options.depth`.
+pub(super) fn argument(path: &[String]) -> String {
+    path.get(1..).unwrap_or_default().join(".")
 }
 
 /// The considered rules that matter: by number, in the order in which they are written.
@@ -151,52 +167,27 @@ pub(super) struct Weighed {
 }
 
 impl Weighed {
-    pub(super) fn new(policy: &Policy, case: &Case<'_>, agent: &Agent) -> Self {
+    /// Weighs the rules with these numbers.
+    pub(super) fn new(policy: &Policy, case: &Case, numbers: &[usize]) -> Self {
+        let rules = || numbers.iter().filter_map(|number| Some((*number, policy.rules.get(*number)?)));
         let mut weighed = Self::default();
-        let buckets = case.entry.parts.buckets(agent);
         if !case.hidden.is_empty() {
-            let rules = buckets.clone().flat_map(|bucket| &bucket.rules);
-            for (number, rule) in rules.filter_map(|number| Some((*number, policy.rules.get(*number)?))) {
-                let path = case.hidden_from(rule).map(|path| path.get(1..).unwrap_or_default().join("."));
-                weighed.hidden.extend(path.map(|path| (number, path)));
+            let hidden = |(number, rule)| Some((number, argument(case.hidden_from(rule)?)));
+            weighed.hidden = rules().filter_map(hidden).collect();
+        }
+        if !weighed.hidden.is_empty() {
+            return weighed;
+        }
+        for (number, rule) in rules() {
+            match (case.matches(rule), &rule.kind) {
+                (Err(error), _) => weighed.broken.push((number, error)),
+                (Ok(false), _) => {}
+                (Ok(true), RuleKind::Ask(_)) => weighed.ask.push(number),
+                (Ok(true), RuleKind::Forbid) => weighed.forbid.push(number),
+                (Ok(true), RuleKind::Permit) => weighed.permit.push(number),
             }
         }
-        if weighed.hidden.is_empty() {
-            for bucket in buckets {
-                weighed.add(policy, &case.evaluate(&bucket.set));
-            }
-        }
-        weighed.in_order()
-    }
-
-    fn add(&mut self, policy: &Policy, response: &Response) {
-        for error in response.diagnostics().errors() {
-            let AuthorizationError::PolicyEvaluationError(error) = error;
-            let number = policy.number(error.policy_id()).unwrap_or(usize::MAX);
-            self.broken.push((number, error.inner().to_string()));
-        }
-        for number in response.diagnostics().reason().filter_map(|id| policy.number(id)) {
-            match (response.decision(), policy.rules.get(number).map(|rule| &rule.kind)) {
-                (Decision::Deny, _) => self.forbid.push(number),
-                (Decision::Allow, Some(RuleKind::Ask(_))) => self.ask.push(number),
-                (Decision::Allow, Some(RuleKind::Forbid | RuleKind::Permit) | None) => {
-                    self.permit.push(number)
-                }
-            }
-        }
-    }
-
-    /// A rule is found once for each of its effects that the tool has; it counts once.
-    fn in_order(mut self) -> Self {
-        self.broken.sort_unstable();
-        self.broken.dedup();
-        self.hidden.sort_unstable();
-        self.hidden.dedup();
-        for numbers in [&mut self.forbid, &mut self.ask, &mut self.permit] {
-            numbers.sort_unstable();
-            numbers.dedup();
-        }
-        self
+        weighed
     }
 
     /// The verdict. The strictest rule wins; among equals, the one written first.
@@ -286,34 +277,29 @@ pub(super) fn judge(policy: &Policy, call: &Call, facts: &Facts) -> Verdict {
 /// Weighs the rules for a call whose entry is known.
 pub(super) fn judge_in(policy: &Policy, entry: &Entry, call: &Call, facts: &Facts) -> Weighed {
     match Case::new(entry, call, facts) {
-        Some(case) => Weighed::new(policy, &case, &call.agent),
+        Some(case) => Weighed::new(policy, &case, &entry.parts.rules(&call.agent)),
         None => Weighed { hidden: vec![(usize::MAX, "args".to_owned())], ..Weighed::default() },
     }
 }
 
 /// See [`Policy::may_see`].
-pub(super) fn may_see(entry: &Entry, agent: &Agent) -> bool {
-    let buckets = entry.parts.buckets(agent);
-    if buckets.clone().any(|bucket| bucket.forbids) {
-        return false;
+pub(super) fn may_see(policy: &Policy, entry: &Entry, agent: &Agent) -> bool {
+    let mut may_permit = false;
+    let mut fixed = Vec::new();
+    for bucket in entry.parts.buckets(agent) {
+        if bucket.forbids {
+            return false;
+        }
+        may_permit |= bucket.may_permit;
+        fixed.extend_from_slice(&bucket.fixed);
     }
-    let may_permit = buckets.clone().any(|bucket| bucket.may_permit);
-    if buckets.clone().all(|bucket| bucket.fixed.is_empty()) {
+    if fixed.is_empty() {
         return may_permit;
     }
     let Some(case) = Case::with(entry, agent, Context::empty(), Vec::new()) else {
         return false;
     };
-    let fixed = |bucket: &Bucket| case.evaluate(&bucket.fixed);
-    let mut permitted = may_permit;
-    for response in buckets.filter(|bucket| !bucket.fixed.is_empty()).map(fixed) {
-        let mut diagnostics = response.diagnostics().errors();
-        let forbidden =
-            response.decision() == Decision::Deny && response.diagnostics().reason().next().is_some();
-        if diagnostics.next().is_some() || forbidden {
-            return false;
-        }
-        permitted |= response.decision() == Decision::Allow;
-    }
-    permitted
+    let weighed = Weighed::new(policy, &case, &fixed);
+    let permits = may_permit || !weighed.ask.is_empty() || !weighed.permit.is_empty();
+    permits && weighed.broken.is_empty() && weighed.forbid.is_empty()
 }

@@ -21,10 +21,24 @@ pub struct Place {
 impl Place {
     /// The place of a byte in a text.
     pub(super) fn of(path: &str, text: &str, offset: usize) -> Self {
-        let before = text.get(..offset).unwrap_or(text);
-        let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
-        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-        Self { path: path.to_owned(), line, column }
+        Lines::new(text).place(path, text, offset)
+    }
+}
+
+/// Where the lines of a text begin, for finding many places in it.
+pub(super) struct Lines(Vec<usize>);
+
+impl Lines {
+    pub(super) fn new(text: &str) -> Self {
+        Self(std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect())
+    }
+
+    /// The place of a byte in the text.
+    pub(super) fn place(&self, path: &str, text: &str, offset: usize) -> Place {
+        let line = self.0.partition_point(|begin| *begin <= offset);
+        let begin = line.checked_sub(1).and_then(|before| self.0.get(before)).copied().unwrap_or(0);
+        let column = text.get(begin..offset).unwrap_or_default().chars().count() + 1;
+        Place { path: path.to_owned(), line, column }
     }
 }
 

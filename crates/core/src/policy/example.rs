@@ -230,7 +230,7 @@ impl Example {
             Verdict::Deny(_) => Expected::Deny,
         };
         let deciding = weighed.deciding();
-        let named = self.rule.as_ref().and_then(|name| policy.numbers.get(name.as_str()));
+        let named = self.rule.as_ref().and_then(|name| policy.numbers.get(name));
         let right_rule = named.is_none_or(|number| deciding.contains(number));
         if came_out == self.expect && right_rule {
             return None;

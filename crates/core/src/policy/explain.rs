@@ -1,8 +1,6 @@
 //! Why a verdict is what it is.
 
-use cedar_policy::{AuthorizationError, PolicySet};
-
-use super::decide::{Case, Weighed, seconds, unseen};
+use super::decide::{Case, Weighed, argument, seconds, unseen};
 use super::rule::Rule;
 use super::{Facts, Policy};
 use crate::call::Call;
@@ -76,13 +74,10 @@ pub(super) fn explain(policy: &Policy, call: &Call, facts: &Facts) -> Explanatio
     };
     let Some(entry) = policy.entry(&call.server, &call.action) else { return nothing() };
     let Some(case) = Case::new(entry, call, facts) else { return nothing() };
-    let weighed = Weighed::new(policy, &case, &call.agent);
+    let numbers = entry.parts.rules(&call.agent);
+    let weighed = Weighed::new(policy, &case, &numbers);
     let deciding = weighed.deciding();
     let unseen = unseen(&entry.context, call.arguments.root());
-    let mut numbers: Vec<usize> =
-        entry.parts.buckets(&call.agent).flat_map(|bucket| bucket.rules.iter().copied()).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
     let considered: Vec<_> = numbers
         .iter()
         .filter_map(|number| {
@@ -99,28 +94,20 @@ pub(super) fn explain(policy: &Policy, call: &Call, facts: &Facts) -> Explanatio
     Explanation { verdict: weighed.verdict(policy), considered, others, unseen }
 }
 
-/// Looks at one rule by itself: together with others, what a `forbid` overrules is not told.
-fn finding(case: &Case<'_>, rule: &Rule) -> Finding {
+fn finding(case: &Case, rule: &Rule) -> Finding {
     if let Some(path) = case.hidden_from(rule) {
-        return Finding::Inexpressible { argument: path.get(1..).unwrap_or_default().join(".") };
+        return Finding::Inexpressible { argument: argument(path) };
     }
-    let mut alone = PolicySet::new();
-    if let Err(error) = alone.add(rule.policy.clone()) {
-        return Finding::Broken { error: error.to_string() };
-    }
-    let response = case.evaluate(&alone);
-    let mut errors = response.diagnostics().errors();
-    if let Some(AuthorizationError::PolicyEvaluationError(error)) = errors.next() {
-        return Finding::Broken { error: error.inner().to_string() };
-    }
-    match response.diagnostics().reason().next() {
-        Some(_) => Finding::Matched,
-        None => Finding::NotMatched,
+    match case.matches(rule) {
+        Ok(true) => Finding::Matched,
+        Ok(false) => Finding::NotMatched,
+        Err(error) => Finding::Broken { error },
     }
 }
 
 fn readings(rule: &Rule, call: &Call, facts: &Facts, unseen: &[String]) -> Vec<Reading> {
-    rule.want
+    rule.reads
+        .context
         .paths()
         .into_iter()
         .map(|path| {

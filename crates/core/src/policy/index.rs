@@ -8,9 +8,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use cedar_policy::PolicySet;
-
-use super::error::LoadPolicyError;
 use super::rule::{Actions, Principals, Rule, RuleKind, Servers};
 use super::want::Want;
 use crate::call::Agent;
@@ -21,10 +18,8 @@ use crate::tool::Effect;
 pub(super) struct Bucket {
     /// Their numbers.
     pub(super) rules: Vec<usize>,
-    /// The same, to be evaluated.
-    pub(super) set: PolicySet,
     /// Those of them whose conditions do not read the context, so that they are known before there is a call.
-    pub(super) fixed: PolicySet,
+    pub(super) fixed: Vec<usize>,
     /// Whether one permits or asks, and its condition is none or depends on the call.
     pub(super) may_permit: bool,
     /// Whether one forbids without condition.
@@ -38,14 +33,17 @@ pub(super) struct Part {
     agents: HashMap<String, Bucket>,
     groups: HashMap<String, Bucket>,
     want: Want,
+    ancestors: bool,
 }
 
 /// The parts that one action looks at.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Parts {
     parts: Vec<Arc<Part>>,
-    /// What any rule in them reads.
+    /// What any rule in them reads of the context.
     pub(super) want: Want,
+    /// Whether any rule in them looks at what something is in.
+    pub(super) ancestors: bool,
 }
 
 /// All parts.
@@ -56,23 +54,17 @@ pub(super) struct Index {
 
 impl Index {
     /// Puts each rule into the parts it belongs to.
-    ///
-    /// # Errors
-    /// Two rules share a name; that is found before, and with a better message.
-    pub(super) fn new(rules: &[Rule]) -> Result<Self, Box<LoadPolicyError>> {
+    pub(super) fn new(rules: &[Rule]) -> Self {
         let mut parts: HashMap<(Actions, Servers), Part> = HashMap::new();
         for (number, rule) in rules.iter().enumerate() {
             let mut actions: Vec<&Actions> = rule.scope.actions.iter().collect();
             actions.sort_unstable();
             actions.dedup();
             for action in actions {
-                let part = parts.entry((action.clone(), rule.scope.server.clone())).or_default();
-                part.add(number, rule).map_err(|message| {
-                    Box::new(LoadPolicyError::Syntax { at: rule.place.clone(), message, hint: None })
-                })?;
+                parts.entry((action.clone(), rule.scope.server.clone())).or_default().add(number, rule);
             }
         }
-        Ok(Self { parts: parts.into_iter().map(|(key, part)| (key, Arc::new(part))).collect() })
+        Self { parts: parts.into_iter().map(|(key, part)| (key, Arc::new(part))).collect() }
     }
 
     /// The parts for an action with these effects on a server.
@@ -85,6 +77,7 @@ impl Index {
             for server in [Servers::Every, Servers::One(server.to_owned())] {
                 if let Some(part) = self.parts.get(&(action.clone(), server)) {
                     found.want.merge(&part.want);
+                    found.ancestors |= part.ancestors;
                     found.parts.push(Arc::clone(part));
                 }
             }
@@ -94,37 +87,46 @@ impl Index {
 }
 
 impl Part {
-    fn add(&mut self, number: usize, rule: &Rule) -> Result<(), String> {
+    fn add(&mut self, number: usize, rule: &Rule) {
         let bucket = match &rule.scope.principal {
             Principals::Agent(name) => self.agents.entry(name.clone()).or_default(),
             Principals::Everyone => &mut self.everyone,
             Principals::Group(name) => self.groups.entry(name.clone()).or_default(),
-            Principals::Nobody => return Ok(()),
+            Principals::Nobody => return,
         };
         bucket.rules.push(number);
-        bucket.set.add(rule.policy.clone()).map_err(|error| error.to_string())?;
-        let depends_on_call = !rule.want.is_nothing();
-        if rule.conditional && !depends_on_call {
-            bucket.fixed.add(rule.policy.clone()).map_err(|error| error.to_string())?;
+        if rule.condition.is_some() && rule.reads.context.is_nothing() {
+            bucket.fixed.push(number);
         } else {
             match &rule.kind {
                 RuleKind::Ask(_) | RuleKind::Permit => bucket.may_permit = true,
-                RuleKind::Forbid => bucket.forbids |= !rule.conditional,
+                RuleKind::Forbid => bucket.forbids |= rule.condition.is_none(),
             }
         }
-        self.want.merge(&rule.want);
-        Ok(())
+        self.want.merge(&rule.reads.context);
+        self.ancestors |= rule.reads.ancestors;
     }
 }
 
 impl Parts {
     /// The buckets with the rules that are considered for this agent.
-    pub(super) fn buckets<'a>(&'a self, agent: &'a Agent) -> impl Iterator<Item = &'a Bucket> + Clone {
+    pub(super) fn buckets<'a>(&'a self, agent: &'a Agent) -> impl Iterator<Item = &'a Bucket> {
         self.parts.iter().flat_map(|part| {
             std::iter::once(&part.everyone)
                 .chain(part.agents.get(agent.id.as_str()))
                 .chain(agent.groups.iter().filter_map(|group| part.groups.get(group.as_str())))
                 .filter(|bucket| !bucket.rules.is_empty())
         })
+    }
+    /// The numbers of the rules that are considered for this agent, in the order in which they are written. A rule for
+    /// two effects of one tool counts once.
+    pub(super) fn rules(&self, agent: &Agent) -> Vec<usize> {
+        let mut numbers = Vec::with_capacity(32);
+        for bucket in self.buckets(agent) {
+            numbers.extend_from_slice(&bucket.rules);
+        }
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
     }
 }

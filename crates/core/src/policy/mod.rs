@@ -113,7 +113,7 @@ pub struct Facts {
 pub struct Policy {
     rules: Vec<Rule>,
     /// The number of each rule.
-    numbers: HashMap<String, usize>,
+    numbers: HashMap<RuleName, usize>,
     index: Index,
     entries: HashMap<ServerName, HashMap<Action, Entry>>,
     vocabulary: Vocabulary,
@@ -147,8 +147,7 @@ impl Policy {
         check::check(&rules, &sources, &vocabulary, &mut errors, &mut warnings);
         LoadPolicyErrors::check(std::mem::take(&mut errors))?;
         let digest = digest_of(&sources, &vocabulary);
-        let index =
-            Index::new(&rules).map_err(|error| LoadPolicyErrors { errors: vec![*error], left_out: 0 })?;
+        let index = Index::new(&rules);
         let entries = entries(&index, &vocabulary);
         let mut policy = Self { rules, numbers, index, entries, vocabulary, digest, warnings };
         for source in &sources {
@@ -183,7 +182,7 @@ impl Policy {
     /// The rule of that name.
     #[must_use]
     pub fn rule(&self, name: &RuleName) -> Option<&Rule> {
-        self.rules.get(*self.numbers.get(name.as_str())?)
+        self.rules.get(*self.numbers.get(name)?)
     }
 
     /// The Cedar schema that the rules were checked against, in its JSON form: which arguments rules can read.
@@ -206,18 +205,13 @@ impl Policy {
     /// `permit` is left whose condition reads the context: whether it can be fulfilled is not looked into.
     #[must_use]
     pub fn may_see(&self, agent: &Agent, server: &ServerName, action: &Action) -> bool {
-        self.entry(server, action).is_some_and(|entry| decide::may_see(entry, agent))
+        self.entry(server, action).is_some_and(|entry| decide::may_see(self, entry, agent))
     }
 
     /// What the rules say about a call and why: every rule that was considered, and the values it read.
     #[must_use]
     pub fn explain(&self, call: &Call, facts: &Facts) -> Explanation {
         explain::explain(self, call, facts)
-    }
-
-    /// The number of a rule by the id it has in Cedar, which is its name.
-    fn number(&self, id: &cedar_policy::PolicyId) -> Option<usize> {
-        self.numbers.get(AsRef::<str>::as_ref(id)).copied()
     }
 
     /// What is known about an action on a server; `None` if there is no such thing, so nothing permits it.
@@ -227,10 +221,10 @@ impl Policy {
 }
 
 /// The number of each rule. A name that is there twice is an error.
-fn number(rules: &[Rule], errors: &mut Vec<LoadPolicyError>) -> HashMap<String, usize> {
-    let mut numbers: HashMap<String, usize> = HashMap::new();
+fn number(rules: &[Rule], errors: &mut Vec<LoadPolicyError>) -> HashMap<RuleName, usize> {
+    let mut numbers: HashMap<RuleName, usize> = HashMap::new();
     for (number, rule) in rules.iter().enumerate() {
-        let first = *numbers.entry(rule.name.to_string()).or_insert(number);
+        let first = *numbers.entry(rule.name.clone()).or_insert(number);
         if let Some(first) = rules.get(first).filter(|_| first != number) {
             errors.push(LoadPolicyError::DuplicateRule {
                 at: rule.place.clone(),

@@ -1,14 +1,16 @@
 //! One rule: what a policy file says, read once into something that cannot be wrong.
 
+use std::collections::BTreeSet;
+
 use cedar_policy::{
-    ActionConstraint, Effect as CedarEffect, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet,
-    PrincipalConstraint, ResourceConstraint,
+    ActionConstraint, Effect as CedarEffect, EntityUid, Expression, Policy as CedarPolicy, PolicyId,
+    PolicySet, PrincipalConstraint, ResourceConstraint,
 };
 use miette::Diagnostic;
 
-use super::error::{LoadPolicyError, Place};
+use super::error::{Lines, LoadPolicyError, Place};
 use super::vocabulary::Vocabulary;
-use super::want::Want;
+use super::want::Reads;
 use crate::name::{QuestionName, RuleName};
 use crate::tool::Effect;
 
@@ -50,8 +52,9 @@ pub struct Rule {
     /// The rule as it is written.
     pub text: String,
     pub(super) scope: Scope,
-    pub(super) want: Want,
-    pub(super) conditional: bool,
+    pub(super) reads: Reads,
+    /// What has to hold besides the scope.
+    pub(super) condition: Option<Expression>,
     pub(super) policy: CedarPolicy,
 }
 
@@ -112,6 +115,7 @@ pub(super) fn read(
         errors.push(LoadPolicyError::Template { at: Place::of(path, text, offset) });
         return Vec::new();
     }
+    let lines = Lines::new(text);
     let mut from = 0;
     let mut rules = Vec::new();
     for policy in set.policies() {
@@ -123,7 +127,7 @@ pub(super) fn read(
             errors.push(LoadPolicyError::TooLarge { at: Place::of(path, text, offset), what });
             continue;
         }
-        rules.extend(Draft { path, text, offset, written, policy }.check(words, errors));
+        rules.extend(Draft { path, text, lines: &lines, offset, written, policy }.check(words, errors));
     }
     rules
 }
@@ -200,6 +204,7 @@ pub(super) fn span(error: &dyn Diagnostic) -> Option<(usize, usize)> {
 struct Draft<'a> {
     path: &'a str,
     text: &'a str,
+    lines: &'a Lines,
     offset: usize,
     written: String,
     policy: &'a CedarPolicy,
@@ -207,7 +212,7 @@ struct Draft<'a> {
 
 impl Draft<'_> {
     fn check(self, words: &Vocabulary, errors: &mut Vec<LoadPolicyError>) -> Option<Rule> {
-        let at = Place::of(self.path, self.text, self.offset);
+        let at = self.lines.place(self.path, self.text, self.offset);
         let name = match self.policy.annotation("id").map(str::parse::<RuleName>) {
             Some(Ok(name)) => name,
             Some(Err(source)) => {
@@ -229,12 +234,9 @@ impl Draft<'_> {
         let kind = self.kind(&at, &name, words, errors)?;
         let policy = self.policy.new_id(PolicyId::new(name.as_str()));
         // A rule that parsed has a tree; were there none, the rule is taken to read everything.
-        let want = self
-            .policy
-            .to_pst()
-            .map_or_else(|_| Want { whole: true, ..Want::default() }, |tree| Want::of(&tree));
+        let reads = self.policy.to_pst().map_or_else(|_| Reads::everything(), |tree| Reads::of(&tree));
         let scope = self.scope();
-        let conditional = self.policy.has_non_scope_constraint();
+        let condition = condition(self.policy);
         (errors.len() == found).then_some(Rule {
             name,
             place: at,
@@ -242,8 +244,8 @@ impl Draft<'_> {
             because,
             text: self.written,
             scope,
-            want,
-            conditional,
+            reads,
+            condition,
             policy,
         })
     }
@@ -355,14 +357,30 @@ fn id(uid: &EntityUid) -> String {
     uid.id().unescaped().to_owned()
 }
 
+/// The conditions of a rule as one expression: each `when`, and the contrary of each `unless`.
+///
+/// It is the very tree that Cedar's authorizer evaluates after the scope, not a copy printed and read again. The way
+/// there is through two conversions that Cedar has in its interface, but not in its documentation.
+fn condition(policy: &CedarPolicy) -> Option<Expression> {
+    policy.as_ref().non_scope_constraints().map(|tree| Expression::from(tree.clone()))
+}
+
 impl Scope {
-    /// Whether the rule is considered for this action on this server.
-    pub(super) fn covers(&self, action: &Actions, server: &str) -> bool {
-        self.actions.contains(action)
-            && match &self.server {
-                Servers::Every => true,
-                Servers::None => false,
-                Servers::One(name) => name == server,
-            }
+    /// Whether the rule is considered for this action, if it is on a server that the rule is for.
+    pub(super) fn covers_action(&self, id: &str, effects: &BTreeSet<Effect>) -> bool {
+        self.actions.iter().any(|action| match action {
+            Actions::Every => true,
+            Actions::One(name) => name == id,
+            Actions::With(effect) => effects.contains(effect),
+        })
+    }
+
+    /// Whether the rule is considered for this server.
+    pub(super) fn covers_server(&self, server: &str) -> bool {
+        match &self.server {
+            Servers::Every => true,
+            Servers::None => false,
+            Servers::One(name) => name == server,
+        }
     }
 }

@@ -34,7 +34,7 @@ const MAX_MEMBERS: usize = 256;
 const MAX_NAME: usize = 128;
 
 /// The type of a value as rules see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Shape {
     /// `true` or `false`.
     Bool,
@@ -51,7 +51,7 @@ pub(super) enum Shape {
 }
 
 /// A member of an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Field {
     /// Whether the schema says that it is always there.
     pub(super) required: bool,
@@ -114,6 +114,24 @@ impl Shape {
             (None, _) => Some(self),
             (Some((name, rest)), Self::Record(fields)) => fields.get(*name)?.shape.at(rest),
             (Some(_), Self::Bool | Self::Decimal | Self::Long | Self::Set(_) | Self::String) => None,
+        }
+    }
+
+    /// The shape without what is not wanted. Two shapes with the same rest are the same to whoever wants it.
+    pub(super) fn only(&self, want: &Want) -> Self {
+        match self {
+            Self::Record(fields) if !want.whole => Self::Record(
+                fields
+                    .iter()
+                    .filter_map(|(name, field)| {
+                        let shape = field.shape.only(want.member(name)?);
+                        Some((name.clone(), Field { required: field.required, shape }))
+                    })
+                    .collect(),
+            ),
+            Self::Bool | Self::Decimal | Self::Long | Self::Record(_) | Self::Set(_) | Self::String => {
+                self.clone()
+            }
         }
     }
 

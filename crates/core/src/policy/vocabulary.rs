@@ -140,26 +140,34 @@ impl Vocabulary {
         Err((kind, suggest::hint(name, plural, names.iter().map(String::as_str))))
     }
 
-    /// The Cedar schema in its JSON form. Made of values and not of text: what a server writes in a schema stays a
-    /// name.
+    /// The Cedar schema of everything.
     pub(super) fn cedar_schema(&self) -> serde_json::Value {
-        let mut actions: serde_json::Map<_, _> =
-            Effect::ALL.into_iter().map(|effect| (effect.to_string(), json!({}))).collect();
-        for (id, subject) in &self.subjects {
-            let effects: Vec<_> =
-                subject.effects.iter().map(|effect| json!({ "id": effect.as_str() })).collect();
-            let applies = json!({
-                "principalTypes": ["Agent"],
-                "resourceTypes": ["Server"],
-                "context": subject.context.to_cedar(),
-            });
-            actions.insert(id.clone(), json!({ "memberOf": effects, "appliesTo": applies }));
-        }
-        json!({ "": {
-            "entityTypes": { "Agent": { "memberOfTypes": ["Group"] }, "Group": {}, "Server": {} },
-            "actions": actions,
-        } })
+        cedar_schema(&self.subjects, &[])
     }
+}
+
+/// A Cedar schema in its JSON form, with these actions, and others that are only named. Made of values and not of text:
+/// what a server writes in a schema stays a name.
+pub(super) fn cedar_schema<'a>(
+    subjects: impl IntoIterator<Item = (&'a String, &'a Subject)>,
+    named: &[String],
+) -> serde_json::Value {
+    let effects = Effect::ALL.into_iter().map(|effect| effect.to_string());
+    let mut actions: serde_json::Map<_, _> =
+        effects.chain(named.iter().cloned()).map(|id| (id, json!({}))).collect();
+    for (id, subject) in subjects {
+        let effects: Vec<_> = subject.effects.iter().map(|effect| json!({ "id": effect.as_str() })).collect();
+        let applies = json!({
+            "principalTypes": ["Agent"],
+            "resourceTypes": ["Server"],
+            "context": subject.context.to_cedar(),
+        });
+        actions.insert(id.clone(), json!({ "memberOf": effects, "appliesTo": applies }));
+    }
+    json!({ "": {
+        "entityTypes": { "Agent": { "memberOfTypes": ["Group"] }, "Group": {}, "Server": {} },
+        "actions": actions,
+    } })
 }
 
 fn texts<'a, T: Display + 'a>(names: impl Iterator<Item = &'a T>) -> impl Iterator<Item = String> {

@@ -1,8 +1,8 @@
-//! Which part of the context a rule reads.
+//! What the conditions of a rule read.
 
 use std::collections::BTreeMap;
 
-use cedar_policy::pst::{Clause, Expr, Policy, Var};
+use cedar_policy::pst::{BinaryOp, Clause, Expr, Policy, Var};
 
 /// The part of the context that a rule reads, as a tree.
 ///
@@ -19,16 +19,6 @@ pub(super) struct Want {
 static WHOLE: Want = Want { whole: true, inner: BTreeMap::new() };
 
 impl Want {
-    /// What the conditions of a rule read.
-    pub(super) fn of(policy: &Policy) -> Self {
-        let mut want = Self::default();
-        for clause in policy.body().clauses() {
-            let (Clause::When(condition) | Clause::Unless(condition)) = clause;
-            want.follow(condition);
-        }
-        want
-    }
-
     /// Nothing is read.
     pub(super) fn is_nothing(&self) -> bool {
         !self.whole && self.inner.is_empty()
@@ -81,28 +71,61 @@ impl Want {
         }
         at.whole |= whole;
     }
+}
+
+/// What the conditions of a rule read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Reads {
+    /// Of the context.
+    pub(super) context: Want,
+    /// Whether they look at the action.
+    pub(super) action: bool,
+    /// Whether they look at what something is in.
+    pub(super) ancestors: bool,
+}
+
+impl Reads {
+    /// Everything.
+    pub(super) fn everything() -> Self {
+        Self { context: WHOLE.clone(), action: true, ancestors: true }
+    }
+
+    /// What a rule reads.
+    pub(super) fn of(policy: &Policy) -> Self {
+        let mut reads = Self::default();
+        for clause in policy.body().clauses() {
+            let (Clause::When(condition) | Clause::Unless(condition)) = clause;
+            reads.follow(condition);
+        }
+        reads
+    }
 
     fn follow(&mut self, expr: &Expr) {
         if let Some(path) = context_path(expr) {
-            self.add(path, true);
+            self.context.add(path, true);
             return;
         }
         match expr {
-            Expr::Literal(_) | Expr::Var(_) => {}
+            Expr::Var(Var::Action) => self.action = true,
+            Expr::Literal(_) | Expr::Var(Var::Context | Var::Principal | Var::Resource) => {}
             Expr::HasAttr { expr, attrs } => match context_path(expr) {
-                Some(path) => self.add(path.into_iter().chain(attrs.iter().map(|name| name.as_str())), false),
+                Some(path) => {
+                    self.context.add(path.into_iter().chain(attrs.iter().map(|name| name.as_str())), false);
+                }
                 None => self.follow(expr),
             },
             Expr::GetAttr { expr, .. } | Expr::Like { expr, .. } | Expr::UnaryOp { expr, .. } => {
-                self.follow(expr)
+                self.follow(expr);
             }
-            Expr::BinaryOp { left, right, .. } => {
+            Expr::BinaryOp { op, left, right } => {
+                self.ancestors |= matches!(op, BinaryOp::In);
                 self.follow(left);
                 self.follow(right);
             }
             Expr::Is { expr, in_expr, .. } => {
                 self.follow(expr);
                 if let Some(expr) = in_expr {
+                    self.ancestors = true;
                     self.follow(expr);
                 }
             }
@@ -114,7 +137,7 @@ impl Want {
             Expr::Set(elements) => elements.iter().for_each(|expr| self.follow(expr)),
             Expr::Record(members) => members.values().for_each(|expr| self.follow(expr)),
             // What a later version of the language may bring: taken to read everything.
-            _ => self.whole = true,
+            _ => *self = Self::everything(),
         }
     }
 }
@@ -139,7 +162,7 @@ mod tests {
     fn paths(condition: &str) -> Vec<String> {
         let text = format!("permit(principal, action, resource) when {{ {condition} }};");
         let policy: cedar_policy::Policy = text.parse().unwrap();
-        let want = Want::of(&policy.to_pst().unwrap());
+        let want = Reads::of(&policy.to_pst().unwrap()).context;
         let mut paths: Vec<_> = want.paths().iter().map(|path| path.join(".")).collect();
         if want.whole {
             paths.push("everything".to_owned());
@@ -168,6 +191,23 @@ mod tests {
             ("context.args.a.lessThan(decimal(\"1.0\"))", &["args.a"]),
         ] {
             assert_eq!(paths(condition), want, "input: {condition:?}");
+        }
+    }
+
+    #[test]
+    fn looking_at_the_action_and_at_ancestors_is_noticed() {
+        for (condition, action, ancestors) in [
+            ("principal == Agent::\"a\"", false, false),
+            ("principal in Group::\"a\"", false, true),
+            ("principal is Agent", false, false),
+            ("principal is Agent in Group::\"a\"", false, true),
+            ("!(context.x || [action].contains(action))", true, false),
+            ("if true then true else Agent::\"a\" in [Group::\"b\"]", false, true),
+        ] {
+            let text = format!("permit(principal, action, resource) unless {{ {condition} }};");
+            let policy: cedar_policy::Policy = text.parse().unwrap();
+            let reads = Reads::of(&policy.to_pst().unwrap());
+            assert_eq!((reads.action, reads.ancestors), (action, ancestors), "input: {condition:?}");
         }
     }
 

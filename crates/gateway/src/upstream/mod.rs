@@ -3,7 +3,7 @@
 //!
 //! # Use
 //! - [`Upstreams::new`] takes the configured servers; it is cheap to clone, and all clones are one. Give one clone to the
-//!   broker as its executor and another to the agents' side as its [`Servers`](crate::port::Servers); a third is of use for
+//!   broker as its executor and another to the agents' side as its [`Servers`]; a third is of use for
 //!   [`Upstreams::fetch_tools`], [`Upstreams::discover`], [`Upstreams::events`] and [`Upstreams::shutdown`].
 //! - Servers start when they are first needed. There is one connection for each server and session, so what one session
 //!   does on a server never shows in another.
@@ -67,6 +67,7 @@ pub use config::{Asks, Bounds, HttpServer, HttpServerError, ServerConfig, Transp
 pub use observe::{Counters, Observer, Oddity, Unobserved, UpstreamEvent, UpstreamEventKind};
 pub use peer::Peer;
 pub use sse::{SseError, SseParser};
+pub use toolgate_sandbox::Launch;
 
 use table::Inner;
 
