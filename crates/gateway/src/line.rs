@@ -125,7 +125,7 @@ pub struct Line {
     client: Client,
     /// The `progressToken` of the request, as JSON.
     progress: Option<String>,
-    /// The least severe log message it wants; none at all if it did not say.
+    /// The least severe log message it wants, if it said.
     log: Option<Level>,
     back: Back,
     out: mpsc::Sender<Bytes>,
@@ -218,8 +218,10 @@ impl Agentward for Line {
             }
             "notifications/message" => {
                 let level = root.get("level").and_then(|value| value.as_str()).and_then(Level::parse);
-                if let (Some(wanted), Some(level)) = (self.log, level)
-                    && level >= wanted
+                // Who was not told a level decides by itself in the legacy era, and is silent in the modern one.
+                let unasked = matches!(self.back, Back::Requests(_));
+                if let Some(level) = level
+                    && self.log.map_or(unasked, |wanted| level >= wanted)
                 {
                     self.send(rpc::notification(method, Some(root.raw())));
                 }
@@ -336,6 +338,12 @@ mod tests {
             line.notify("notifications/message", Bytes::from_static(br#"{"level":"loud","data":1}"#));
             line.notify("notifications/tools/list_changed", Bytes::from_static(b"{}"));
             assert_eq!(sent(&mut queue).len(), want, "level: {log:?}");
+        }
+        for (log, want) in [(None, 1), (Level::parse("warning"), 0), (Level::parse("info"), 1)] {
+            let (line, mut queue) = line("{}", log, Back::Requests(Arc::default()));
+            line.notify("notifications/message", message.clone());
+            line.notify("notifications/message", Bytes::from_static(br#"{"level":"loud","data":1}"#));
+            assert_eq!(sent(&mut queue).len(), want, "legacy, level: {log:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use toolgate_broker::port::BoxFuture;
+use toolgate_broker::port::{BoxFuture, Client};
 use toolgate_core::call::Agent;
 use toolgate_core::json::Document;
 use toolgate_core::name::ServerName;
@@ -76,11 +76,12 @@ pub struct OfferError {
 /// The servers' side, as far as it is not reached through the broker.
 pub trait Servers: Send + Sync + 'static {
     /// Everything of one kind that a server offers in a session: all its pages, bounded, each item as it came. Empty
-    /// where the server does not have the capability.
+    /// where the server does not have the capability. `client` is the agent it is listed for.
     fn offered<'a>(
         &'a self,
         server: &'a ServerName,
         session: &'a str,
+        client: &'a Client,
         offer: Offer,
     ) -> BoxFuture<'a, Result<Vec<Document>, OfferError>>;
 

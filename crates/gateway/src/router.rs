@@ -903,7 +903,10 @@ impl Router {
         {
             return Arc::clone(items);
         }
-        let asked = servers.iter().map(|server| self.servers.offered(server, session, offer)).collect();
+        let asked = servers
+            .iter()
+            .map(|server| self.servers.offered(server, session, &caller.client, offer))
+            .collect();
         let offered = all(asked).await;
         let items = servers
             .iter()

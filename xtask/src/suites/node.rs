@@ -28,20 +28,13 @@ const PACKAGES: [&str; 6] = [
 struct Run {
     package: &'static str,
     arguments: &'static [&'static str],
-    /// How the fixture is started.
-    fixture: &'static [&'static str],
     passed: u64,
 }
 
 const RUNS: [Run; 3] = [
-    Run { package: "conformance-legacy", arguments: &[], fixture: &["--legacy"], passed: 40 },
-    Run {
-        package: "conformance",
-        arguments: &["--requirements", "2025-11-25"],
-        fixture: &["--legacy"],
-        passed: 83,
-    },
-    Run { package: "conformance", arguments: &["--requirements", "2026-07-28"], fixture: &[], passed: 197 },
+    Run { package: "conformance-legacy", arguments: &[], passed: 40 },
+    Run { package: "conformance", arguments: &["--requirements", "2025-11-25"], passed: 83 },
+    Run { package: "conformance", arguments: &["--requirements", "2026-07-28"], passed: 197 },
 ];
 
 /// What the suite tests a client with, where a gate can be one: the version, and the scenario.
@@ -128,7 +121,7 @@ fn conformance(workspace: &Workspace, node: &Node, checks: &mut Checks) {
     for (number, run) in RUNS.iter().enumerate() {
         let name = format!("{} {}", run.package, run.arguments.join(" "));
         checks.check(&format!("{name}: the same through the gate as without it, and nothing fails"), || {
-            let fixture = Program::fixture(workspace, "fixture-rmcp", run.fixture)?;
+            let fixture = Program::fixture(workspace, "fixture-rmcp", &[])?;
             let direct = node.scores(run, fixture.url())?;
             let total = format!("{} passed, 0 failed", run.passed);
             if direct.get("Total") != Some(&total) {

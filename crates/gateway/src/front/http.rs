@@ -44,8 +44,10 @@ const NAME: HeaderName = HeaderName::from_static(headers::NAME);
 /// Where clients look for the metadata of RFC 9728; the endpoint's path may follow.
 const METADATA: &str = "/.well-known/oauth-protected-resource";
 
-/// How long a response may be in coming before the client is told, by the head of a stream, that it will come.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// How long a response may be in coming before the client is told, by the head of a stream, that it will come. The head of
+/// a stream says `200`, so an answer that has a status of its own (such as 400 for a missing capability, which a server may
+/// say only after it was started) has to come before it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long connections may take to end when the gate shuts down.
 const GRACE: Duration = Duration::from_secs(5);
@@ -470,7 +472,8 @@ impl Front {
                     first
                 }
             },
-            first = queue.recv() => first,
+            // Without the pattern, a line that is let go of before the answer is ready would count as a message.
+            Some(first) = queue.recv() => Some(first),
             () = tokio::time::sleep(PATIENCE) => None,
         };
         Ok(events(Events::new(work, queue, first, outbox, hang_up)))
@@ -564,7 +567,9 @@ impl Front {
         let session = session.ok_or_else(unknown)?;
         let agreed = session.agreed().map(|agreed| agreed.version);
         let said = guard::only(headers, &PROTOCOL).and_then(Version::parse);
-        if said.is_some() && said != agreed {
+        // It should be the revision that was agreed on, and some clients send the oldest one in its place. What was agreed
+        // on is spoken all the same; only the modern era has no sessions.
+        if said.is_some_and(Version::is_modern) && said != agreed {
             return Err(bad("`MCP-Protocol-Version` is not what `initialize` agreed on"));
         }
         Ok(session)

@@ -28,6 +28,9 @@ const TOOLS_AGE: Duration = Duration::from_secs(300);
 /// How many resources a session may be subscribed to on one server.
 const MAX_SUBSCRIPTIONS: usize = 1000;
 
+/// The capabilities of an agent that can be asked nothing.
+pub(super) const NOTHING: &[u8] = b"{}";
+
 /// The pin of each tool by its name; `None` where there can be none.
 type Pins = HashMap<String, Option<Digest>>;
 
@@ -37,8 +40,8 @@ pub(super) struct Connection {
     told: Arc<Told>,
     bounds: Bounds,
     peer: Peer,
-    /// What the server was told that can be asked of the agent; `None` if it was opened for no agent's call.
-    declared: Option<Vec<u8>>,
+    /// What the server was told that can be asked of the agent.
+    declared: Vec<u8>,
     opened: Instant,
     /// The tools as last read, and when.
     tools: tokio::sync::Mutex<Option<(Pins, Instant)>>,
@@ -56,7 +59,7 @@ impl Connection {
         told: Arc<Told>,
         bounds: Bounds,
         peer: Peer,
-        declared: Option<Vec<u8>>,
+        declared: Vec<u8>,
     ) -> Arc<Self> {
         told.odd(Oddity::Opened, &format!("speaks {}", peer.version));
         let connection = Arc::new(Self {
@@ -98,12 +101,11 @@ impl Connection {
 
     /// Whether it can serve a call whose agent can be asked this.
     ///
-    /// Legacy servers learn once what can be asked. A connection that was opened to list something was opened without
-    /// knowing; it is given up for one that knows, as long as nothing is under way on it.
-    pub(super) fn serves(&self, capabilities: Option<&[u8]>) -> bool {
-        let knows = self.peer.modern || self.declared.is_some();
-        let wants_more = capabilities.is_some_and(|capabilities| capabilities != b"{}");
-        self.link.ended().is_none() && (knows || !wants_more || self.link.under_way() > 0)
+    /// Legacy servers learn once what can be asked. A connection that was opened for a request of an agent that can be asked
+    /// nothing is given up for one that knows more, as long as nothing is under way on it.
+    pub(super) fn serves(&self, capabilities: &[u8]) -> bool {
+        let knows = self.peer.modern || self.declared != NOTHING;
+        self.link.ended().is_none() && (knows || capabilities == NOTHING || self.link.under_way() > 0)
     }
 
     /// Tells the server that a request is not wanted any more. On modern HTTP, dropping the request says it.

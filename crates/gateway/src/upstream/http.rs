@@ -3,9 +3,9 @@
 //! Only the operator's configured headers carry credentials; nothing an agent sent becomes a header but what the
 //! specification mirrors from the body.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use toolgate_broker::outcome::Answer;
 use toolgate_broker::port::BoxFuture;
@@ -26,7 +26,7 @@ use super::observe::{Oddity, UpstreamEventKind};
 use super::sse::SseParser;
 use super::told::Told;
 use crate::headers;
-use crate::rpc::{self, Message};
+use crate::rpc::{self, Message, Notification};
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static(headers::PROTOCOL_VERSION);
@@ -37,6 +37,8 @@ const NAME: HeaderName = HeaderName::from_static(headers::NAME);
 const MAX_ERROR_BYTES: usize = 64 << 10;
 /// How many messages without an answer may be on their way at once.
 const MAX_SIDE: usize = 16;
+/// How many messages of the server's own stream may wait for one call to look at them.
+const MAX_QUEUED: usize = 64;
 /// How long the end of a stream is waited for after the answer, to use its connection again.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -55,6 +57,8 @@ pub(super) struct HttpLink {
     bounds: Bounds,
     next: AtomicU64,
     under_way: Arc<AtomicUsize>,
+    /// The agents' calls under way, by number. Guards nothing else.
+    calls: Mutex<BTreeMap<u64, mpsc::Sender<Notification>>>,
     agreed: OnceLock<Agreed>,
     ended: OnceLock<String>,
     side: Arc<Semaphore>,
@@ -68,6 +72,8 @@ pub(super) struct HttpPending {
     call: bool,
     state: State,
     ready: VecDeque<Event>,
+    /// What the server says on its own stream while this is the youngest call.
+    aside: mpsc::Receiver<Notification>,
     /// The session that the answer to `initialize` opened.
     session: Option<HeaderValue>,
     _place: Place,
@@ -90,6 +96,7 @@ impl HttpLink {
             bounds,
             next: AtomicU64::new(1),
             under_way: Arc::default(),
+            calls: Mutex::default(),
             agreed: OnceLock::new(),
             ended: OnceLock::new(),
             side: Arc::new(Semaphore::new(MAX_SIDE)),
@@ -126,12 +133,17 @@ impl HttpLink {
             self.mirror(request.headers_mut(), method, name, mirrored)?;
         }
         let head: Head = Box::pin(Arc::clone(&self.client).send(request));
+        let (tell, aside) = mpsc::channel(MAX_QUEUED);
+        if call && !modern {
+            self.calls().insert(number, tell);
+        }
         Ok(HttpPending {
             link: Arc::clone(self),
             number,
             call,
             state: State::Head(head),
             ready: VecDeque::new(),
+            aside,
             session: None,
             _place: place,
         })
@@ -287,8 +299,8 @@ impl HttpLink {
             for event in events {
                 match Message::parse(Bytes::from(event), &this.limits()) {
                     Ok(Message::Notification(notice)) => {
-                        if this.told.sort(notice).is_some() {
-                            this.told.odd(Oddity::DroppedNotice, "a notification that belongs to no call");
+                        if let Some(notice) = this.told.sort(notice) {
+                            this.take_aside(notice);
                         }
                     }
                     Ok(Message::Request(request)) => this.refuse(&request),
@@ -301,6 +313,22 @@ impl HttpLink {
         }
     }
 
+    /// Log messages carry no number, and some servers send them all on the stream of their own: the youngest call is the best
+    /// guess, and all calls here are of one session. What else comes there belongs to no call.
+    fn take_aside(&self, notice: Notification) {
+        let youngest = self.calls().last_key_value().map(|(_, call)| call.clone());
+        let taken = notice.method == "notifications/message"
+            && youngest.is_some_and(|call| call.try_send(notice).is_ok());
+        if !taken {
+            self.told
+                .odd(Oddity::DroppedNotice, "a notification that belongs to no call, or too many of them");
+        }
+    }
+
+    fn calls(&self) -> MutexGuard<'_, BTreeMap<u64, mpsc::Sender<Notification>>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Answers a request that is not asked in the course of a call.
     fn refuse(self: &Arc<Self>, request: &rpc::Request) {
         if request.method != "ping" {
@@ -311,6 +339,12 @@ impl HttpLink {
 
     fn limits(&self) -> Limits {
         Limits { max_bytes: self.bounds.max_message_bytes, ..Limits::default() }
+    }
+}
+
+impl Drop for HttpPending {
+    fn drop(&mut self) {
+        self.link.calls().remove(&self.number);
     }
 }
 
@@ -330,19 +364,26 @@ impl HttpPending {
             if let Some(event) = self.ready.pop_front() {
                 return self.last_or(event);
             }
+            let aside = &mut self.aside;
             match &mut self.state {
-                State::Head(head) => match head.await {
-                    Ok((response, lease)) => self.begin(response, lease),
-                    Err(failure) => self.ready.push_back(failure.into()),
+                State::Head(head) => tokio::select! {
+                    biased;
+                    Some(notice) = aside.recv() => return Event::Notice(notice),
+                    answered = head => match answered {
+                        Ok((response, lease)) => self.begin(response, lease),
+                        Err(failure) => self.ready.push_back(failure.into()),
+                    },
                 },
-                State::Json { body, .. } => {
-                    let frame = body.frame().await;
-                    self.take_json(frame);
-                }
-                State::Stream { body, .. } => {
-                    let frame = body.frame().await;
-                    self.take_stream(frame);
-                }
+                State::Json { body, .. } => tokio::select! {
+                    biased;
+                    Some(notice) = aside.recv() => return Event::Notice(notice),
+                    frame = body.frame() => self.take_json(frame),
+                },
+                State::Stream { body, .. } => tokio::select! {
+                    biased;
+                    Some(notice) = aside.recv() => return Event::Notice(notice),
+                    frame = body.frame() => self.take_stream(frame),
+                },
                 State::Done => return Event::Lost("the request is over".to_owned()),
             }
         }

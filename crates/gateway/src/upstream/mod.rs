@@ -57,7 +57,7 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 use toolgate_broker::authorized::Authorized;
-use toolgate_broker::port::{AgentLine, BoxFuture, Clock, Executed, Executor, Handle, Stop};
+use toolgate_broker::port::{AgentLine, BoxFuture, Client, Clock, Executed, Executor, Handle, Stop};
 use toolgate_core::call::Call;
 use toolgate_core::json::Document;
 use toolgate_core::name::ServerName;
@@ -204,12 +204,13 @@ impl Servers for Upstreams {
         &'a self,
         server: &'a ServerName,
         session: &'a str,
+        client: &'a Client,
         offer: Offer,
     ) -> BoxFuture<'a, Result<Vec<Document>, OfferError>> {
         Box::pin(async move {
             let (capability, method, member) = run::list_of(offer);
             let listing = async {
-                let connection = self.inner.open(server, session, None).await?;
+                let connection = self.inner.open(server, session, client).await?;
                 connection.fetch_all(capability, method, member).await
             };
             listing

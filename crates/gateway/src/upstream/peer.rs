@@ -62,8 +62,11 @@ impl Peer {
 /// Why there is no agreement.
 #[derive(Debug)]
 pub(super) enum NoPeer {
-    /// The connection broke while the server was asked for its era: it may be a legacy one that does not bear questions.
+    /// The connection broke while the server was asked for its era: it may be one of the other era that does not bear
+    /// questions.
     BrokeOnProbe(String),
+    /// The server has answered that it does not speak this era.
+    Refused(String),
     /// Anything else.
     Other(String),
 }
@@ -76,8 +79,51 @@ enum Probed {
     No(String),
 }
 
+impl NoPeer {
+    /// What happened.
+    pub(super) fn why(self) -> String {
+        match self {
+            Self::BrokeOnProbe(why) | Self::Other(why) | Self::Refused(why) => why,
+        }
+    }
+}
+
+/// Which era is tried first. A server that speaks both is best spoken to in that of the agent: what it asks of the agent in
+/// the course of a call then needs no translation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum First {
+    Legacy,
+    Modern,
+}
+
+impl First {
+    pub(super) const fn other(self) -> Self {
+        match self {
+            Self::Legacy => Self::Modern,
+            Self::Modern => Self::Legacy,
+        }
+    }
+}
+
+/// Agrees on a version with a server, in this era if it speaks it, and in the other if it does not.
+pub(super) async fn agree(
+    link: &Link,
+    bounds: &Bounds,
+    capabilities: &[u8],
+    first: First,
+) -> Result<Peer, NoPeer> {
+    match first {
+        First::Modern => discover(link, bounds, capabilities).await,
+        First::Legacy => match initialize(link, capabilities).await {
+            // If it is legacy after all, asking again does not help; but it may say why now.
+            Err(NoPeer::Refused(_)) => discover(link, bounds, capabilities).await,
+            agreed => agreed,
+        },
+    }
+}
+
 /// Asks a server for its era, and agrees on a version with it.
-pub(super) async fn agree(link: &Link, bounds: &Bounds, capabilities: &[u8]) -> Result<Peer, NoPeer> {
+async fn discover(link: &Link, bounds: &Bounds, capabilities: &[u8]) -> Result<Peer, NoPeer> {
     let params = ObjectWriter::new().raw("_meta", &own_meta(capabilities).finish()).finish();
     let mut probe = start(link, "server/discover", &params).await?;
     let probed = match link {
@@ -90,9 +136,9 @@ pub(super) async fn agree(link: &Link, bounds: &Bounds, capabilities: &[u8]) -> 
                 let legacy = initialize(link, capabilities);
                 tokio::pin!(legacy);
                 tokio::select! {
-                    legacy = &mut legacy => return legacy.map_err(NoPeer::Other),
+                    legacy = &mut legacy => return legacy,
                     event = last(&mut probe) => match probed(&event, false) {
-                        Probed::Legacy => return legacy.await.map_err(NoPeer::Other),
+                        Probed::Legacy => return legacy.await,
                         other => other,
                     },
                 }
@@ -102,7 +148,7 @@ pub(super) async fn agree(link: &Link, bounds: &Bounds, capabilities: &[u8]) -> 
     drop(probe);
     match probed {
         Probed::Broke(why) => Err(NoPeer::BrokeOnProbe(why)),
-        Probed::Legacy => initialize(link, capabilities).await.map_err(NoPeer::Other),
+        Probed::Legacy => initialize(link, capabilities).await,
         Probed::Modern(peer) => {
             if let Link::Http(http) = link {
                 http.agree(Agreed { modern: true, version: HeaderValue::from_static(MODERN), session: None });
@@ -114,37 +160,42 @@ pub(super) async fn agree(link: &Link, bounds: &Bounds, capabilities: &[u8]) -> 
 }
 
 /// Opens a legacy session.
-pub(super) async fn initialize(link: &Link, capabilities: &[u8]) -> Result<Peer, String> {
+async fn initialize(link: &Link, capabilities: &[u8]) -> Result<Peer, NoPeer> {
     let params = ObjectWriter::new()
         .string("protocolVersion", LEGACY)
         .raw("capabilities", capabilities)
         .raw("clientInfo", &client_info())
         .finish();
-    let mut pending = match start(link, "initialize", &params).await {
-        Ok(pending) => pending,
-        Err(NoPeer::BrokeOnProbe(why) | NoPeer::Other(why)) => return Err(why),
-    };
+    let mut pending = start(link, "initialize", &params).await?;
     let result = match last(&mut pending).await {
         Event::Answer(Answer::Result(result)) => result,
-        other => return Err(format!("`initialize`: {}", describe(&other))),
+        other => {
+            let why = format!("`initialize`: {}", describe(&other));
+            return Err(match (other, link) {
+                (Event::Status { code: 401 | 403 | 407, .. }, _) => NoPeer::Other(why),
+                (Event::Answer(_) | Event::Status { code: 400..=499, .. }, _) => NoPeer::Refused(why),
+                (Event::Lost(_), Link::Stdio(_)) => NoPeer::BrokeOnProbe(why),
+                _ => NoPeer::Other(why),
+            });
+        }
     };
     let version = result.root().get("protocolVersion").and_then(|v| v.as_str()).unwrap_or_default();
     let Some(version) = LEGACY_KNOWN.into_iter().find(|known| *known == version) else {
-        return Err(format!(
+        return Err(NoPeer::Refused(format!(
             "the server speaks version `{}`, which is not known here",
             version.escape_debug()
-        ));
+        )));
     };
     match (link, &mut pending) {
         (Link::Http(http), Pending::Http(pending)) => {
             let session = pending.take_session();
             http.agree(Agreed { modern: false, version: HeaderValue::from_static(version), session });
-            http.initialized().await?;
+            http.initialized().await.map_err(NoPeer::Other)?;
         }
         (Link::Stdio(holder), _) => {
             // Written here and not queued: it has to come before the first call.
             let told = holder.0.write(rpc::notification("notifications/initialized", None)).await;
-            told.map_err(|failure| describe(&failure.into()))?;
+            told.map_err(|failure| NoPeer::Other(describe(&failure.into())))?;
         }
         (Link::Http(_), Pending::Stdio(_)) => {}
     }

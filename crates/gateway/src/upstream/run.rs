@@ -132,8 +132,7 @@ impl Run<'_> {
 
     /// Opens the connection and makes sure that what was accepted is what will run.
     async fn prepare(&self, has_state: bool) -> Result<Arc<Connection>, UpstreamError> {
-        let connection =
-            self.inner.open(&self.call.server, &self.call.session, Some(self.line.client())).await?;
+        let connection = self.inner.open(&self.call.server, &self.call.session, self.line.client()).await?;
         if has_state && !connection.peer().modern {
             return Err(connection.lost("`requestState` is not valid here".to_owned()));
         }

@@ -13,15 +13,16 @@ use toolgate_core::name::ServerName;
 use toolgate_sandbox::{Launch, Launcher};
 
 use super::UpstreamError;
+use super::asks::is_modern;
 use super::client::{HttpClient, system_roots};
 use super::config::{Asks, Bounds, ServerConfig, Transport};
-use super::connection::Connection;
+use super::connection::{Connection, NOTHING};
 use super::http::HttpLink;
 use super::link::Link;
 use super::observe::{Counters, Observer, UpstreamEvent};
 use super::params::capabilities;
 use super::parked::ParkedCalls;
-use super::peer::{NoPeer, Peer, agree, initialize};
+use super::peer::{First, NoPeer, Peer, agree};
 use super::stdio::{StdioHolder, StdioLink};
 use super::told::Told;
 use crate::port::Change;
@@ -134,30 +135,29 @@ impl Inner {
         self.servers.get(server).map(|server| server.config.bounds.clone()).unwrap_or_default()
     }
 
-    /// The connection of a session to a server, opened if need be. `client` is the agent whose call it is for; `None` for
-    /// what is no call.
+    /// The connection of a session to a server, opened if need be. `client` is the agent that it is for.
     pub(super) async fn open(
         &self,
         server: &ServerName,
         session: &str,
-        client: Option<&Client>,
+        client: &Client,
     ) -> Result<Arc<Connection>, UpstreamError> {
         let known = self.servers.get(server).ok_or_else(|| UpstreamError::Unknown(server.to_string()))?;
-        let capabilities =
-            client.map(|client| capabilities(client.capabilities.as_ref(), known.config.asks, false));
+        let first = if is_modern(client) { First::Modern } else { First::Legacy };
+        let capabilities = capabilities(client.capabilities.as_ref(), known.config.asks, false);
         let slot = self.slot(server, session)?;
-        if let Some(connection) = slot.serving(capabilities.as_deref()) {
+        if let Some(connection) = slot.serving(&capabilities) {
             return Ok(connection);
         }
         let mut backoff = slot.opening.lock().await;
-        if let Some(connection) = slot.serving(capabilities.as_deref()) {
+        if let Some(connection) = slot.serving(&capabilities) {
             return Ok(connection);
         }
         if let Some(broken) = slot.connection().take() {
             backoff.note(&broken);
         }
         backoff.check(server)?;
-        match self.connect(known, session, capabilities).await {
+        match self.connect(known, session, capabilities, first).await {
             Ok(connection) => {
                 *slot.connection() = Some(Arc::clone(&connection));
                 if self.closed.load(Ordering::Acquire) {
@@ -179,7 +179,7 @@ impl Inner {
         session: &str,
     ) -> Result<Arc<Connection>, UpstreamError> {
         let known = self.servers.get(server).ok_or_else(|| UpstreamError::Unknown(server.to_string()))?;
-        let connected = self.connect(known, session, None).await;
+        let connected = self.connect(known, session, NOTHING.to_vec(), First::Modern).await;
         connected.map_err(|why| UpstreamError::Open { server: server.to_string(), why })
     }
 
@@ -194,8 +194,10 @@ impl Inner {
     ) -> Result<(), String> {
         let known = self.servers.get(server).ok_or("no such server")?;
         let all = br#"{"elicitation":{},"roots":{},"sampling":{}}"#;
-        let peer = agree(&link, &known.config.bounds, all).await.map_err(|error| format!("{error:?}"))?;
-        let connection = Connection::new(link, told, known.config.bounds.clone(), peer, Some(all.to_vec()));
+        let peer = agree(&link, &known.config.bounds, all, First::Modern)
+            .await
+            .map_err(|error| format!("{error:?}"))?;
+        let connection = Connection::new(link, told, known.config.bounds.clone(), peer, all.to_vec());
         let slot = self.slot(server, session).map_err(|error| error.to_string())?;
         *slot.connection() = Some(connection);
         Ok(())
@@ -217,25 +219,25 @@ impl Inner {
     /// The connection of a session to a server, if there is one.
     pub(super) fn connected(&self, server: &ServerName, session: &str) -> Option<Arc<Connection>> {
         let slot = self.slots().get(&(server.clone(), session.to_owned())).cloned()?;
-        slot.serving(None)
+        slot.serving(NOTHING)
     }
 
     async fn connect(
         &self,
         server: &Server,
         session: &str,
-        declared: Option<Vec<u8>>,
+        capabilities: Vec<u8>,
+        first: First,
     ) -> Result<Arc<Connection>, String> {
         let told = self.told(&server.config.name, session);
         let bounds = &server.config.bounds;
-        let capabilities = declared.clone().unwrap_or_else(|| b"{}".to_vec());
         let connecting = async {
             let (link, peer) = match &server.config.transport {
-                Transport::Http(_) => self.reach(server, &told, &capabilities).await?,
-                Transport::Stdio(launch) => self.launch(launch, bounds, &told, &capabilities).await?,
+                Transport::Http(_) => self.reach(server, &told, &capabilities, first).await?,
+                Transport::Stdio(launch) => self.launch(launch, bounds, &told, &capabilities, first).await?,
             };
             let level = self.log_level(session);
-            let connection = Connection::new(link, Arc::clone(&told), bounds.clone(), peer, declared);
+            let connection = Connection::new(link, Arc::clone(&told), bounds.clone(), peer, capabilities);
             if let Some(level) = level {
                 connection.set_log_level(&level).await;
             }
@@ -251,14 +253,13 @@ impl Inner {
         server: &Server,
         told: &Arc<Told>,
         capabilities: &[u8],
+        first: First,
     ) -> Result<(Link, Peer), String> {
         let client = server.http.as_ref().ok_or("no client")?;
         let link =
             Link::Http(HttpLink::new(Arc::clone(client), Arc::clone(told), server.config.bounds.clone()));
-        match agree(&link, &server.config.bounds, capabilities).await {
-            Ok(peer) => Ok((link, peer)),
-            Err(NoPeer::BrokeOnProbe(why) | NoPeer::Other(why)) => Err(why),
-        }
+        let peer = agree(&link, &server.config.bounds, capabilities, first).await.map_err(NoPeer::why)?;
+        Ok((link, peer))
     }
 
     async fn launch(
@@ -267,17 +268,18 @@ impl Inner {
         bounds: &Bounds,
         told: &Arc<Told>,
         capabilities: &[u8],
+        first: First,
     ) -> Result<(Link, Peer), String> {
         let link = self.start(launch, bounds, told).await?;
-        match agree(&link, bounds, capabilities).await {
+        match agree(&link, bounds, capabilities, first).await {
             Ok(peer) => return Ok((link, peer)),
-            Err(NoPeer::Other(why)) => return Err(why),
-            // Some legacy servers do not survive a question before `initialize`; so it is not asked again.
+            Err(NoPeer::Other(why) | NoPeer::Refused(why)) => return Err(why),
+            // Some servers do not survive a question of the other era, so the new process hears that of its own first.
             Err(NoPeer::BrokeOnProbe(_)) => {}
         }
         drop(link);
         let link = self.start(launch, bounds, told).await?;
-        let peer = initialize(&link, capabilities).await?;
+        let peer = agree(&link, bounds, capabilities, first.other()).await.map_err(NoPeer::why)?;
         Ok((link, peer))
     }
 
@@ -330,7 +332,7 @@ impl Inner {
     pub(super) fn set_log_level(&self, session: &str, level: &str) -> Vec<Arc<Connection>> {
         self.sessions().entry(session.to_owned()).or_insert_with(Session::new).log_level =
             Some(level.to_owned());
-        self.slots_of(|of| of == session).iter().filter_map(|slot| slot.serving(None)).collect()
+        self.slots_of(|of| of == session).iter().filter_map(|slot| slot.serving(NOTHING)).collect()
     }
 
     /// Closes what belongs to a session.
@@ -385,7 +387,7 @@ impl Slot {
     }
 
     /// The connection, if it is open and serves an agent that can be asked this.
-    fn serving(&self, capabilities: Option<&[u8]>) -> Option<Arc<Connection>> {
+    fn serving(&self, capabilities: &[u8]) -> Option<Arc<Connection>> {
         self.connection().as_ref().filter(|connection| connection.serves(capabilities)).cloned()
     }
 

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
 use toolgate_broker::outcome::{Answer, Outcome, Receipt, Reply};
 use toolgate_broker::port::{
-    AgentLine, Answered, BoxFuture, Handle, Position, Question, SystemClock, Unread, VerifyAnswer,
+    AgentLine, Answered, BoxFuture, Client, Handle, Position, Question, SystemClock, Unread, VerifyAnswer,
 };
 use toolgate_broker::rulebook::{AcceptedTool, Rulebook};
 use toolgate_core::call::{Action, Agent, Call, CallId, Proof};
@@ -199,6 +199,7 @@ impl Servers for Offers {
         &'a self,
         server: &'a ServerName,
         _session: &'a str,
+        _client: &'a Client,
         offer: Offer,
     ) -> BoxFuture<'a, Result<Vec<Document>, OfferError>> {
         let items: &[&str] = match (server.as_str(), offer) {

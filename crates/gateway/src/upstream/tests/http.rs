@@ -126,6 +126,7 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Seen> {
 fn modern(seen: &Seen, called: &str) -> String {
     match seen.method().as_str() {
         "server/discover" => seen.result(DISCOVERED),
+        "initialize" => answer("400 Bad Request", "", "no such method"),
         "tools/list" => seen.result(&format!(r#"{{"resultType":"complete","tools":[{TOOL}]}}"#)),
         "tools/call" => called.to_owned(),
         other => panic!("{other}"),
@@ -365,6 +366,86 @@ async fn a_legacy_session_is_kept_renewed_and_ended() {
 }
 
 #[tokio::test]
+async fn the_era_of_the_agent_is_tried_first() {
+    // Each server answers in the eras it speaks; the agent's own comes first, and no server is asked more than it must be.
+    for (speaks, version, want) in [
+        ("both", LEGACY, vec!["initialize", "notifications/initialized", "tools/list", "tools/call"]),
+        ("both", MODERN, vec!["server/discover", "tools/list", "tools/call"]),
+        ("modern", LEGACY, vec!["initialize", "server/discover", "tools/list", "tools/call"]),
+        (
+            "legacy",
+            MODERN,
+            vec!["server/discover", "initialize", "notifications/initialized", "tools/list", "tools/call"],
+        ),
+    ] {
+        let fake = FakeHttp::start(move |seen| match (speaks, seen.method().as_str()) {
+            ("both", "initialize") | ("legacy", _) => legacy(seen, |seen| seen.result(r#"{"content":[]}"#)),
+            ("both", "DELETE" | "GET" | "notifications/initialized") => legacy(seen, |_| String::new()),
+            _ => modern(seen, &seen.result(r#"{"resultType":"complete","content":[]}"#)),
+        })
+        .await;
+        let agent = FakeAgent::new(version, &[]);
+        let got = run(&fake.upstreams(), call("s", ARGUMENTS), &agent, false).await;
+        assert!(got.starts_with("result {"), "{speaks}, {version}: {got}");
+        let methods: Vec<_> = fake.methods().into_iter().filter(|m| m != "GET" && m != "DELETE").collect();
+        assert_eq!(methods, want, "{speaks}, {version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn log_messages_on_the_own_stream_of_a_legacy_server_reach_the_call_under_way() {
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let told = Mutex::new(told);
+    let message = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#;
+    let stray =
+        r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}"#;
+    let fake = FakeHttp::start(move |seen| match seen.method().as_str() {
+        "GET" => {
+            // Nothing is sent before the call has begun.
+            told.lock().unwrap().recv().unwrap();
+            let events = format!("data: {message}\n\ndata: {stray}\n\n");
+            let length = events.len();
+            format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n{length:x}\r\n{events}\r\n")
+        }
+        _ => legacy(seen, |_| {
+            tell.send(()).unwrap();
+            // The head of a stream, and never an answer.
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".to_owned()
+        }),
+    })
+    .await;
+    let agent = FakeAgent::new(LEGACY, &[]);
+    let (stop_it, stop) = Stop::new();
+    let up = fake.upstreams();
+    let calling = run_until(&up, call("s", ARGUMENTS), &agent, false, stop);
+    let listening = async {
+        while agent.heard().is_empty() || up.counters().of(Oddity::DroppedNotice) == 0 {
+            tokio::task::yield_now().await;
+        }
+        stop_it.send(Some(StopReason::Gone)).unwrap();
+    };
+    let (got, ()) = tokio::join!(calling, listening);
+    assert_eq!(got, "cancelled");
+    assert_eq!(
+        agent.heard(),
+        [r#"notifications/message {"level":"info","data":1}"#],
+        "progress of no call is dropped"
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_for_another_reason_is_no_sign_of_the_other_era() {
+    let fake = FakeHttp::start(|_| answer("401 No", "", "")).await;
+    let agent = FakeAgent::new(LEGACY, &[]);
+    let got = run(&fake.upstreams(), call("s", ARGUMENTS), &agent, false).await;
+    assert!(
+        got.starts_with("not sent: ") && got.contains("`initialize`: the server answered HTTP 401"),
+        "{got}"
+    );
+    assert_eq!(fake.methods(), ["initialize"]);
+}
+
+#[tokio::test]
 async fn a_legacy_server_asks_in_the_stream_of_the_call() {
     let fake = FakeHttp::start(|seen| {
         legacy(seen, |seen| {
@@ -409,16 +490,16 @@ async fn resources_are_listed_read_and_listened_to() {
     })
     .await;
     let up = fake.upstreams();
-    let listed = up.offered(&server(), "s", Offer::Resources).await.unwrap();
+    let agent = FakeAgent::new(MODERN, &[]);
+    let listed = up.offered(&server(), "s", &agent.client, Offer::Resources).await.unwrap();
     let listed: Vec<_> = listed.iter().map(|item| item.root().raw_str()).collect();
     assert_eq!(listed, [r#"{"uri":"a", "x":1}"#, r#"{"uri":"b"}"#]);
     assert!(
-        up.offered(&server(), "s", Offer::Prompts).await.unwrap().is_empty(),
+        up.offered(&server(), "s", &agent.client, Offer::Prompts).await.unwrap().is_empty(),
         "not asked for what it does not have"
     );
     let params = json(r#"{"uri":"a"}"#);
     let uri = params.root().canonical().unwrap();
-    let agent = FakeAgent::new(MODERN, &[]);
     let read = other_call("s", Action::ReadResource, uri.clone(), params.clone());
     let got = run(&up, read, &agent, false).await;
     assert_eq!(got, r#"result {"contents":[],"resultType":"complete","ttlMs":0,"cacheScope":"private"}"#);

@@ -3,7 +3,7 @@
 mod http;
 mod pipes;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,16 +13,17 @@ use toolgate_broker::outcome::{Answer, Outcome, Receipt, Reply};
 use toolgate_broker::port::{
     AgentLine, Agentward, BoxFuture, Client, Executed, Executor as _, Handle, Line, Position, Stop,
 };
-use toolgate_broker::rulebook::AcceptedTool;
+use toolgate_broker::rulebook::{AcceptedTool, Rulebook};
 use toolgate_core::call::{Action, Agent, Call, CallId, Proof};
 use toolgate_core::json::{Document, Limits};
 use toolgate_core::name::ServerName;
+use toolgate_core::policy::{Policy, World};
 use toolgate_core::refusal::Refusal;
 use toolgate_core::schema::Schema;
 use toolgate_core::scrub::{Raw, ScrubRules};
 use toolgate_core::tool::{Tool, pin, undeclared_effects};
 use toolgate_core::verdict::{Allowed, Obligations};
-use toolgate_testkit::minutes::{FakeClock, FakeStore, Minutes};
+use toolgate_testkit::minutes::{FakeClock, FakeStore, Gullible, Minutes};
 
 use super::*;
 
@@ -127,8 +128,22 @@ impl Handle for FakeBroker {
 
     fn delivered(&self, _call: CallId) {}
 
-    fn rulebook(&self) -> Arc<toolgate_broker::rulebook::Rulebook> {
-        panic!("not of use here")
+    fn rulebook(&self) -> Arc<Rulebook> {
+        // It permits nothing, so nobody may follow up on tasks.
+        let names = World {
+            agents: Vec::new(),
+            servers: vec![server()],
+            tools: Vec::new(),
+            questions: BTreeSet::new(),
+        };
+        Arc::new(Rulebook {
+            policy: Arc::new(Policy::load(&[], &names).unwrap()),
+            servers: BTreeSet::from([server()]),
+            limits: HashMap::new(),
+            tools: HashMap::new(),
+            questions: BTreeMap::new(),
+            people: Arc::new(Gullible),
+        })
     }
 }
 
