@@ -1,15 +1,15 @@
 //! Fuzzing: one target for each parser of hostile bytes, in `fuzz/`.
 
-use std::{process::Command, time::Duration};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    run::{Workspace, must, output, say},
+    run::{Workspace, must},
     tools,
 };
 
-const VERSION: &str = "0.13.2";
 const SECONDS: u64 = 30;
 
 /// Reads `[TARGET] [--seconds N]`.
@@ -38,24 +38,11 @@ pub(crate) fn run(workspace: &Workspace, only: Option<&str>, time: Duration) -> 
     {
         bail!("`{only}` is no fuzz target; there are: {}", targets.join(", "));
     }
-    let tool = tools::cargo_tool(workspace, "cargo-fuzz", VERSION, &[])?;
-    let nightly = output(Command::new("rustup").args(["toolchain", "list"]))
-        .is_ok_and(|list| list.lines().any(|line| line.starts_with("nightly")));
-    say(match nightly {
-        true => "fuzzing with the nightly toolchain",
-        false => "fuzzing with the stable toolchain, unstable options allowed: there is no nightly one",
-    });
+    tools::system("c++", "g++")?;
     for target in targets.iter().filter(|target| only.is_none_or(|only| only == *target)) {
-        let mut fuzz = Command::new(&tool);
-        fuzz.current_dir(workspace.root());
-        match nightly {
-            true => fuzz.env("RUSTUP_TOOLCHAIN", "nightly").env_remove("CARGO").env_remove("RUSTC"),
-            false => fuzz.env("RUSTC_BOOTSTRAP", "1"),
-        };
-        // Without a sanitizer: what is fuzzed has no `unsafe`, so panics and overflows are what there is to find.
-        fuzz.args(["run", "--sanitizer", "none", target, "--"]);
-        fuzz.arg(format!("-max_total_time={}", time.as_secs()))
-            .args(["-max_len=65536", "-print_final_stats=1"]);
+        // No sanitizer: what is fuzzed has no `unsafe`, so panics and overflows are what there is to find.
+        let mut fuzz = Command::new(workspace.root().join("fuzz/run"));
+        fuzz.args([target.as_str(), &time.as_secs().to_string()]);
         must(&format!("fuzzing {target} for {} s", time.as_secs()), &mut fuzz)?;
     }
     Ok(())

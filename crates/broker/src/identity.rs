@@ -11,6 +11,7 @@ use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
 use toolgate_core::call::{Agent, Proof};
 use toolgate_core::digest::Digest;
+use toolgate_core::json::{ObjectWriter, quote};
 use toolgate_core::name::{AgentId, GroupName};
 use zeroize::Zeroizing;
 
@@ -304,14 +305,16 @@ pub fn resource_metadata(oauth: &OAuth) -> String {
     scopes.extend(oauth.group_scopes.keys().map(String::as_str));
     scopes.sort_unstable();
     scopes.dedup();
-    serde_json::json!({
-        "resource": oauth.audience,
-        "authorization_servers": [oauth.issuer],
-        "scopes_supported": scopes,
-        "bearer_methods_supported": ["header"],
-        "resource_name": "Toolgate",
-    })
-    .to_string()
+    let list =
+        |texts: &[&str]| format!("[{}]", texts.iter().map(|text| quote(text)).collect::<Vec<_>>().join(","));
+    let document = ObjectWriter::new()
+        .raw("authorization_servers", list(&[&oauth.issuer]).as_bytes())
+        .raw("bearer_methods_supported", br#"["header"]"#)
+        .string("resource", &oauth.audience)
+        .string("resource_name", "Toolgate")
+        .raw("scopes_supported", list(&scopes).as_bytes())
+        .finish();
+    String::from_utf8_lossy(&document).into_owned()
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! What came of a call, in the form that may be shown.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use bytes::Bytes;
-use toolgate_core::call::CallId;
+use toolgate_core::call::{CallDigest, CallId};
 use toolgate_core::json::{Document, JsonError};
 use toolgate_core::scrub::Scrubbed;
 
@@ -90,9 +93,62 @@ pub struct Receipt {
     pub outcome: Position,
 }
 
+/// The calls under way or with an answer on its way, by what they do.
+pub(crate) type LiveCalls = Arc<Mutex<HashMap<CallDigest, usize>>>;
+
+/// A call that is under way, or whose answer is on its way to the agent.
+#[derive(Debug)]
+pub(crate) struct Live {
+    calls: LiveCalls,
+    digest: CallDigest,
+}
+
+impl Live {
+    /// Counts a call; says whether it is the only one that does this. Only then may an answer that got lost stand in for
+    /// running it: the answer of another live call belongs to that call.
+    pub(crate) fn enter(calls: &LiveCalls, digest: CallDigest) -> (Self, bool) {
+        let mut counts = calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(digest).or_default();
+        *count += 1;
+        let alone = *count == 1;
+        (Self { calls: Arc::clone(calls), digest }, alone)
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let mut counts = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.digest) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(&self.digest);
+            }
+        }
+    }
+}
+
+/// An answer on its way to the agent. To be held until [`delivered`](crate::port::Handle::delivered) was called, or the
+/// way turned out to be cut: dropped without it, the answer counts as lost, and stands in for the same call if it comes again.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The call whose answer it is.
+    pub call: CallId,
+    pub(crate) _live: Option<Arc<Live>>,
+}
+
+impl Delivery {
+    /// One that nobody waits for: for fakes of the pipeline.
+    #[must_use]
+    pub const fn of(call: CallId) -> Self {
+        Self { call, _live: None }
+    }
+}
+
 /// What the gateway may release.
 #[derive(Debug, Clone)]
 pub struct Reply {
+    /// To be held until the answer is out.
+    pub delivery: Delivery,
     /// What came of it.
     pub outcome: Outcome,
     /// Where it is written down.

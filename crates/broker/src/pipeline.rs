@@ -18,7 +18,7 @@ use toolgate_core::verdict::{Obligations, Verdict};
 use crate::authorized::{self, Authorized, Entry, Gate, Grounds};
 use crate::desk::{self, Yes};
 use crate::lines::{self, RefusedBy, Told};
-use crate::outcome::{Answer, Outcome, Receipt, Reply, WithheldWhy};
+use crate::outcome::{Answer, Delivery, Live, LiveCalls, Outcome, Receipt, Reply, WithheldWhy};
 use crate::port::{
     AgentLine, BoxFuture, Clock, Closing, Executed, Executor, Handle, Repeat, Stop, StopReason, Store,
     StoreError, Unread,
@@ -55,6 +55,8 @@ struct Inner<S, E, C> {
     rulebook: ArcSwap<Rulebook>,
     /// How many calls each agent has under way. Guards nothing else.
     under_way: Mutex<HashMap<AgentId, usize>>,
+    /// The calls under way or with an answer on its way.
+    live: LiveCalls,
 }
 
 impl<S: Store, E: Executor, C: Clock> Handle for Broker<S, E, C> {
@@ -90,6 +92,7 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
                 clock,
                 rulebook: ArcSwap::from_pointee(rulebook),
                 under_way,
+                live: LiveCalls::default(),
             }),
         }
     }
@@ -146,19 +149,28 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
         let Some(_under_way) = self.enter(&call.agent.id) else {
             return Err(self.refuse(&self.rulebook(), &call, None, RefusedBy::Busy).await);
         };
-        let (authorized, entry) = match self.authorize(call, &line).await? {
+        let (live, alone) = Live::enter(&self.inner.live, call.digest());
+        let live = Some(Arc::new(live));
+        let (authorized, entry) = match self.authorize(call, &line, alone).await? {
             Admitted::Authorized(authorized, entry) => (authorized, entry),
-            Admitted::Repeated(reply) => return Ok(reply),
+            Admitted::Repeated(outcome, receipt) => {
+                return Ok(Reply {
+                    delivery: Delivery { call: receipt.call, _live: live },
+                    outcome,
+                    receipt,
+                });
+            }
         };
         let told = Told::of(authorized.get(), self.inner.clock.now_ms());
         let keep = repeats(&authorized.get().action, authorized.tool().map(|tool| &**tool));
         let outcome = self.run(authorized, line).await;
         let receipt = self.close(entry, &told, keep, &outcome).await?;
-        Ok(Reply { outcome, receipt })
+        Ok(Reply { delivery: Delivery { call: receipt.call, _live: live }, outcome, receipt })
     }
 
-    /// Judged, approved if asked, and written down; or refused, and that written down.
-    async fn authorize(&self, mut call: Call, line: &AgentLine) -> Result<Admitted, Refusal> {
+    /// Judged, approved if asked, and written down; or refused, and that written down. `alone` says that no other call is live
+    /// that does the same.
+    async fn authorize(&self, mut call: Call, line: &AgentLine, alone: bool) -> Result<Admitted, Refusal> {
         // An approval can be gone, or the rules be others, by the time it is used. Then everything begins again; an
         // attacker who can change the rules all the time gets a refusal.
         for _attempt in 0..MAX_ATTEMPTS {
@@ -195,13 +207,13 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
                 Ok(intent) => intent,
                 Err(_unwritable) => return Err(Refusal::Unavailable),
             };
-            let may_repeat = repeats(&call.action, tool.as_deref());
+            let may_repeat = alone && repeats(&call.action, tool.as_deref());
             match authorized::open(&*self.inner.store, call, tool, grounds, may_repeat, intent).await {
                 Ok(Gate::Authorized(authorized, entry)) => {
                     return Ok(Admitted::Authorized(authorized, entry));
                 }
                 Ok(Gate::ApprovalGone(back)) => call = back,
-                Ok(Gate::Repeat(repeat)) => return self.repeated(repeat).await.map(Admitted::Repeated),
+                Ok(Gate::Repeat(repeat)) => return self.repeated(repeat).await,
                 Err(_store) => return Err(Refusal::Unavailable),
             }
         }
@@ -310,7 +322,7 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
     }
 
     /// Releases the answer of a call that ran before and whose answer got lost on the way.
-    async fn repeated(&self, Repeat { call, intent, outcome, answer }: Repeat) -> Result<Reply, Refusal> {
+    async fn repeated(&self, Repeat { call, intent, outcome, answer }: Repeat) -> Result<Admitted, Refusal> {
         let (Ok(Some(answer)), Ok(line)) =
             (Answer::decode(&answer), lines::delivered(&self.inner.clock, call, outcome))
         else {
@@ -320,7 +332,7 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
         // It was scrubbed before it was stored; the rules are applied again because they may have grown since.
         let rules = ScrubRules { max_bytes: usize::MAX };
         let outcome_shown = Outcome::Ran(Raw::new(answer).scrub(&rules, |answer, _rules| answer));
-        Ok(Reply { outcome: outcome_shown, receipt: Receipt { call, intent, outcome } })
+        Ok(Admitted::Repeated(outcome_shown, Receipt { call, intent, outcome }))
     }
 
     /// Counts the call among those under way; `None` if the agent has too many.
@@ -338,7 +350,7 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
 /// What came of asking for authority.
 enum Admitted {
     Authorized(Authorized<Call>, Entry),
-    Repeated(Reply),
+    Repeated(Outcome, Receipt),
 }
 
 /// Gives the place among the calls under way back.

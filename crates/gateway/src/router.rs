@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc, watch};
-use toolgate_broker::outcome::{Answer, Outcome, Reply};
+use toolgate_broker::outcome::{Answer, Delivery, Outcome, Reply};
 use toolgate_broker::port::{AgentLine, BoxFuture, Client, Clock, Handle, Unread};
 use toolgate_broker::rulebook::Rulebook;
 use toolgate_core::call::{Action, Agent, Call, CallId};
@@ -106,7 +106,7 @@ pub struct Answered {
     /// The response: one JSON-RPC message.
     pub message: Vec<u8>,
     /// The call that ran, to be marked as delivered once the response is on its way.
-    pub call: Option<CallId>,
+    pub call: Option<Delivery>,
     /// What HTTP says about it, in the modern era.
     pub status: Status,
 }
@@ -254,8 +254,8 @@ pub struct Router {
 
 /// What a method came to: the `result`, or what a server answered.
 enum Done {
-    Answer(Answer, CallId),
-    Result(Vec<u8>, Option<CallId>),
+    Answer(Answer, Delivery),
+    Result(Vec<u8>, Option<Delivery>),
 }
 
 impl Router {
@@ -504,13 +504,13 @@ impl Router {
         let mut call = self.call(caller, action, tool.name.server().clone(), arguments, params.clone())?;
         call.pin = Some(tool.pin);
         match self.broker.handle(call, line).await {
-            Ok(Reply { outcome, receipt }) => Ok(match explain(outcome) {
+            Ok(Reply { delivery, outcome, receipt: _ }) => Ok(match explain(outcome) {
                 Ok(answer) if self.is_taken(caller, &answer, tool.name.server()) => {
                     let text = "Toolgate: the server began a task with a name that another server's task has, or that is too long. It may run.";
-                    Done::Result(tool_error(caller, text), Some(receipt.call))
+                    Done::Result(tool_error(caller, text), Some(delivery))
                 }
-                Ok(answer) => Done::Answer(answer, receipt.call),
-                Err(text) => Done::Result(tool_error(caller, text), Some(receipt.call)),
+                Ok(answer) => Done::Answer(answer, delivery),
+                Err(text) => Done::Result(tool_error(caller, text), Some(delivery)),
             }),
             // It was hidden or withdrawn between looking and calling.
             Err(Refusal::Unknown) => Err(unknown()),
@@ -723,8 +723,8 @@ impl Router {
         };
         let call = self.call(caller, action, server, arguments, params)?;
         match self.broker.handle(call, line).await {
-            Ok(Reply { outcome, receipt }) => match explain(outcome) {
-                Ok(answer) => Ok(Done::Answer(answer, receipt.call)),
+            Ok(Reply { delivery, outcome, receipt: _ }) => match explain(outcome) {
+                Ok(answer) => Ok(Done::Answer(answer, delivery)),
                 Err(text) => Err(Fault::new(rpc::INTERNAL_ERROR, text)),
             },
             Err(Refusal::Unknown) => Err(missing()),
@@ -1007,7 +1007,7 @@ impl Router {
             // What the agent may not subscribe to is left out of the acknowledgement, like what does not exist.
             let done = self.hold(caller, uri, params, Arc::clone(line) as AgentLine).await;
             if let Ok((Done::Answer(Answer::Result(_), call), server)) = done {
-                self.broker.delivered(call);
+                self.broker.delivered(call.call);
                 held.held.push((uri.to_owned(), server));
             }
         }

@@ -266,6 +266,22 @@ async fn a_yes_is_used_once() {
     assert_eq!(bench.minutes.read(), format!("{once} | {once}"));
 }
 
+/// An answer that is on its way to one call does not answer another: both run.
+#[tokio::test]
+async fn an_answer_on_its_way_is_nobody_elses() {
+    let bench = Bench::new(Some(true), DONE, None);
+    let first = bench.handle(call(1, "web/post", r#"{"text":"hi"}"#)).await.unwrap();
+    let second = bench.handle(call(2, "web/post", r#"{"text":"hi"}"#)).await.unwrap();
+    assert_ne!(first.receipt.call, second.receipt.call);
+    assert_eq!(bench.minutes.read().matches("run web/post").count(), 2, "{}", bench.minutes.read());
+    // The first is delivered, the second gets lost: the third is the second's repetition.
+    bench.broker.store().delivered(first.receipt.call);
+    let lost = second.receipt.call;
+    drop((first, second));
+    let third = bench.handle(call(3, "web/post", r#"{"text":"hi"}"#)).await.unwrap();
+    assert_eq!(third.receipt.call, lost);
+}
+
 /// An answer that never reached the agent stands in for running the call again.
 #[tokio::test]
 async fn a_lost_answer_is_not_a_second_run() {

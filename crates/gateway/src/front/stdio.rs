@@ -10,7 +10,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use toolgate_core::call::{Agent, CallId};
+use toolgate_broker::outcome::Delivery;
+use toolgate_core::call::Agent;
 use toolgate_core::json::Limits;
 
 use crate::line::{Gone, MAX_QUEUED};
@@ -48,7 +49,7 @@ enum Line {
 /// A message on its way to the agent, and the call whose answer it is.
 struct Outgoing {
     message: Bytes,
-    call: Option<CallId>,
+    call: Option<Delivery>,
 }
 
 /// Serves one agent until it closes its end, or the router is shut down.
@@ -253,7 +254,7 @@ async fn write<W: AsyncWrite + Unpin>(
         output.write_all(&line).await?;
         output.flush().await?;
         if let Some(call) = outgoing.call {
-            router.broker().delivered(call);
+            router.broker().delivered(call.call);
         }
     }
 }

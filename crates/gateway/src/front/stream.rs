@@ -13,8 +13,8 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
+use toolgate_broker::outcome::Delivery;
 use toolgate_broker::port::Handle;
-use toolgate_core::call::CallId;
 
 use crate::line::Gone;
 use crate::router::Answered;
@@ -27,14 +27,14 @@ const COMMENT: &[u8] = b":\n\n";
 
 /// Answers that were given to the connection and are not in the socket yet.
 #[derive(Default)]
-pub(super) struct Outbox(Mutex<Vec<CallId>>);
+pub(super) struct Outbox(Mutex<Vec<Delivery>>);
 
 impl Outbox {
-    fn put(&self, call: CallId) {
+    fn put(&self, call: Delivery) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(call);
     }
 
-    fn take(&self) -> Vec<CallId> {
+    fn take(&self) -> Vec<Delivery> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -74,7 +74,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Told<T> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
         if matches!(flushed, Poll::Ready(Ok(()))) {
             for call in self.outbox.take() {
-                self.broker.delivered(call);
+                self.broker.delivered(call.call);
             }
         }
         flushed
@@ -114,7 +114,7 @@ impl Drop for HangUp {
 /// The body of a response.
 pub(super) enum Reply {
     /// All of it, and the call whose answer it is.
-    Whole(Bytes, Option<(CallId, Arc<Outbox>)>),
+    Whole(Bytes, Option<(Delivery, Arc<Outbox>)>),
     /// Events.
     Events(Box<Events>),
 }

@@ -110,8 +110,8 @@ impl Asking<'_> {
         let line: AgentLine =
             if modern { Arc::new(Later(Arc::clone(self.line))) } else { Arc::clone(self.line) };
         match self.nested.handle(call, line).await {
-            Ok(Reply { outcome: Outcome::Ran(answer), receipt }) => {
-                self.nested.delivered(receipt.call);
+            Ok(Reply { delivery, outcome: Outcome::Ran(answer), receipt: _ }) => {
+                self.nested.delivered(delivery.call);
                 match answer.into_inner() {
                     Answer::Result(_) if modern => Judged::PassOn,
                     answer => Judged::Answered(answer),

@@ -168,6 +168,7 @@ impl Handle for Minutes {
                 )))),
             };
             Ok(Reply {
+                delivery: toolgate_broker::outcome::Delivery::of(call.id),
                 outcome,
                 receipt: Receipt { call: call.id, intent: Position(1), outcome: Position(2) },
             })

@@ -118,7 +118,11 @@ impl Handle for FakeBroker {
             let executed = self.upstreams.execute(authorized(call, None).await, line, stop, nobody).await;
             let Executed::Answered(raw) = executed else { return Err(Refusal::Unavailable) };
             let receipt = Receipt { call: id, intent: Position(0), outcome: Position(1) };
-            Ok(Reply { outcome: Outcome::Ran(raw.scrub(&RULES, |answer, _| answer)), receipt })
+            Ok(Reply {
+                delivery: toolgate_broker::outcome::Delivery::of(id),
+                outcome: Outcome::Ran(raw.scrub(&RULES, |answer, _| answer)),
+                receipt,
+            })
         })
     }
 
