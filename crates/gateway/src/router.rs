@@ -54,6 +54,8 @@ const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 const META_INFO: &str = "io.modelcontextprotocol/clientInfo";
 const META_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+/// The extension for calls that become tasks.
+const TASKS: &str = "io.modelcontextprotocol/tasks";
 const META_SERVER: &str = "io.modelcontextprotocol/serverInfo";
 
 /// What models are told about the gate.
@@ -541,6 +543,12 @@ impl Router {
         params: Option<&Document>,
         line: AgentLine,
     ) -> Result<Done, Fault> {
+        if !may_follow_tasks(&caller.client) {
+            let extensions = ObjectWriter::new().raw(TASKS, b"{}").finish();
+            let required = ObjectWriter::new().raw("extensions", &extensions).finish();
+            let data = ObjectWriter::new().raw("requiredCapabilities", &required).finish();
+            return Err(Fault::new(rpc::MISSING_CAPABILITY, "Missing required client capability").with(data));
+        }
         let params = params.ok_or_else(|| Fault::params("`params.taskId` has to be a string"))?;
         let id = text(params, "taskId")?;
         let missing = || Fault::params("Unknown task");
@@ -1209,6 +1217,12 @@ async fn all<T: Unpin>(futures: Vec<BoxFuture<'_, T>>) -> Vec<T> {
 fn visible(rulebook: &Rulebook, agent: &Agent, action: &Action) -> Vec<ServerName> {
     let may_see = |server: &&ServerName| rulebook.policy.may_see(agent, server, action);
     rulebook.servers.iter().filter(may_see).cloned().collect()
+}
+
+/// Whether a client said that it knows tasks.
+fn may_follow_tasks(client: &Client) -> bool {
+    let declared = client.capabilities.as_ref().and_then(|all| all.root().path(&["extensions", TASKS]));
+    declared.is_some_and(|tasks| tasks.is_object())
 }
 
 /// A member of `params` that has to be a string.

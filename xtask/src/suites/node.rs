@@ -24,17 +24,24 @@ const PACKAGES: [&str; 6] = [
     "@modelcontextprotocol/server-filesystem@2026.8.31",
 ];
 
-/// A run of the conformance suite, and what our fixture scores in it without a gate.
+/// Scenarios with checks that the suite makes only of some servers, and does not count where a server is another: the gate
+/// answers in JSON where it has nothing to say before, its streams cannot be taken up again, and its list of tools changes
+/// by what people accept and not by what a server says.
+const COUNTED_OTHERWISE: [&str; 3] =
+    ["server-sse-multiple-streams", "server-sse-polling", "server-stateless"];
+
+/// A run of the conformance suite, and what our fixture scores in it without a gate and through one.
 struct Run {
     package: &'static str,
     arguments: &'static [&'static str],
     passed: u64,
+    through: u64,
 }
 
 const RUNS: [Run; 3] = [
-    Run { package: "conformance-legacy", arguments: &[], passed: 40 },
-    Run { package: "conformance", arguments: &["--requirements", "2025-11-25"], passed: 83 },
-    Run { package: "conformance", arguments: &["--requirements", "2026-07-28"], passed: 197 },
+    Run { package: "conformance-legacy", arguments: &[], passed: 40, through: 39 },
+    Run { package: "conformance", arguments: &["--requirements", "2025-11-25"], passed: 83, through: 80 },
+    Run { package: "conformance", arguments: &["--requirements", "2026-07-28"], passed: 197, through: 195 },
 ];
 
 /// What the suite tests a client with, where a gate can be one: the version, and the scenario.
@@ -120,29 +127,44 @@ impl Node {
 fn conformance(workspace: &Workspace, node: &Node, checks: &mut Checks) {
     for (number, run) in RUNS.iter().enumerate() {
         let name = format!("{} {}", run.package, run.arguments.join(" "));
-        checks.check(&format!("{name}: the same through the gate as without it, and nothing fails"), || {
-            let fixture = Program::fixture(workspace, "fixture-rmcp", &[])?;
-            let direct = node.scores(run, fixture.url())?;
-            let total = format!("{} passed, 0 failed", run.passed);
-            if direct.get("Total") != Some(&total) {
-                bail!("without a gate it is `{:?}` in place of `{total}`", direct.get("Total"));
-            }
-            let servers = format!("bare = \"fixture\"\n\n[servers.fixture]\nurl = \"{}\"\n", fixture.url());
-            let gate =
-                Gate::start(workspace, "node", &format!("conformance-{number}"), &servers, Some(ALLOW_ALL))?;
-            let with_token = with_token(workspace, &gate)?;
-            let through = node.scores(run, with_token.url())?;
-            let differences: Vec<_> = direct
-                .iter()
-                .filter(|(name, score)| through.get(*name) != Some(score))
-                .map(|(name, score)| format!("{name}: {score} without, {:?} with", through.get(name)))
-                .collect();
-            gate.stop()?;
-            match differences.is_empty() && through.len() == direct.len() {
-                true => Ok(()),
-                false => bail!("{}", differences.join("; ")),
-            }
-        });
+        checks.check(
+            &format!("{name}: nothing fails without the gate or through it, and it counts as expected"),
+            || {
+                let fixture = Program::fixture(workspace, "fixture-rmcp", &[])?;
+                let direct = node.scores(run, fixture.url())?;
+                let total = format!("{} passed, 0 failed", run.passed);
+                if direct.get("Total") != Some(&total) {
+                    bail!("without a gate it is `{:?}` in place of `{total}`", direct.get("Total"));
+                }
+                let servers =
+                    format!("bare = \"fixture\"\n\n[servers.fixture]\nurl = \"{}\"\n", fixture.url());
+                let gate = Gate::start(
+                    workspace,
+                    "node",
+                    &format!("conformance-{number}"),
+                    &servers,
+                    Some(ALLOW_ALL),
+                )?;
+                let with_token = with_token(workspace, &gate)?;
+                let through = node.scores(run, with_token.url())?;
+                gate.stop()?;
+                let total = format!("{} passed, 0 failed", run.through);
+                if through.get("Total") != Some(&total) {
+                    bail!("through the gate it is `{:?}` in place of `{total}`", through.get("Total"));
+                }
+                let otherwise = |name: &str| name == "Total" || COUNTED_OTHERWISE.contains(&name);
+                let differences: Vec<_> = direct
+                    .iter()
+                    .filter(|(name, _)| !otherwise(name.as_str()))
+                    .filter(|(name, score)| through.get(*name) != Some(score))
+                    .map(|(name, score)| format!("{name}: {score} without, {:?} with", through.get(name)))
+                    .collect();
+                match differences.is_empty() && through.len() == direct.len() {
+                    true => Ok(()),
+                    false => bail!("{}", differences.join("; ")),
+                }
+            },
+        );
         checks.check(&format!("{name}: nothing passes the gate by default"), || {
             let test = format!("refused-{number}");
             let log = scratch(workspace, "node", &format!("{test}-upstream"))?.join("log");

@@ -103,6 +103,17 @@ async fn requests_have_to_say_what_they_are() {
         assert_eq!(got.status, status, "{what}: {got:?}");
         assert!(got.body.contains(says), "{what}: {got:?}");
     }
+    for (method, name, params) in [
+        ("tools/call", "s__echo", r#""name":"s__echo","arguments":{"lacking":true}"#),
+        ("tasks/get", "t", r#""taskId":"t""#),
+        ("tasks/update", "t", r#""taskId":"t""#),
+        ("tasks/cancel", "t", r#""taskId":"t""#),
+    ] {
+        let (headers, body) = modern(method, Some(name), params);
+        let got = http.send("POST", &headers, &body).await;
+        assert_eq!(got.status, 400, "the client lacks a capability, {method}: {got:?}");
+        assert!(got.body.contains("-32021"), "{method}: {got:?}");
+    }
     for method in ["initialize", "ping", "logging/setLevel", "resources/subscribe", "tasks/list", "nonsense"]
     {
         let (headers, body) = modern(method, None, "");

@@ -134,6 +134,12 @@ impl Handle for Minutes {
             self.write(format!("handle {} {} {arguments} {params}", call.agent.id, call.action));
             let outcome = match &call.action {
                 Action::Tool(name) => match name.tool() {
+                    "echo" if arguments == r#"{"lacking":true}"# => {
+                        // The line is let go of before the answer is there.
+                        drop(line);
+                        tokio::task::yield_now().await;
+                        ran(Answer::Error(document(r#"{"code":-32021,"message":"Missing"}"#)))
+                    }
                     "echo" | "mirror" => ran(Answer::Result(document(format!(
                         r#"{{ "content":[], "unknown":1.50,"you said": {arguments}, "resultType":"complete"}}"#
                     )))),
