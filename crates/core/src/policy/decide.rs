@@ -1,11 +1,12 @@
 //! The verdict: which of the considered rules match, and which of those wins.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use cedar_policy::{
-    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, EvalResult, Request,
-    RestrictedExpression, eval_expression,
-};
+use cedar_policy::{Entities, Entity, EntityId, EntityTypeName, EntityUid, Request};
+use cedar_policy_core::ast::{Context, Literal, SlotEnv, Value as Shown, ValueKind};
+use cedar_policy_core::evaluator::Evaluator;
+use cedar_policy_core::extensions::Extensions;
 
 use super::index::{Index, Parts};
 use super::rule::{Rule, RuleKind};
@@ -70,7 +71,7 @@ impl Case {
     /// `None` if the language cannot take the call at all. No such call is known.
     pub(super) fn new(entry: &Entry, call: &Call, facts: &Facts) -> Option<Self> {
         let mut hidden = Vec::new();
-        let context = context(entry, call, facts, &mut hidden)?;
+        let context = context(entry, call, facts, &mut hidden);
         Self::with(entry, &call.agent, context, hidden)
     }
 
@@ -84,22 +85,15 @@ impl Case {
             // Entities have no attributes, so that nothing can be read of them but what they are in.
             Entities::empty()
         };
-        let request =
-            Request::new(principal, entry.action.uid(), entry.server.clone(), context, None).ok()?;
-        Some(Self { request, entities, hidden })
+        let request = Request::new(principal, entry.action.uid(), entry.server.clone(), context.into(), None);
+        Some(Self { request: request.ok()?, entities, hidden })
     }
 
-    /// Whether the conditions of a rule hold whose scope covers the call.
-    ///
-    /// # Errors
-    /// They cannot be evaluated, and why.
-    pub(super) fn matches(&self, rule: &Rule) -> Result<bool, String> {
-        let Some(condition) = &rule.condition else { return Ok(true) };
-        match eval_expression(&self.request, &self.entities, condition) {
-            Ok(EvalResult::Bool(holds)) => Ok(holds),
-            Ok(_) => Err("its condition is neither true nor false".to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
+    /// Whether the conditions hold of rules whose scope covers the call.
+    pub(super) fn conditions(&self) -> Conditions<'_> {
+        let request = AsRef::<cedar_policy_core::ast::Request>::as_ref(&self.request).clone();
+        let evaluator = Evaluator::new(request, self.entities.as_ref(), Extensions::all_available());
+        Conditions { evaluator, slots: SlotEnv::new() }
     }
 
     /// The path of an argument that the rule reads and that cannot be shown, if there is one.
@@ -108,27 +102,47 @@ impl Case {
     }
 }
 
+/// Evaluates the conditions of rules on one call.
+pub(super) struct Conditions<'a> {
+    evaluator: Evaluator<'a>,
+    slots: SlotEnv,
+}
+
+impl Conditions<'_> {
+    /// Whether the conditions of a rule hold.
+    ///
+    /// # Errors
+    /// They cannot be evaluated, and why.
+    pub(super) fn hold(&self, rule: &Rule) -> Result<bool, String> {
+        let Some(condition) = &rule.condition else { return Ok(true) };
+        match self.evaluator.interpret(condition, &self.slots).map(|value| value.value) {
+            Ok(ValueKind::Lit(Literal::Bool(holds))) => Ok(holds),
+            Ok(_) => Err("its condition is neither true nor false".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
 /// The part of the context that some rule for this action reads.
-fn context(entry: &Entry, call: &Call, facts: &Facts, hidden: &mut Vec<Vec<String>>) -> Option<Context> {
+fn context(entry: &Entry, call: &Call, facts: &Facts, hidden: &mut Vec<Vec<String>>) -> Context {
     let want = &entry.parts.want;
-    let mut pairs = Vec::with_capacity(4);
+    let mut members = BTreeMap::new();
     if let (Some(want), Some(shape)) = (want.member("args"), entry.context.at(&["args"])) {
         let args = show(shape, call.arguments.root(), want, &Trail::new("args"), hidden);
-        pairs.extend(args.map(|args| ("args".to_owned(), args)));
+        members.extend(args.map(|args| ("args".into(), args)));
     }
     if want.member("session").is_some() {
-        let id = RestrictedExpression::new_string(call.session.clone());
-        pairs.push(("session".to_owned(), RestrictedExpression::new_record([("id".to_owned(), id)]).ok()?));
+        let id = Shown::from(call.session.as_str());
+        members.insert("session".into(), Shown::record([("id", id)], None));
     }
     if want.member("time").is_some() {
-        pairs.push(("time".to_owned(), RestrictedExpression::new_long(seconds(facts))));
+        members.insert("time".into(), Shown::from(seconds(facts)));
     }
     if want.member("unseen").is_some() {
         let names = unseen(&entry.context, call.arguments.root());
-        let names = names.into_iter().map(RestrictedExpression::new_string);
-        pairs.push(("unseen".to_owned(), RestrictedExpression::new_set(names)));
+        members.insert("unseen".into(), Shown::set(names.into_iter().map(Shown::from), None));
     }
-    Context::from_pairs(pairs).ok()
+    Context::Value(Arc::new(members))
 }
 
 /// The time as rules see it.
@@ -178,8 +192,9 @@ impl Weighed {
         if !weighed.hidden.is_empty() {
             return weighed;
         }
+        let conditions = case.conditions();
         for (number, rule) in rules() {
-            match (case.matches(rule), &rule.kind) {
+            match (conditions.hold(rule), &rule.kind) {
                 (Err(error), _) => weighed.broken.push((number, error)),
                 (Ok(false), _) => {}
                 (Ok(true), RuleKind::Ask(_)) => weighed.ask.push(number),

@@ -98,7 +98,7 @@ fn finding(case: &Case, rule: &Rule) -> Finding {
     if let Some(path) = case.hidden_from(rule) {
         return Finding::Inexpressible { argument: argument(path) };
     }
-    match case.matches(rule) {
+    match case.conditions().hold(rule) {
         Ok(true) => Finding::Matched,
         Ok(false) => Finding::NotMatched,
         Err(error) => Finding::Broken { error },

@@ -1,11 +1,13 @@
 //! One rule: what a policy file says, read once into something that cannot be wrong.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use cedar_policy::{
-    ActionConstraint, Effect as CedarEffect, EntityUid, Expression, Policy as CedarPolicy, PolicyId,
-    PolicySet, PrincipalConstraint, ResourceConstraint,
+    ActionConstraint, Effect as CedarEffect, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet,
+    PrincipalConstraint, ResourceConstraint,
 };
+use cedar_policy_core::ast::Expr;
 use miette::Diagnostic;
 
 use super::error::{Lines, LoadPolicyError, Place};
@@ -54,7 +56,7 @@ pub struct Rule {
     pub(super) scope: Scope,
     pub(super) reads: Reads,
     /// What has to hold besides the scope.
-    pub(super) condition: Option<Expression>,
+    pub(super) condition: Option<Arc<Expr>>,
     pub(super) policy: CedarPolicy,
 }
 
@@ -359,10 +361,9 @@ fn id(uid: &EntityUid) -> String {
 
 /// The conditions of a rule as one expression: each `when`, and the contrary of each `unless`.
 ///
-/// It is the very tree that Cedar's authorizer evaluates after the scope, not a copy printed and read again. The way
-/// there is through two conversions that Cedar has in its interface, but not in its documentation.
-fn condition(policy: &CedarPolicy) -> Option<Expression> {
-    policy.as_ref().non_scope_constraints().map(|tree| Expression::from(tree.clone()))
+/// It is the very tree that Cedar's authorizer evaluates after the scope, not a copy printed and read again.
+fn condition(policy: &CedarPolicy) -> Option<Arc<Expr>> {
+    policy.as_ref().non_scope_constraints_arc().cloned()
 }
 
 impl Scope {

@@ -17,8 +17,10 @@
 //! shape again when it is shown, and one that does not fit is a refusal for the rules that read it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
-use cedar_policy::RestrictedExpression;
+use cedar_policy_core::ast::{Name, PartialValue, Value as Shown};
+use cedar_policy_core::extensions::Extensions;
 use serde_json::json;
 
 use super::want::Want;
@@ -267,12 +269,12 @@ pub(super) fn show(
     want: &Want,
     trail: &Trail<'_>,
     hidden: &mut Vec<Vec<String>>,
-) -> Option<RestrictedExpression> {
+) -> Option<Shown> {
     let shown = match shape {
-        Shape::Bool => value.as_bool().map(RestrictedExpression::new_bool),
-        Shape::Decimal => decimal(value).map(RestrictedExpression::new_decimal),
-        Shape::Long => value.as_i64().map(RestrictedExpression::new_long),
-        Shape::String => value.as_str().map(|text| RestrictedExpression::new_string(text.to_owned())),
+        Shape::Bool => value.as_bool().map(Shown::from),
+        Shape::Decimal => decimal(value),
+        Shape::Long => value.as_i64().map(Shown::from),
+        Shape::String => value.as_str().map(Shown::from),
         Shape::Set(element) => show_set(element, value, trail),
         Shape::Record(fields) if value.is_object() => return show_record(fields, value, want, trail, hidden),
         Shape::Record(_) => None,
@@ -289,7 +291,7 @@ fn show_record(
     want: &Want,
     trail: &Trail<'_>,
     hidden: &mut Vec<Vec<String>>,
-) -> Option<RestrictedExpression> {
+) -> Option<Shown> {
     let mut shown = Vec::new();
     for (name, field) in fields {
         let Some(want) = want.member(name) else { continue };
@@ -297,7 +299,7 @@ fn show_record(
         match value.get(name) {
             Some(value) => {
                 if let Some(expression) = show(&field.shape, value, want, &trail, hidden) {
-                    shown.push((name.clone(), expression));
+                    shown.push((name.as_str(), expression));
                 }
             }
             None if field.required => hidden.push(trail.path()),
@@ -310,11 +312,11 @@ fn show_record(
             hidden.push(trail.then(name).path());
         }
     }
-    RestrictedExpression::new_record(shown).ok()
+    Some(Shown::record(shown, None))
 }
 
 /// A set is shown whole or not at all.
-fn show_set(element: &Shape, value: Value<'_>, trail: &Trail<'_>) -> Option<RestrictedExpression> {
+fn show_set(element: &Shape, value: Value<'_>, trail: &Trail<'_>) -> Option<Shown> {
     if !value.is_array() {
         return None;
     }
@@ -322,11 +324,23 @@ fn show_set(element: &Shape, value: Value<'_>, trail: &Trail<'_>) -> Option<Rest
     let mut hidden = Vec::new();
     let shown: Option<Vec<_>> =
         value.elements().map(|value| show(element, value, &whole, trail, &mut hidden)).collect();
-    shown.filter(|_| hidden.is_empty()).map(RestrictedExpression::new_set)
+    shown.filter(|_| hidden.is_empty()).map(|shown| Shown::set(shown, None))
 }
 
-/// The text of a number that Cedar's `decimal` can hold exactly: at most 15 digits, at most four more after the point.
-fn decimal(value: Value<'_>) -> Option<String> {
+/// The name of the constructor of decimals, read once: that takes longer than all the rest of showing a value.
+static DECIMAL: LazyLock<Option<Name>> = LazyLock::new(|| "decimal".parse().ok());
+
+/// The number as a `decimal`, if it can hold it exactly.
+fn decimal(value: Value<'_>) -> Option<Shown> {
+    let text = Shown::from(decimal_text(value)?);
+    match Extensions::all_available().func(DECIMAL.as_ref()?).ok()?.call(&[text]).ok()? {
+        PartialValue::Value(shown) => Some(shown),
+        PartialValue::Residual(_) => None,
+    }
+}
+
+/// How Cedar writes the number: at most 15 digits, and one to four after the point.
+fn decimal_text(value: Value<'_>) -> Option<String> {
     if !value.is_number() {
         return None;
     }
