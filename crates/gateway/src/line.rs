@@ -262,7 +262,8 @@ impl Agentward for Line {
 
     fn waiting(&self, question: &str, waited_s: u64) {
         let Some(token) = &self.progress else {
-            return;
+            // An empty message opens the stream, or keeps it alive.
+            return self.send(Vec::new());
         };
         // Progress has to grow. Ours grows by millionths, so that it does not get in the way of the server's.
         let ours = self

@@ -244,6 +244,10 @@ async fn write<W: AsyncWrite + Unpin>(
             Some(answer) = answers.recv() => answer,
             else => return output.shutdown().await,
         };
+        if outgoing.message.is_empty() {
+            // What keeps a stream of HTTP alive; a pipe needs nothing of the kind.
+            continue;
+        }
         // A line break between the parts of JSON means nothing; here it would end the message.
         let mut line: Vec<u8> = outgoing
             .message

@@ -185,6 +185,9 @@ impl Events {
 
 /// Frames one message. Line breaks between the parts of JSON become spaces: a line break would end the event's line.
 fn event(frame: &mut Vec<u8>, message: &[u8]) {
+    if message.is_empty() {
+        return frame.extend_from_slice(COMMENT);
+    }
     frame.extend_from_slice(b"event: message\ndata: ");
     frame.extend(message.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
     frame.extend_from_slice(b"\n\n");
