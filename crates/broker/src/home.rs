@@ -371,6 +371,40 @@ impl StateFolder {
         self.0.join("signer")
     }
 
+    /// What in here others could read or write: everything but the log is for the gate's user alone.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn exposed(&self, surroundings: &Surroundings) -> Result<Vec<HomeError>, HomeError> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.0.clone()];
+        while let Some(folder) = folders.pop() {
+            let read = |source| HomeError::Read { path: folder.clone(), source };
+            for entry in fs::read_dir(&folder).map_err(read)? {
+                let path = entry.map_err(read)?.path();
+                let meta = match fs::symlink_metadata(&path) {
+                    Ok(meta) => meta,
+                    // The gate that runs takes its own files away.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(source) => return Err(HomeError::Read { path, source }),
+                };
+                if path == self.log() {
+                    continue;
+                }
+                let mode = meta.mode() & 0o7777;
+                if mode & 0o077 != 0 && !meta.is_symlink() || meta.uid() != surroundings.uid {
+                    let wanted = if meta.is_dir() { "700" } else { "600" };
+                    found.push(HomeError::NotPrivate { path: path.clone(), mode, wanted });
+                }
+                if meta.is_dir() {
+                    folders.push(path);
+                }
+            }
+        }
+        found.sort_by_key(ToString::to_string);
+        Ok(found)
+    }
+
     /// The key that everything encrypted hangs on; made the first time.
     ///
     /// # Errors

@@ -132,7 +132,13 @@ fn of_config(place: &Place, config: &Config, found: &mut Findings) {
 }
 
 fn of_state(place: &Place, config: &Config, state: &State, found: &mut Findings) {
-    found.good(format!("state {} is yours alone", place.home.state.display()));
+    match state.folder.exposed(&place.surroundings) {
+        Ok(exposed) if exposed.is_empty() => {
+            found.good(format!("state {} and all that is secret in it is yours alone", place.home.state.display()));
+        }
+        Ok(exposed) => exposed.into_iter().for_each(|error| found.wrong(&error.into())),
+        Err(error) => found.wrong(&error.into()),
+    }
     let loaded =
         rules::sources(&place.home.policies()).and_then(|sources| rules::rulebook(config, state, &sources));
     match loaded {

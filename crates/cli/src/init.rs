@@ -59,15 +59,20 @@ pub(crate) fn run(place: &Place, init: &Init) -> anyhow::Result<()> {
             "values_moved_to_files": secrets.iter().map(|(path, _)| path).collect::<Vec<_>>(),
         }))?;
     } else {
-        show(place, &found, &known, &tables, &secrets, before.is_empty())?;
+        let words = if init.write { WRITES } else { WOULD };
+        show(place, words, &found, &known, &tables, &secrets, before.is_empty())?;
     }
     let nothing = new.is_empty() && !before.is_empty();
     if !nothing && (init.write || (!init.json && terminal::yes("Write this?")?)) {
         write(place, &after, &before, &secrets)?;
-        note(
-            "Written. Next: `toolgate tool review`, then `toolgate up`. Then remove these servers from your clients: as long as they are configured there too, your agent can go around the gate.",
-        );
-    } else if !nothing && !init.json {
+        note(if new.is_empty() {
+            "Written. Next: `toolgate up`."
+        } else {
+            "Written. Next: `toolgate tool review`, then `toolgate up`. Then remove these servers from your clients: as long as they are configured there too, your agent can go around the gate."
+        });
+    } else if nothing {
+        note("There is nothing to write: the configuration is there, and so are all these servers.");
+    } else if !init.json {
         note("Nothing was written. `toolgate init --write` writes it.");
     }
     if let Some(name) = &init.person {
@@ -76,8 +81,14 @@ pub(crate) fn run(place: &Place, init: &Init) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How it is said what is or would be done: creating, adding, writing.
+type Words = [&'static str; 3];
+const WOULD: Words = ["Would create", "Would add to", "Would write a value into"];
+const WRITES: Words = ["Creates", "Adds to", "Writes a value into"];
+
 fn show(
     place: &Place,
+    [creates, adds, writes]: Words,
     found: &[Found],
     known: &BTreeSet<ServerName>,
     tables: &str,
@@ -103,17 +114,17 @@ fn show(
     }
     if fresh {
         line(format_args!(
-            "\nWould create {} and, beside it, policies/{} with its examples.",
+            "\n{creates} {} and, beside it, policies/{} with its examples.",
             place.home.config.display(),
             rules::STARTER.0
         ))?;
     }
     if !tables.is_empty() {
-        line(format_args!("\nWould add to {}:\n", place.home.config.display()))?;
+        line(format_args!("\n{adds} {}:\n", place.home.config.display()))?;
         line(tables.trim_end())?;
     }
     for (path, _) in secrets {
-        line(format_args!("\nWould write a value into {} (mode 600; not shown)", path.display()))?;
+        line(format_args!("\n{writes} {} (mode 600; not shown)", path.display()))?;
     }
     line("")
 }

@@ -48,12 +48,12 @@ fn check(place: &Place, folder: Option<&Path>, json: bool) -> anyhow::Result<()>
     let rulebook = load(place, &place.open_or_make()?, folder)?;
     let policy = &rulebook.policy;
     if json {
-        let warnings: Vec<String> = policy.warnings().iter().map(ToString::to_string).collect();
+        let warnings: Vec<String> = rules::warnings(&rulebook).collect();
         return out::json(
             &json!({ "rules": policy.rules().len(), "digest": policy.digest().to_string(), "warnings": warnings }),
         );
     }
-    for warning in policy.warnings() {
+    for warning in rules::warnings(&rulebook) {
         note(format_args!("warning: {warning}"));
     }
     line(format_args!("{} rules, all examples hold. Digest {}", policy.rules().len(), policy.digest()))

@@ -8,7 +8,7 @@ use toolgate_broker::assemble;
 use toolgate_broker::config::Config;
 use toolgate_broker::person::People;
 use toolgate_broker::rulebook::Rulebook;
-use toolgate_core::policy::{ExamplesSource, LoadPolicyErrors, PolicySource};
+use toolgate_core::policy::{ExamplesSource, LoadPolicyErrors, PolicySource, PolicyWarning};
 
 use crate::out::{Paint, note};
 use crate::place::State;
@@ -87,6 +87,19 @@ pub(crate) fn demo_sources() -> Vec<PolicySource> {
 pub(crate) fn rulebook(config: &Config, state: &State, sources: &[PolicySource]) -> anyhow::Result<Rulebook> {
     let people = People::from_rows(&state.store.persons()?, state.key.clone())?;
     Ok(assemble::rulebook(config, &state.store.agents()?, &state.store.pins()?, people, sources)?)
+}
+
+/// What an operator should know about the policy. Without any tool, every rule would be said to cover none; it is said
+/// once.
+pub(crate) fn warnings(rulebook: &Rulebook) -> impl Iterator<Item = String> {
+    let no_tools = rulebook.tools.is_empty();
+    let worth = move |warning: &&PolicyWarning| match warning {
+        PolicyWarning::CoversNothing { .. } => !no_tools,
+        PolicyWarning::NoExamples { .. } | PolicyWarning::TwoQuestions { .. } => true,
+    };
+    let once = no_tools
+        .then(|| "no tool is accepted yet, so nothing is known of arguments: accept tools and check again".to_owned());
+    rulebook.policy.warnings().iter().filter(worth).map(ToString::to_string).chain(once)
 }
 
 /// Shows everything that is wrong with a policy, if that is what the error is about.

@@ -63,14 +63,15 @@ struct Watcher;
 
 impl Observer for Watcher {
     fn odd(&self, server: &ServerName, what: Oddity, detail: &str) {
-        match what {
-            Oddity::Opened | Oddity::DroppedNotice => {}
-            Oddity::ConnectionLost
-            | Oddity::Malformed
-            | Oddity::RefusedRequest
-            | Oddity::StrayAnswer
-            | Oddity::ToolChanged => note(format_args!("server `{server}`: {what:?}: {detail}")),
-        }
+        let what = match what {
+            Oddity::ConnectionClosed | Oddity::Opened | Oddity::DroppedNotice => return,
+            Oddity::ConnectionLost => "the connection is lost",
+            Oddity::Malformed => "sent what is no message",
+            Oddity::RefusedRequest => "asked for what it may not",
+            Oddity::StrayAnswer => "answered what nobody asked",
+            Oddity::ToolChanged => "changed a tool, which is refused until `toolgate tool accept`",
+        };
+        note(format_args!("server `{server}`: {what}: {detail}"));
     }
 }
 
@@ -267,8 +268,8 @@ fn greet(
     } else if tools == 0 {
         line("No tools are accepted yet: `toolgate tool review` shows what the servers offer.\n")?;
     }
-    // Without tools, every rule would be said to cover none.
-    for warning in rulebook.policy.warnings().iter().filter(|_| tools > 0) {
+    // That no tool is accepted yet is said above.
+    for warning in rules::warnings(&rulebook).filter(|_| tools > 0) {
         note(format_args!("{} {warning}", paint.yellow("warning:")));
     }
     Ok(())

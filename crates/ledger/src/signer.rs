@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -126,7 +127,7 @@ impl Signer {
             let path = path.to_owned();
             move |source| OpenSignerError::Io { path, source }
         };
-        fs::create_dir_all(folder).map_err(io(folder))?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io(folder))?;
         let lock = lock(&folder.join("lock"))?;
         if path.try_exists().map_err(io(&path))? {
             return Err(OpenSignerError::Exists(path));
@@ -219,8 +220,6 @@ pub fn verifier_key(folder: &Path) -> Result<VerifierKey, OpenSignerError> {
 }
 
 fn read_key(path: &Path) -> Result<SigningKey, OpenSignerError> {
-    use std::os::unix::fs::PermissionsExt as _;
-
     let io = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => OpenSignerError::NoKey(path.to_owned()),
         _ => OpenSignerError::Io { path: path.to_owned(), source },
@@ -235,7 +234,13 @@ fn read_key(path: &Path) -> Result<SigningKey, OpenSignerError> {
 
 fn lock(path: &Path) -> Result<File, OpenSignerError> {
     let io = |source| OpenSignerError::Io { path: path.to_owned(), source };
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(io)?;
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(io)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenSignerError::Busy(path.to_owned())),

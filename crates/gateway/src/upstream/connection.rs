@@ -275,7 +275,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.link.fail("the session has ended");
+        self.link.close("the session has ended");
     }
 }
 

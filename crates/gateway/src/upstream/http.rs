@@ -248,12 +248,22 @@ impl HttpLink {
         }
     }
 
-    /// Ends the connection. A legacy session is closed at the server too; nobody waits for it.
+    /// Ends a connection that cannot go on.
     pub(super) fn fail(self: &Arc<Self>, why: &str) {
+        self.end(Oddity::ConnectionLost, why);
+    }
+
+    /// Ends a connection that is not needed any more.
+    pub(super) fn close(self: &Arc<Self>, why: &str) {
+        self.end(Oddity::ConnectionClosed, why);
+    }
+
+    /// Ends the connection. A legacy session is closed at the server too; nobody waits for it.
+    fn end(self: &Arc<Self>, what: Oddity, why: &str) {
         if self.ended.set(why.to_owned()).is_err() {
             return;
         }
-        self.told.odd(Oddity::ConnectionLost, why);
+        self.told.odd(what, why);
         self.told.announce(UpstreamEventKind::Gone);
         if self.agreed.get().is_some_and(|agreed| agreed.session.is_some()) {
             let (client, wait) = (Arc::clone(&self.client), self.bounds.grace);

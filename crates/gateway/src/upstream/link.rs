@@ -118,7 +118,15 @@ impl Link {
         }
     }
 
-    /// Ends the connection.
+    /// Ends a connection that is not needed any more.
+    pub(super) fn close(&self, why: &str) {
+        match self {
+            Self::Http(link) => link.close(why),
+            Self::Stdio(holder) => holder.0.close(why),
+        }
+    }
+
+    /// Ends a connection that cannot go on.
     pub(super) fn fail(&self, why: &str) {
         match self {
             Self::Http(link) => link.fail(why),

@@ -7,6 +7,8 @@ use toolgate_core::name::ServerName;
 /// What a server did that it should not, or that somebody should know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Oddity {
+    /// The gate closed a connection in order: a session was over, or the gate stopped.
+    ConnectionClosed,
     /// A connection broke or was given up.
     ConnectionLost,
     /// A notification was dropped, because whoever it was for did not take it in time, or nobody was.
@@ -24,7 +26,8 @@ pub enum Oddity {
 }
 
 impl Oddity {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
+        Self::ConnectionClosed,
         Self::ConnectionLost,
         Self::DroppedNotice,
         Self::Opened,

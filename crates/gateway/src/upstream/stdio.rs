@@ -44,8 +44,8 @@ pub(super) struct StdioLink {
     writer: tokio::sync::Mutex<Option<Writer>>,
     queued_writes: AtomicUsize,
     replies: mpsc::Sender<Vec<u8>>,
-    ended: OnceLock<String>,
-    end: Notify,
+    ended: OnceLock<(Oddity, String)>,
+    stop: Notify,
     /// Becomes true when the process has ended.
     gone: watch::Sender<bool>,
 }
@@ -86,7 +86,7 @@ impl StdioLink {
             queued_writes: AtomicUsize::new(0),
             replies,
             ended: OnceLock::new(),
-            end: Notify::new(),
+            stop: Notify::new(),
             gone: watch::channel(false).0,
         });
         tokio::spawn(Arc::clone(&link).read(BufReader::with_capacity(64 << 10, reader), child));
@@ -100,7 +100,7 @@ impl StdioLink {
 
     /// Why the connection ended, if it did.
     pub(super) fn ended(&self) -> Option<&str> {
-        self.ended.get().map(String::as_str)
+        self.ended.get().map(|(_, why)| why.as_str())
     }
 
     /// How many requests are under way.
@@ -183,16 +183,26 @@ impl StdioLink {
         }
     }
 
-    /// Ends the connection: whoever waits is told why.
+    /// Ends a connection that cannot go on.
     pub(super) fn fail(&self, why: &str) {
-        if self.ended.set(why.to_owned()).is_err() {
+        self.end(Oddity::ConnectionLost, why);
+    }
+
+    /// Ends a connection that is not needed any more.
+    pub(super) fn close(&self, why: &str) {
+        self.end(Oddity::ConnectionClosed, why);
+    }
+
+    /// Ends the connection: whoever waits is told why.
+    fn end(&self, what: Oddity, why: &str) {
+        if self.ended.set((what, why.to_owned())).is_err() {
             return;
         }
         for (_, waiter) in std::mem::take(&mut *self.waiting()) {
             drop(waiter.events.send(Event::Lost(why.to_owned())));
         }
-        self.end.notify_one();
-        self.told.odd(Oddity::ConnectionLost, why);
+        self.stop.notify_one();
+        self.told.odd(what, why);
         self.told.announce(UpstreamEventKind::Gone);
     }
 
@@ -208,7 +218,7 @@ impl StdioLink {
     async fn read(self: Arc<Self>, mut reader: impl AsyncBufRead + Send + Unpin, child: Option<Child>) {
         let why = tokio::select! {
             why = self.read_all(&mut reader) => why,
-            () = self.end.notified() => String::new(),
+            () = self.stop.notified() => String::new(),
         };
         self.fail(&why);
         // Closing its input is how a server is told to go. Somebody may be stuck writing to it; then it is killed.
@@ -223,7 +233,7 @@ impl StdioLink {
             if let Some(line) = text.lines().rfind(|line| !line.trim().is_empty()) {
                 self.told.observer.odd(
                     &self.told.server,
-                    Oddity::ConnectionLost,
+                    self.ended.get().map_or(Oddity::ConnectionLost, |(what, _)| *what),
                     &format!("its standard error ends: {line}"),
                 );
             }
@@ -435,6 +445,6 @@ pub(super) struct StdioHolder(pub(super) Arc<StdioLink>);
 
 impl Drop for StdioHolder {
     fn drop(&mut self) {
-        self.0.fail("the session has ended");
+        self.0.close("the session has ended");
     }
 }

@@ -161,7 +161,7 @@ impl Inner {
             Ok(connection) => {
                 *slot.connection() = Some(Arc::clone(&connection));
                 if self.closed.load(Ordering::Acquire) {
-                    connection.link().fail("the gate is closing");
+                    connection.link().close("the gate is closing");
                 }
                 Ok(connection)
             }
@@ -401,7 +401,7 @@ impl Slot {
 
     fn close(&self, why: &str) {
         if let Some(connection) = self.connection().as_ref() {
-            connection.link().fail(why);
+            connection.link().close(why);
         }
     }
 
