@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use toolgate_core::call::{Action, Call, CallId};
+use toolgate_core::call::{Call, CallId};
 use toolgate_core::name::AgentId;
 use toolgate_core::policy::Facts;
 use toolgate_core::refusal::Refusal;
@@ -162,7 +162,7 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
             }
         };
         let told = Told::of(authorized.get(), self.inner.clock.now_ms());
-        let keep = repeats(&authorized.get().action, authorized.tool().map(|tool| &**tool));
+        let keep = repeats(authorized.tool().map(|tool| &**tool));
         let outcome = self.run(authorized, line).await;
         let receipt = self.close(entry, &told, keep, &outcome).await?;
         Ok(Reply { delivery: Delivery { call: receipt.call, _live: live }, outcome, receipt })
@@ -207,7 +207,7 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
                 Ok(intent) => intent,
                 Err(_unwritable) => return Err(Refusal::Unavailable),
             };
-            let may_repeat = alone && repeats(&call.action, tool.as_deref());
+            let may_repeat = alone && repeats(tool.as_deref());
             match authorized::open(&*self.inner.store, call, tool, grounds, may_repeat, intent).await {
                 Ok(Gate::Authorized(authorized, entry)) => {
                     return Ok(Admitted::Authorized(authorized, entry));
@@ -232,18 +232,9 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
         {
             return Err(RefusedBy::Hidden);
         }
-        let tool = match &call.action {
-            Action::Tool(name) => Some(rulebook.tools.get(name).cloned().ok_or(RefusedBy::Hidden)?),
-            Action::Complete
-            | Action::Elicit
-            | Action::GetPrompt
-            | Action::ListRoots
-            | Action::ReadResource
-            | Action::Sample
-            | Action::Subscribe
-            | Action::TaskCancel
-            | Action::TaskGet
-            | Action::TaskUpdate => None,
+        let tool = match call.action.tool() {
+            Some(name) => Some(rulebook.tools.get(name).cloned().ok_or(RefusedBy::Hidden)?),
+            None => None,
         };
         if let Some(tool) = &tool {
             if call.pin != Some(tool.tool.pin) {
@@ -373,22 +364,8 @@ impl Drop for UnderWay<'_> {
 
 /// Whether a stored answer may stand in for running the call again: not where it does nothing but read, and not for
 /// what is asked of the agent itself.
-fn repeats(action: &Action, tool: Option<&AcceptedTool>) -> bool {
-    match action {
-        Action::Tool(_) => {
-            tool.is_none_or(|tool| tool.tool.effects.iter().any(|effect| *effect != Effect::Read))
-        }
-        Action::Complete
-        | Action::Elicit
-        | Action::GetPrompt
-        | Action::ListRoots
-        | Action::ReadResource
-        | Action::Sample
-        | Action::Subscribe
-        | Action::TaskCancel
-        | Action::TaskGet
-        | Action::TaskUpdate => false,
-    }
+fn repeats(tool: Option<&AcceptedTool>) -> bool {
+    tool.is_some_and(|tool| tool.tool.effects.iter().any(|effect| *effect != Effect::Read))
 }
 
 /// Turns what came back into what may be shown.

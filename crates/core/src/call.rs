@@ -34,6 +34,26 @@ pub enum Action {
     Tool(ToolName),
 }
 
+impl Action {
+    /// The tool, where a tool is called.
+    #[must_use]
+    pub const fn tool(&self) -> Option<&ToolName> {
+        match self {
+            Self::Tool(name) => Some(name),
+            Self::Complete
+            | Self::Elicit
+            | Self::GetPrompt
+            | Self::ListRoots
+            | Self::ReadResource
+            | Self::Sample
+            | Self::Subscribe
+            | Self::TaskCancel
+            | Self::TaskGet
+            | Self::TaskUpdate => None,
+        }
+    }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -11,7 +11,6 @@ use super::error::{LoadPolicyError, Place, PolicyWarning};
 use super::rule::{Actions, Principals, Rule, Servers, span};
 use super::suggest;
 use super::vocabulary::{Subject, Vocabulary, cedar_schema};
-use crate::call::Action;
 use crate::name::RuleName;
 use crate::tool::Effect;
 
@@ -76,18 +75,9 @@ fn never(rule: &Rule) -> Option<String> {
 /// What the rule's scope covers, agents aside.
 fn covered<'a>(rule: &Rule, vocabulary: &'a Vocabulary) -> Vec<&'a Subject> {
     let covers = |(id, subject): &(&String, &Subject)| {
-        let on_server = match &subject.action {
-            Action::Tool(name) => rule.scope.covers_server(name.server().as_str()),
-            Action::Complete
-            | Action::Elicit
-            | Action::GetPrompt
-            | Action::ListRoots
-            | Action::ReadResource
-            | Action::Sample
-            | Action::Subscribe
-            | Action::TaskCancel
-            | Action::TaskGet
-            | Action::TaskUpdate => vocabulary.servers.iter().any(|server| rule.scope.covers_server(server)),
+        let on_server = match subject.action.tool() {
+            Some(tool) => rule.scope.covers_server(tool.server().as_str()),
+            None => vocabulary.servers.iter().any(|server| rule.scope.covers_server(server)),
         };
         on_server && rule.scope.covers_action(id, &subject.effects)
     };

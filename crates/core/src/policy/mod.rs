@@ -248,19 +248,7 @@ fn entries(index: &Index, vocabulary: &Vocabulary) -> HashMap<ServerName, HashMa
     let mut entries: HashMap<ServerName, HashMap<Action, Entry>> = HashMap::new();
     let servers: Vec<ServerName> = vocabulary.servers.iter().filter_map(|name| name.parse().ok()).collect();
     for (id, subject) in &vocabulary.subjects {
-        let offered_by = match &subject.action {
-            Action::Tool(name) => std::slice::from_ref(name.server()),
-            Action::Complete
-            | Action::Elicit
-            | Action::GetPrompt
-            | Action::ListRoots
-            | Action::ReadResource
-            | Action::Sample
-            | Action::Subscribe
-            | Action::TaskCancel
-            | Action::TaskGet
-            | Action::TaskUpdate => &servers,
-        };
+        let offered_by = subject.action.tool().map_or(&*servers, |tool| std::slice::from_ref(tool.server()));
         for server in offered_by {
             let entry = Entry::new(index, id, subject, server.as_str());
             entries.entry(server.clone()).or_default().insert(subject.action.clone(), entry);
