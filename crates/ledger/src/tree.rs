@@ -272,27 +272,50 @@ pub fn verify_inclusion(
     if index >= size {
         return Err(ProofError::Range(index, size));
     }
-    let (mut at, mut last, mut hash) = (index, size - 1, leaf);
-    for sibling in proof {
+    let mut hash = leaf;
+    climb(index, size - 1, proof, |sibling, side| {
+        hash = match side {
+            Side::Left => Hash::node(sibling, &hash),
+            Side::Right => Hash::node(&hash, sibling),
+        };
+    })
+    .map_err(|Incomplete| ProofError::Length(proof.len()))?;
+    if hash == root { Ok(()) } else { Err(ProofError::AnotherRoot) }
+}
+
+/// On which side of the path a sibling stands.
+enum Side {
+    Left,
+    Right,
+}
+
+/// The siblings are not as many as the path has.
+struct Incomplete;
+
+/// Goes from the node `at`, of a level whose last is `last`, up to the root, by the siblings that a proof names.
+fn climb(
+    mut at: u64,
+    mut last: u64,
+    siblings: &[Hash],
+    mut join: impl FnMut(&Hash, Side),
+) -> Result<(), Incomplete> {
+    for sibling in siblings {
         if last == 0 {
-            return Err(ProofError::Length(proof.len()));
+            return Err(Incomplete);
         }
         if at & 1 == 1 || at == last {
-            hash = Hash::node(sibling, &hash);
+            join(sibling, Side::Left);
             while at & 1 == 0 && at != 0 {
                 at >>= 1;
                 last >>= 1;
             }
         } else {
-            hash = Hash::node(&hash, sibling);
+            join(sibling, Side::Right);
         }
         at >>= 1;
         last >>= 1;
     }
-    if last != 0 {
-        return Err(ProofError::Length(proof.len()));
-    }
-    if hash == root { Ok(()) } else { Err(ProofError::AnotherRoot) }
+    if last == 0 { Ok(()) } else { Err(Incomplete) }
 }
 
 /// Checks that the tree `size`, `root` extends the tree `older`, `older_root` (RFC 9162, section 2.1.4.2).
@@ -315,35 +338,26 @@ pub fn verify_consistency(
             (true, true) => Ok(()),
         };
     }
-    let mut hashes = proof.iter();
-    let first = if older.is_power_of_two() { Some(&older_root) } else { hashes.next() };
-    let first = first.ok_or(ProofError::Length(proof.len()))?;
+    let wrong_length = || ProofError::Length(proof.len());
+    let (first, rest) = if older.is_power_of_two() {
+        (&older_root, proof)
+    } else {
+        proof.split_first().ok_or_else(wrong_length)?
+    };
     let (mut at, mut last) = (older - 1, size - 1);
     while at & 1 == 1 {
         at >>= 1;
         last >>= 1;
     }
     let (mut old_hash, mut hash) = (*first, *first);
-    for sibling in hashes {
-        if last == 0 {
-            return Err(ProofError::Length(proof.len()));
-        }
-        if at & 1 == 1 || at == last {
+    climb(at, last, rest, |sibling, side| match side {
+        Side::Left => {
             old_hash = Hash::node(sibling, &old_hash);
             hash = Hash::node(sibling, &hash);
-            while at & 1 == 0 && at != 0 {
-                at >>= 1;
-                last >>= 1;
-            }
-        } else {
-            hash = Hash::node(&hash, sibling);
         }
-        at >>= 1;
-        last >>= 1;
-    }
-    if last != 0 {
-        return Err(ProofError::Length(proof.len()));
-    }
+        Side::Right => hash = Hash::node(&hash, sibling),
+    })
+    .map_err(|Incomplete| wrong_length())?;
     if old_hash == older_root && hash == root { Ok(()) } else { Err(ProofError::AnotherRoot) }
 }
 
