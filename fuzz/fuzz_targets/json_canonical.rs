@@ -28,7 +28,9 @@ fn normal(value: &serde_json::Value) -> serde_json::Value {
     match value {
         Value::Number(number) => number.as_f64().into(),
         Value::Array(elements) => elements.iter().map(normal).collect(),
-        Value::Object(members) => members.iter().map(|(name, member)| (name.clone(), normal(member))).collect(),
+        Value::Object(members) => {
+            members.iter().map(|(name, member)| (name.clone(), normal(member))).collect()
+        }
         other => other.clone(),
     }
 }

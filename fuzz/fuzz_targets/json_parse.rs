@@ -1,8 +1,13 @@
 //! Any bytes: parsed or refused, and what is taken means the same to another parser.
 #![no_main]
 
+#[path = "../../crates/core/tests/common/same.rs"]
+mod same;
+
 use libfuzzer_sys::fuzz_target;
 use toolgate_core::json::{Document, Edit, JsonErrorKind, Limits, Value};
+
+use same::same;
 
 fn walk(value: Value<'_>, depth: usize) {
     assert!(depth <= 64);
@@ -18,25 +23,6 @@ fn walk(value: Value<'_>, depth: usize) {
     }
 }
 
-/// Whether two values are the same, but for the last bits of a double: `serde_json` reads long numbers fast rather than exactly.
-fn same(one: &serde_json::Value, other: &serde_json::Value) -> bool {
-    use serde_json::Value;
-    match (one, other) {
-        (Value::Number(one), Value::Number(other)) => {
-            let (one, other) = (one.as_f64().unwrap_or(0.0), other.as_f64().unwrap_or(0.0));
-            (one - other).abs() <= one.abs() * 1e-14 + f64::MIN_POSITIVE
-        }
-        (Value::Array(one), Value::Array(other)) => {
-            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
-        }
-        (Value::Object(one), Value::Object(other)) => {
-            one.len() == other.len()
-                && one.iter().all(|(name, one)| other.get(name).is_some_and(|other| same(one, other)))
-        }
-        (one, other) => one == other,
-    }
-}
-
 fuzz_target!(|bytes: &[u8]| {
     let theirs = serde_json::from_slice::<serde_json::Value>(bytes);
     match Document::parse(bytes, &Limits::default()) {
@@ -47,7 +33,8 @@ fuzz_target!(|bytes: &[u8]| {
                 assert!(same(&document.root().to_serde(), &theirs));
             }
             let rewritten = document.root().rewrite(&[("a", Edit::Remove), ("b", Edit::Set(b"[1]"))]);
-            let rewritten = Document::parse(rewritten, &Limits::default()).expect("what was rewritten parses");
+            let rewritten =
+                Document::parse(rewritten, &Limits::default()).expect("what was rewritten parses");
             if document.root().is_object() {
                 assert!(rewritten.root().get("a").is_none());
                 assert_eq!(rewritten.root().get("b").map(|b| b.raw()), Some(&b"[1]"[..]));
@@ -57,7 +44,8 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(error.offset <= bytes.len());
             assert!(error.to_string().len() < 1000);
             // What only we refuse.
-            let stricter = matches!(error.kind, JsonErrorKind::DuplicateName(_) | JsonErrorKind::TooDeep { .. });
+            let stricter =
+                matches!(error.kind, JsonErrorKind::DuplicateName(_) | JsonErrorKind::TooDeep { .. });
             assert!(theirs.is_err() || stricter, "{error}");
         }
     }

@@ -29,8 +29,10 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
 
 fn call(tool: &str) -> Call {
     let name: ToolName = tool.parse().unwrap();
-    let agent = Agent { id: "ann".parse().unwrap(), groups: vec!["office".parse().unwrap()], proof: Proof::Bearer };
-    let arguments = Document::parse(br#"{"cents":5,"price":0.5,"tags":["a"],"to":"x"}"#.as_slice(), &Limits::default());
+    let agent =
+        Agent { id: "ann".parse().unwrap(), groups: vec!["office".parse().unwrap()], proof: Proof::Bearer };
+    let arguments =
+        Document::parse(br#"{"cents":5,"price":0.5,"tags":["a"],"to":"x"}"#.as_slice(), &Limits::default());
     let arguments = arguments.unwrap().root().canonical().unwrap();
     let server = name.server().clone();
     trial_call(agent, Action::Tool(name), server, arguments)
@@ -38,7 +40,8 @@ fn call(tool: &str) -> Call {
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let (text, examples) = text.split_once('\0').map_or((text, None), |(text, examples)| (text, Some(examples)));
+    let (text, examples) =
+        text.split_once('\0').map_or((text, None), |(text, examples)| (text, Some(examples)));
     let source = PolicySource {
         path: "fuzz.cedar".to_owned(),
         text: text.to_owned(),

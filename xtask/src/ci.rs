@@ -22,6 +22,8 @@ type Step = (&'static str, fn(&Workspace) -> Result<Totals>);
 const STEPS: [Step; 6] = [
     ("format", |workspace| {
         must("format", &mut workspace.cargo(["fmt", "--all", "--check"]))?;
+        let fuzz = ["fmt", "--check", "--manifest-path", "fuzz/Cargo.toml"];
+        must("format of the fuzz targets", &mut workspace.cargo(fuzz))?;
         Ok(Totals::default())
     }),
     ("lints", |workspace| {
