@@ -21,6 +21,7 @@ const HELP: &str = "\
 usage: cargo xtask COMMAND
 
   test [--with SUITE,…] [--list]   the tests; with suites that drive other people's programs (or `all`)
+  test --only SUITE,…              these suites without the tests
   ci                               everything: format, lints, dependencies, tests with all suites, documentation, fuzzing
   bench [NAME…] [--json]           the benchmarks (policy, store, ledger, gateway, list), as one table
   docs                             the documentation of the code, with warnings denied, and the links of the book
@@ -46,13 +47,17 @@ fn obey() -> Result<()> {
     let arguments: Vec<String> = arguments.collect();
     match command.as_str() {
         "test" => match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-            [] => tests::must_pass(&workspace, &[]),
+            [] => tests::must_pass(tests::run(&workspace, &[])),
             ["--list"] => {
                 tests::list();
                 Ok(())
             }
-            ["--with", names] => tests::must_pass(&workspace, &Suite::parse_all(names)?),
-            _ => bail!("usage: cargo xtask test [--with SUITE,…] [--list]"),
+            ["--only", names] => {
+                tests::build(&workspace)?;
+                tests::must_pass(tests::suites(&workspace, &Suite::parse_all(names)?))
+            }
+            ["--with", names] => tests::must_pass(tests::run(&workspace, &Suite::parse_all(names)?)),
+            _ => bail!("usage: cargo xtask test [--with SUITE,… | --only SUITE,… | --list]"),
         },
         "ci" => ci::run(&workspace),
         "bench" => {

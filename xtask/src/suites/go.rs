@@ -16,7 +16,8 @@ use crate::{
 pub(super) fn run(workspace: &Workspace) -> Result<Totals> {
     tools::system("go", "golang-go")?;
     tools::debian("/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog", "golang-golang-x-mod-dev")?;
-    let go_test = ["test", "--locked", "-p", "toolgate-ledger", "--test", "go", "--", "--ignored"];
+    // The whole workspace, so that dependencies are as the other tests have them, and are not built again.
+    let go_test = ["test", "--workspace", "--locked", "--test", "go", "--", "--ignored"];
     let mut totals = count("the reader in Go", &mut workspace.cargo(go_test))?;
     let mut checks = Checks::new(Suite::Go);
     checks.check("the reader in Go accepts the log of a gate that was up", || {

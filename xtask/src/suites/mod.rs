@@ -87,9 +87,23 @@ impl Checks {
                 self.totals.add(Totals { passed: 1, failed: 0 });
             }
             Err(error) => {
-                say(&format!("{}: FAILED  {name}: {error:#}", self.suite));
+                say(&format!("{}: FAILED  {name}: {}", self.suite, ending(&format!("{error:#}"))));
                 self.totals.add(Totals { passed: 0, failed: 1 });
             }
+        }
+    }
+}
+
+/// The first line of a text, and its last ones: programs say last what went wrong.
+fn ending(text: &str) -> String {
+    const SHOWN: usize = 30;
+    let lines: Vec<&str> = text.lines().collect();
+    match lines.len().checked_sub(SHOWN) {
+        None | Some(0 | 1) => text.to_owned(),
+        Some(from) => {
+            let (head, tail) =
+                (lines.first().copied().unwrap_or_default(), lines.get(from..).unwrap_or_default());
+            format!("{head}\n…\n{}", tail.join("\n"))
         }
     }
 }
@@ -97,6 +111,13 @@ impl Checks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_failures_are_told_by_their_end() {
+        let text = (0..100).map(|n| n.to_string()).collect::<Vec<_>>().join("\n");
+        assert_eq!(ending("one\ntwo"), "one\ntwo");
+        assert!(ending(&text).starts_with("0\n…\n70\n71\n") && ending(&text).ends_with("\n99"));
+    }
 
     #[test]
     fn suites_are_known_by_name_and_nothing_else() {

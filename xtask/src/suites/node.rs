@@ -73,8 +73,7 @@ pub(super) fn run(workspace: &Workspace) -> Result<Totals> {
     conformance(workspace, &node, &mut checks);
     for (version, scenario) in CLIENT_SCENARIOS {
         checks.check(&format!("the gate as a client: {scenario}, {version}"), || {
-            let program = std::env::current_exe()?;
-            let command = format!("{} conformance-client", program.display());
+            let command = format!("{} conformance-client", workspace.built("xtask").display());
             let arguments =
                 ["client", "--scenario", scenario, "--spec-version", version, "--command", &command];
             output(node.conformance("conformance").args(arguments)).map(drop)
