@@ -405,7 +405,7 @@ fn status(outcome: &Outcome) -> Status {
     match outcome {
         Outcome::Cancelled => Status::Cancelled,
         Outcome::Lost => Status::Lost,
-        Outcome::NotRun => Status::NotSent,
+        Outcome::NotAwaited | Outcome::NotRun => Status::NotSent,
         Outcome::Ran(answer) => match answer.get() {
             Answer::Error(_) => Status::ProtocolError,
             Answer::Result(result) => {

@@ -63,6 +63,8 @@ pub enum Outcome {
     Cancelled,
     /// The connection broke after it was sent; what the server did is not known.
     Lost,
+    /// It was not sent: what it claims to go on with is not, or no longer, waited for.
+    NotAwaited,
     /// It was not sent.
     NotRun,
     /// The server answered.

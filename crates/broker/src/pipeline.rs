@@ -182,6 +182,7 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
             let (grounds, persons) = match &verdict {
                 Verdict::Allow(allowed) => (Grounds::Allowed(allowed.clone()), None),
                 Verdict::Ask(asked) => {
+                    call = call.without_unasked_meta();
                     let Inner { store, clock, .. } = &*self.inner;
                     match desk::settle(&**store, clock, &rulebook, &call, asked, line).await {
                         // Judged again when used: the loop starts over unless the very same rulebook is in force.
@@ -380,6 +381,7 @@ fn clean(executed: Executed, max_bytes: usize, tool: Option<&AcceptedTool>) -> O
         }
         Executed::Cancelled => Outcome::Cancelled,
         Executed::Lost(_why) => Outcome::Lost,
+        Executed::NotAwaited => Outcome::NotAwaited,
         Executed::NotSent(_why) => Outcome::NotRun,
         Executed::TimedOut => Outcome::TimedOut,
     }

@@ -225,6 +225,8 @@ pub enum Executed {
     Cancelled,
     /// The call was sent and the connection then broke. What the server did is not known.
     Lost(String),
+    /// Nothing was sent: it claims to go on with something that this agent was not asked for this call, or not any more.
+    NotAwaited,
     /// The call was not sent: nothing happened.
     NotSent(String),
     /// The server did not answer in time and was told to stop. What it did is not known.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::json::{Canonical, Document};
+use crate::json::{Canonical, Document, Edit, Limits, ObjectWriter};
 use crate::name::{AgentId, GroupName, ServerName, ToolName};
 
 /// What is asked for. Its [`Display`](fmt::Display) form is the id of the Cedar action.
@@ -178,7 +178,8 @@ impl fmt::Debug for CallId {
 ///
 /// `arguments` is what is judged, approved and sent: the canonical bytes, and no others. `params` is what else the
 /// client put around them; its `_meta` and unknown members go along unchanged and are not judged, but are digested
-/// (without `_meta`, in which clients put a new progress token each time) and committed to in the ledger.
+/// (without `_meta`, in which clients put a new progress token each time) and committed to in the ledger. A call that
+/// people are asked about goes [without](Self::without_unasked_meta) what of `_meta` they would not have approved.
 #[derive(Debug, Clone)]
 pub struct Call {
     /// The number of this call.
@@ -231,6 +232,25 @@ impl Call {
             parts.push(raw);
         }
         CallDigest(Digest::of("toolgate/call/v1", &parts))
+    }
+
+    /// The call with nothing of the agent's `_meta` that a server would be sent: an approval is bound to the digest, which
+    /// leaves `_meta` out, so what is asked about has none. What is approved is what is sent, and a client that puts a new
+    /// number into `_meta` each time still finds its approval. What stays is for the gate: that progress is wanted (the
+    /// token that is sent is the gate's own), and the log level, one of eight words.
+    #[must_use]
+    pub fn without_unasked_meta(mut self) -> Self {
+        const KEPT: [&str; 2] = ["progressToken", "io.modelcontextprotocol/logLevel"];
+        let root = self.params.root();
+        let Some(meta) = root.get("_meta") else { return self };
+        let kept = meta.members().filter(|(key, _)| KEPT.contains(key));
+        let kept = kept.fold(ObjectWriter::new(), |kept, (key, value)| kept.raw(key, value.raw())).finish();
+        let bytes = root.rewrite(&[("_meta", Edit::Set(&kept))]);
+        let limits = Limits { max_bytes: Limits::LARGEST, max_depth: Limits::DEEPEST, max_nodes: usize::MAX };
+        // INVARIANT: less of a document that was parsed can be parsed; if not, nothing is sent around the arguments.
+        let nothing = |_impossible| Canonical::empty_object().document().clone();
+        self.params = Document::parse(bytes, &limits).unwrap_or_else(nothing);
+        self
     }
 
     /// The members of `params` that are neither judged nor rebuilt: what MCP has besides name, arguments and `_meta`

@@ -363,6 +363,7 @@ impl Router {
         let mut call = self.call(caller, action, tool.name.server().clone(), arguments, params.clone())?;
         call.pin = Some(tool.pin);
         match self.broker.handle(call, line).await {
+            Ok(Reply { outcome: Outcome::NotAwaited, .. }) => Err(Fault::params(NOT_AWAITED)),
             Ok(Reply { delivery, outcome, receipt: _ }) => Ok(match explain(outcome) {
                 Ok(answer) if self.is_taken(caller, &answer, tool.name.server()) => {
                     let text = "Toolgate: the server began a task with a name that another server's task has, or that is too long. It may run.";
@@ -510,6 +511,7 @@ impl Router {
         };
         let call = self.call(caller, action, server, arguments, params)?;
         match self.broker.handle(call, line).await {
+            Ok(Reply { outcome: Outcome::NotAwaited, .. }) => Err(Fault::params(NOT_AWAITED)),
             Ok(Reply { delivery, outcome, receipt: _ }) => match explain(outcome) {
                 Ok(answer) => Ok(Done::Answer(answer, delivery)),
                 Err(text) => Err(Fault::new(rpc::INTERNAL_ERROR, text)),
@@ -659,6 +661,10 @@ fn tool_error(caller: &Caller, text: &str) -> Vec<u8> {
     writer.raw("content", &array).bool("isError", true).finish()
 }
 
+/// To who goes on with what is not waited for. Servers refuse it as an error, so it is one here.
+const NOT_AWAITED: &str =
+    "`requestState` is not valid for this call, has expired or was used; make the call without it";
+
 /// The server's answer, or what to say in its place. It always says whether the call may have had an effect.
 fn explain(outcome: Outcome) -> Result<Answer, &'static str> {
     match outcome {
@@ -669,6 +675,7 @@ fn explain(outcome: Outcome) -> Result<Answer, &'static str> {
         Outcome::Lost => Err(
             "Toolgate: the connection to the server broke after the call had been sent. It may have run in whole or in part; find out before you try again.",
         ),
+        Outcome::NotAwaited => Err(NOT_AWAITED),
         Outcome::NotRun => Err(
             "Toolgate: the server could not be reached, so the call was not sent. It did not run, and can be tried again later.",
         ),

@@ -281,7 +281,8 @@ impl Executor for FakeExecutor {
         _nested: Arc<dyn Handle>,
     ) -> Executed {
         let sent = String::from_utf8_lossy(call.get().arguments.as_bytes()).into_owned();
-        self.minutes.note(format!("run {} {sent}", call.get().action));
+        let meta = call.get().params.root().get("_meta").map(|meta| format!(" with {}", meta.raw_str()));
+        self.minutes.note(format!("run {} {sent}{}", call.get().action, meta.unwrap_or_default()));
         match &self.server {
             Server::Answers(text) => match Document::parse(text.as_bytes().to_vec(), &Limits::default()) {
                 Ok(document) => Executed::Answered(Raw::new(Answer::Result(document))),

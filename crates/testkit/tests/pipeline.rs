@@ -255,6 +255,26 @@ async fn answers_that_may_not_be_shown_are_withheld() {
     }
 }
 
+/// An approval does not cover `_meta`, which is another each time; so it is not sent. What rules permit keeps it.
+#[tokio::test]
+async fn what_was_asked_about_goes_without_what_nobody_approved() {
+    let with_meta = |mut call: Call| {
+        let meta = r#""_meta":{"progressToken":7,"claudecode/toolUseId":"u","baggage":"for=mallory"}"#;
+        let arguments = call.arguments.as_str();
+        call.params = json(&format!(r#"{{"name":"x","arguments":{arguments},{meta},"more":1}}"#));
+        call
+    };
+    let bench = Bench::new(Some(true), DONE, None);
+    let asked = bench.minutes_of(with_meta(call(1, "web/post", r#"{"text":"hi"}"#))).await;
+    assert!(asked.contains(r#"run web/post {"text":"hi"} with {"progressToken":7} | close"#), "{asked}");
+    let bench = Bench::new(None, DONE, None);
+    let allowed = bench.minutes_of(with_meta(call(1, "web/look", r#"{"at":"x"}"#))).await;
+    assert!(
+        allowed.contains(r#"with {"progressToken":7,"claudecode/toolUseId":"u","baggage":"for=mallory"}"#),
+        "{allowed}"
+    );
+}
+
 /// One yes is one call: the same call again is asked about again.
 #[tokio::test]
 async fn a_yes_is_used_once() {

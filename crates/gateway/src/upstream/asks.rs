@@ -7,12 +7,14 @@ use bytes::Bytes;
 use toolgate_broker::outcome::{Answer, Outcome, Reply};
 use toolgate_broker::port::{AgentLine, Agentward, BoxFuture, Client, Clock, Handle};
 use toolgate_core::call::{Action, Call, CallId};
+use toolgate_core::digest::Digest;
 use toolgate_core::json::{Document, Edit, ObjectWriter, Value};
 
 use super::config::Asks;
 use super::link::{error_answer, object, parsed};
 use super::params::Retry;
 use super::parked::random;
+use super::passed;
 use super::peer::MODERN;
 use crate::rpc;
 
@@ -42,6 +44,8 @@ pub(super) enum Judged {
 pub(super) enum Settled {
     /// The agent gets this.
     Final(Answer),
+    /// The agent gets this and is to come back, with answers to the questions of these keys.
+    PassedOn(Answer, Vec<Digest>),
     /// The server gets these answers, in a retry.
     Retry(Retry),
 }
@@ -151,20 +155,24 @@ impl Asking<'_> {
     }
 
     /// What a task wants of the agent before it goes on: each request is judged, and what is denied is left out. The task then
-    /// waits until the agent cancels it.
-    pub(super) async fn of_task(&self, result: &Document) -> Answer {
+    /// waits until the agent cancels it. Gives the keys of what is left as well.
+    pub(super) async fn of_task(&self, result: &Document) -> (Answer, Vec<Digest>) {
         let root = result.root();
-        let Some(requests) = root.get("inputRequests") else { return Answer::Result(result.clone()) };
-        let mut kept = ObjectWriter::new();
+        let Some(requests) = root.get("inputRequests") else {
+            return (Answer::Result(result.clone()), Vec::new());
+        };
+        let (mut kept, mut keys) = (ObjectWriter::new(), Vec::new());
         for (key, request) in requests.members().take(MAX_REQUESTS) {
             let action = request.get("method").and_then(|method| method.as_str()).and_then(action_of);
             if let Some(action) = action
                 && matches!(self.judge(action, request.get("params")).await, Judged::PassOn)
             {
                 kept = kept.raw(key, request.raw());
+                keys.push(passed::key(key));
             }
         }
-        Answer::Result(parsed(root.rewrite(&[("inputRequests", Edit::Set(&kept.finish()))])))
+        let kept = kept.finish();
+        (Answer::Result(parsed(root.rewrite(&[("inputRequests", Edit::Set(&kept))]))), keys)
     }
 
     /// Deals with all that a modern server wants before it goes on.
@@ -205,16 +213,17 @@ impl Asking<'_> {
         if !is_modern(self.line.client()) {
             return Settled::Retry(Retry { responses: responses.finish(), state });
         }
+        let keys = passed.iter().map(|(key, _)| passed::key(key)).collect();
         match (passed.as_slice(), denied) {
             // What was denied is left out; the server asks for it again if it cannot do without, and then hears no.
             ([_, ..], true) => {
                 let kept =
                     passed.iter().fold(ObjectWriter::new(), |out, (key, value)| out.raw(key, value.raw()));
                 let edits = [("inputRequests", Edit::Set(&kept.finish()))];
-                Settled::Final(Answer::Result(parsed(root.rewrite(&edits))))
+                Settled::PassedOn(Answer::Result(parsed(root.rewrite(&edits))), keys)
             }
             ([], true) => Settled::Retry(Retry { responses: responses.finish(), state }),
-            (_, false) => Settled::Final(Answer::Result(result.clone())),
+            (_, false) => Settled::PassedOn(Answer::Result(result.clone()), keys),
         }
     }
 }

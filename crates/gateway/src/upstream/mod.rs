@@ -24,8 +24,8 @@
 //! # What servers ask of agents
 //! Each request is judged as a call of its own (action `Elicit`, `ListRoots` or `Sample`) through
 //! `nested`, and never asked if the agent did not declare that it can be. A legacy agent is asked through
-//! its line; to a modern one the request is the `input_required` result of its call. If the
-//! *server* is legacy, the call stays open at the server meanwhile, in a bounded table, under a sealed and
+//! its line; to a modern one the request is the `input_required` result of its call, and only what was so asked can be
+//! answered (module `passed`). If the *server* is legacy, the call stays open at the server meanwhile, in a bounded table, under a sealed and
 //! single-use `requestState`; the retry resumes it.
 //!
 //! # Known limits
@@ -43,6 +43,7 @@ mod link;
 mod observe;
 mod params;
 mod parked;
+mod passed;
 mod peer;
 mod results;
 mod run;

@@ -148,7 +148,7 @@ impl Parked {
 }
 
 /// What a state is bound to: the call, but for what a retry adds to it.
-fn binding(call: &Call) -> Digest {
+pub(super) fn binding(call: &Call) -> Digest {
     let action = call.action.to_string();
     let pin = call.pin.map(|pin| pin.to_string()).unwrap_or_default();
     let mut extra: Vec<(&str, &[u8])> = call

@@ -7,7 +7,7 @@ use toolgate_broker::authorized::Authorized;
 use toolgate_broker::outcome::Answer;
 use toolgate_broker::port::{AgentLine, Executed, Handle, Stop, StopReason};
 use toolgate_core::call::{Action, Call};
-use toolgate_core::json::Document;
+use toolgate_core::json::{Document, Edit};
 use toolgate_core::scrub::Raw;
 use toolgate_core::verdict::Obligations;
 
@@ -15,9 +15,10 @@ use super::asks::{
     Asking, Judged, Settled, action_of, denial, input_required, is_modern, refused, response_to,
 };
 use super::connection::Connection;
-use super::link::{Event, Link, Outgoing, Pending, error_answer, object};
+use super::link::{Event, Link, Outgoing, Pending, error_answer, object, parsed};
 use super::params::{Dialect, Retry, capabilities, of_ask, of_call};
-use super::parked::ParkedCalls;
+use super::parked::{ParkError, ParkedCalls};
+use super::passed;
 use super::results::{Kind, Legs, kind, translate};
 use super::{Inner, UpstreamError};
 use crate::rpc;
@@ -56,9 +57,10 @@ pub(super) async fn run(
     let definition = call.tool().map(|accepted| accepted.tool.definition.clone());
     // Time is kept by whoever holds the other end of `stop`; the size of what is shown is bounded where it is cleaned.
     let (call, Obligations { timeout_ms: _, max_result_bytes: _ }) = call.into_parts();
-    let run = Run { inner, call: &call, definition, line: &line, nested: &nested };
     match &call.action {
-        Action::Elicit | Action::ListRoots | Action::Sample => run.ask_agent(&mut stop).await,
+        Action::Elicit | Action::ListRoots | Action::Sample => {
+            Run { inner, call: &call, definition, line: &line, nested: &nested }.ask_agent(&mut stop).await
+        }
         Action::Complete
         | Action::GetPrompt
         | Action::ReadResource
@@ -66,8 +68,40 @@ pub(super) async fn run(
         | Action::TaskCancel
         | Action::TaskGet
         | Action::TaskUpdate
-        | Action::Tool(_) => run.send(&mut stop).await,
+        | Action::Tool(_) => match with_answers_to_what_was_asked(inner, call) {
+            Ok(call) => {
+                Run { inner, call: &call, definition, line: &line, nested: &nested }.send(&mut stop).await
+            }
+            Err(executed) => executed,
+        },
     }
+}
+
+/// The call without answers to what this agent was not asked for it: see [`passed`].
+fn with_answers_to_what_was_asked(inner: &Inner, mut call: Call) -> Result<Call, Executed> {
+    let root = call.params.root();
+    let (state, responses) = (root.get("requestState"), root.get("inputResponses"));
+    let now_ms = inner.clock.now_ms();
+    let asked = match (state.map(|state| state.as_str()), responses) {
+        (None, None) => return Ok(call),
+        // It is sealed and used once itself, and only the answer to its own question is looked at.
+        (Some(Some(state)), _) if ParkedCalls::is_ours(state) => return Ok(call),
+        (None, Some(responses)) if call.action == Action::TaskUpdate => {
+            let about = passed::task(&call);
+            let asked = inner.passed.take(about, now_ms).unwrap_or_default();
+            let answered: Vec<_> = responses.members().map(|(key, _)| passed::key(key)).collect();
+            let left = asked.iter().filter(|key| !answered.contains(key)).copied().collect();
+            inner.await_answers(&call, about, left);
+            asked
+        }
+        (Some(Some(state)), _) => {
+            inner.passed.take(passed::round(&call, Some(state)), now_ms).ok_or(Executed::NotAwaited)?
+        }
+        (Some(None), _) => return Err(Executed::NotAwaited),
+        (None, Some(_)) => inner.passed.take(passed::round(&call, None), now_ms).unwrap_or_default(),
+    };
+    call.params = passed::only(&call.params, &asked);
+    Ok(call)
 }
 
 fn answered(answer: Answer) -> Executed {
@@ -98,7 +132,7 @@ impl Run<'_> {
             return self.resume(state, stop).await;
         }
         let prepared = tokio::select! {
-            prepared = self.prepare(state.is_some()) => prepared,
+            prepared = self.prepare() => prepared,
             _reason = stop.stopped() => return Executed::NotSent("stopped before it was sent".to_owned()),
         };
         let connection = match prepared {
@@ -131,11 +165,8 @@ impl Run<'_> {
     }
 
     /// Opens the connection and makes sure that what was accepted is what will run.
-    async fn prepare(&self, has_state: bool) -> Result<Arc<Connection>, UpstreamError> {
+    async fn prepare(&self) -> Result<Arc<Connection>, UpstreamError> {
         let connection = self.inner.open(&self.call.server, &self.call.session, self.line.client()).await?;
-        if has_state && !connection.peer().modern {
-            return Err(connection.lost("`requestState` is not valid here".to_owned()));
-        }
         if let Action::Tool(tool) = &self.call.action {
             let Some(pin) = &self.call.pin else {
                 return Err(connection.lost(format!("tool `{}` has no accepted definition", tool.tool())));
@@ -264,7 +295,6 @@ impl Run<'_> {
 
     /// Passes on what the server tells along the way: the agent's own progress token takes the place of ours.
     fn tell(&self, notice: rpc::Notification) {
-        use toolgate_core::json::Edit;
         let Some(params) = notice.params else { return };
         let token = self.call.params.root().path(&["_meta", "progressToken"]);
         match (notice.method.as_str(), token) {
@@ -329,6 +359,7 @@ impl Run<'_> {
     async fn resume(&self, state: &str, stop: &mut Stop) -> Executed {
         let parked = match self.inner.parked.resume(self.call, state, self.inner.clock.now_ms()) {
             Ok(parked) => parked,
+            Err(ParkError::Invalid) => return Executed::NotAwaited,
             Err(error) => return Executed::NotSent(error.to_string()),
         };
         let (connection, pending, request) = parked.into_parts();
@@ -378,13 +409,23 @@ impl Run<'_> {
                 };
                 match settled {
                     Settled::Final(answer) => done(answer),
+                    Settled::PassedOn(answer, keys) => {
+                        let state = result.root().get("requestState").and_then(|state| state.as_str());
+                        self.inner.await_answers(self.call, passed::round(self.call, state), keys);
+                        done(answer)
+                    }
                     Settled::Retry(retry) => Ok(retry),
                 }
             }
             (Kind::Complete, Answer::Result(result)) if self.call.action == Action::TaskGet => {
                 let asking = self.asking();
                 tokio::select! {
-                    answer = asking.of_task(result) => done(answer),
+                    (answer, keys) = asking.of_task(result) => {
+                        let about = passed::task(self.call);
+                        drop(self.inner.passed.take(about, self.inner.clock.now_ms()));
+                        self.inner.await_answers(self.call, about, keys);
+                        done(answer)
+                    }
                     reason = stop.stopped() => Err(stopped(reason)),
                 }
             }
@@ -393,7 +434,15 @@ impl Run<'_> {
                     && matches!(self.call.action, Action::Tool(_))
                     && self.may_have_tasks() =>
             {
-                done(answer)
+                // What it asks is asked when the agent looks after it.
+                let without =
+                    |result: &Document| parsed(result.root().rewrite(&[("inputRequests", Edit::Remove)]));
+                done(match &answer {
+                    Answer::Result(result) if result.root().get("inputRequests").is_some() => {
+                        Answer::Result(without(result))
+                    }
+                    Answer::Error(_) | Answer::Result(_) => answer,
+                })
             }
             (Kind::Task | Kind::Unknown, _) => done(refused(
                 &self.call.action,

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
 use tokio::time::timeout;
 use toolgate_broker::port::{Client, Clock};
+use toolgate_core::call::Call;
+use toolgate_core::digest::Digest;
 use toolgate_core::name::ServerName;
 use toolgate_sandbox::{Launch, Launcher};
 
@@ -22,6 +24,7 @@ use super::link::Link;
 use super::observe::{Counters, Observer, UpstreamEvent};
 use super::params::capabilities;
 use super::parked::ParkedCalls;
+use super::passed::PassedOn;
 use super::peer::{First, NoPeer, Peer, agree};
 use super::stdio::{StdioHolder, StdioLink};
 use super::told::Told;
@@ -46,6 +49,7 @@ pub(super) struct Inner {
     pub(super) counters: Arc<Counters>,
     pub(super) events: broadcast::Sender<UpstreamEvent>,
     pub(super) parked: Arc<ParkedCalls>,
+    pub(super) passed: PassedOn,
     /// Guards which connections there are.
     slots: Mutex<HashMap<(ServerName, String), Arc<Slot>>>,
     /// Guards what is known of sessions.
@@ -112,11 +116,19 @@ impl Inner {
             counters: Arc::default(),
             events: broadcast::channel(MAX_EVENTS).0,
             parked: Arc::new(parked),
+            passed: PassedOn::default(),
             slots: Mutex::default(),
             sessions: Mutex::default(),
             uses: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         })
+    }
+
+    /// Remembers that the agent was asked something in the course of a call. Empty `keys` stand for coming back alone.
+    pub(super) fn await_answers(&self, call: &Call, about: Digest, keys: Vec<Digest>) {
+        let wait = self.bounds(&call.server).parked;
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        self.passed.put(&call.agent.id, about, keys, self.clock.now_ms(), wait_ms);
     }
 
     pub(super) fn names(&self) -> Vec<&ServerName> {

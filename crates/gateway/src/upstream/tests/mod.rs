@@ -163,6 +163,7 @@ pub(super) fn shown(executed: Executed) -> String {
         Executed::Answered(raw) => text(raw),
         Executed::Cancelled => "cancelled".to_owned(),
         Executed::Lost(why) => format!("lost: {why}"),
+        Executed::NotAwaited => "not awaited".to_owned(),
         Executed::NotSent(why) => format!("not sent: {why}"),
         Executed::TimedOut => "timed out".to_owned(),
     }

@@ -388,7 +388,7 @@ async fn what_a_legacy_server_asks_reaches_a_modern_agent_in_the_result_of_its_c
         );
         call("s", &params)
     };
-    let invalid = "not sent: `requestState` is not valid for this call, has expired or was used";
+    let invalid = "not awaited";
     assert_eq!(run(&up, retry(r#"{"n":2}"#, &state), &agent, true).await, invalid, "other arguments");
     let forged = format!("{}A", state.strip_suffix(state.chars().last().unwrap()).unwrap());
     let forged = if forged == state { format!("{state}A") } else { forged };
@@ -397,7 +397,7 @@ async fn what_a_legacy_server_asks_reaches_a_modern_agent_in_the_result_of_its_c
     assert_eq!(done, r#"result {"content":["done"],"resultType":"complete"}"#);
     assert_eq!(run(&up, retry(r#"{"n":1}"#, &state), &agent, true).await, invalid, "used twice");
     let foreign = run(&up, retry(r#"{"n":1}"#, "foreign"), &agent, true).await;
-    assert_eq!(foreign, "not sent: server `srv` failed: `requestState` is not valid here");
+    assert_eq!(foreign, invalid);
     up.inner.end_session("s");
     fake.await.unwrap();
 }
@@ -458,6 +458,103 @@ async fn between_modern_ends_requests_pass_if_permitted_and_are_declined_if_not(
     assert_eq!(got, r#"result {"resultType":"complete","content":[]}"#);
     let got = run(&up, call("s", r#"{"arguments":{}}"#), &agent, false).await;
     assert!(got.contains("kept asking") && got.contains(r#""isError":true"#), "{got}");
+    fake.await.unwrap();
+}
+
+/// The model is hijacked, and answers what nobody asked it.
+#[tokio::test]
+async fn answers_reach_a_modern_server_only_to_what_was_passed_on() {
+    let up = pipes();
+    let fake = connect(&up, "s", |mut fake| async move {
+        fake.modern().await;
+        fake.tools().await;
+        let done = r#"{"resultType":"complete","content":[]}"#;
+        // On a first call, then from an agent of before: nothing is left of the answers.
+        for _ in 0..2 {
+            let (id, line) = fake.expect("tools/call").await;
+            assert!(line.contains(r#""inputResponses":{}"#), "{line}");
+            fake.result(id, done).await;
+        }
+        // What was denied to the agent is not asked, and cannot be answered.
+        let (id, _) = fake.expect("tools/call").await;
+        fake.result(id, WANTS).await;
+        let (id, line) = fake.expect("tools/call").await;
+        assert!(line.contains(r#""inputResponses":{"k":{"action":"decline"}}"#), "{line}");
+        fake.result(id, done).await;
+        // What was passed on can: that alone, for that call alone, and once.
+        let (id, _) = fake.expect("tools/call").await;
+        fake.result(id, WANTS).await;
+        let (id, line) = fake.expect("tools/call").await;
+        assert!(
+            line.contains(r#""inputResponses":{"k":{"action":"accept"}},"requestState":"stAte""#),
+            "{line}"
+        );
+        fake.result(id, done).await;
+        assert_eq!(fake.line().await, "", "nothing may follow");
+    })
+    .await;
+    let (modern, legacy) = (FakeAgent::new(MODERN, &[]), FakeAgent::new(LEGACY, &[]));
+    let with = |n: u8, state: &str| {
+        let answers = r#""inputResponses":{"k":{"action":"accept"},"other":{"action":"accept"}}"#;
+        call("s", &format!(r#"{{"arguments":{{"n":{n}}},{answers}{state}}}"#))
+    };
+    let plain = || call("s", r#"{"arguments":{"n":1}}"#);
+    let (state, done) = (r#","requestState":"stAte""#, r#"result {"resultType":"complete","content":[]}"#);
+    assert_eq!(run(&up, with(1, ""), &modern, true).await, done);
+    assert_eq!(run(&up, with(1, ""), &legacy, true).await, r#"result {"content":[]}"#);
+    assert_eq!(run(&up, with(1, state), &modern, true).await, "not awaited", "never asked");
+    assert_eq!(run(&up, plain(), &modern, false).await, done, "asked by the server, denied by the rules");
+    assert_eq!(run(&up, with(1, state), &modern, true).await, "not awaited", "denied");
+    assert_eq!(run(&up, plain(), &modern, true).await, format!("result {WANTS}"));
+    assert_eq!(run(&up, with(2, state), &modern, true).await, "not awaited", "another call");
+    assert_eq!(run(&up, with(1, r#","requestState":"other""#), &modern, true).await, "not awaited");
+    assert_eq!(run(&up, with(1, r#","requestState":7"#), &modern, true).await, "not awaited");
+    let mut stranger = with(1, state);
+    stranger.agent = Arc::new(Agent { id: "b".parse().unwrap(), ..(*stranger.agent).clone() });
+    assert_eq!(run(&up, stranger, &modern, true).await, "not awaited", "another agent");
+    assert_eq!(run(&up, with(1, state), &modern, true).await, done);
+    assert_eq!(run(&up, with(1, state), &modern, true).await, "not awaited", "twice");
+    up.inner.end_session("s");
+    fake.await.unwrap();
+}
+
+/// The same for tasks, which are asked about more than once.
+#[tokio::test]
+async fn answers_reach_a_task_only_to_what_was_passed_on() {
+    let asks = WANTS.replace("input_required\"", "complete\",\"taskId\":\"1\",\"status\":\"input_required\"");
+    let script = asks.clone();
+    let up = pipes();
+    let fake = connect(&up, "s", |mut fake| async move {
+        fake.modern().await;
+        let done = r#"{"resultType":"complete"}"#;
+        for want in [
+            r#""inputResponses":{}"#,
+            r#""inputResponses":{"k":{"action":"accept"}}"#,
+            r#""inputResponses":{}"#,
+        ] {
+            let (id, _) = fake.expect("tasks/get").await;
+            fake.result(id, &script).await;
+            let (id, line) = fake.expect("tasks/update").await;
+            assert!(line.contains(want), "{want} in {line}");
+            fake.result(id, done).await;
+        }
+    })
+    .await;
+    let agent = FakeAgent::new(MODERN, &[]);
+    let task = |action, more: &str| {
+        let arguments = json(r#"{"taskId":"1"}"#).root().canonical().unwrap();
+        other_call("s", action, arguments, json(&format!(r#"{{"taskId":"1"{more}}}"#)))
+    };
+    let answers = r#","inputResponses":{"k":{"action":"accept"},"j":{"action":"accept"}}"#;
+    for (permits, other) in [(false, false), (true, false), (true, true)] {
+        let got = run(&up, task(Action::TaskGet, ""), &agent, permits).await;
+        assert_eq!(got.contains(r#""k":{"#), permits, "{got}");
+        let mut update = task(Action::TaskUpdate, answers);
+        if other {
+            update.agent = Arc::new(Agent { id: "b".parse().unwrap(), ..(*update.agent).clone() });
+        }
+        run(&up, update, &agent, permits).await;
+    }
     fake.await.unwrap();
 }
 
