@@ -219,6 +219,22 @@ impl Roster {
         }
     }
 
+    /// The agents for whom a way in that was good is, in the other roster, no longer good, or leads to another agent: revoked
+    /// or replaced tokens, users and subjects that were taken away, other groups.
+    #[must_use]
+    pub fn put_out(&self, by: &Self) -> BTreeSet<AgentId> {
+        let tokens = self.by_token.iter().filter(|(hash, agent)| by.by_token.get(hash) != Some(agent));
+        let users = self.by_uid.iter().filter(|(uid, agent)| by.by_uid.get(uid) != Some(agent));
+        let subjects =
+            self.by_subject.iter().filter(|(subject, who)| by.by_subject.get(*subject) != Some(who));
+        tokens
+            .map(|(_, agent)| &agent.id)
+            .chain(users.map(|(_, agent)| &agent.id))
+            .chain(subjects.map(|(_, (id, _))| id))
+            .cloned()
+            .collect()
+    }
+
     /// Recognizes an agent by the value of its `Authorization` header.
     ///
     /// # Errors
@@ -392,6 +408,49 @@ group_scopes = { "toolgate:admin" = "admins" }
         assert!(narrowed.bearer(&token.reveal()).is_err(), "the old token");
         assert!(narrowed.bearer(&other.reveal()).is_err(), "narrowing lets nobody in");
         assert!(narrowed.peer(1000).is_ok());
+    }
+
+    #[test]
+    fn who_comes_in_otherwise_or_not_at_all_is_put_out() {
+        let (token, other) = (Token::new([7; 32]), Token::new([8; 32]));
+        let rows = [row("support", &token), row("other", &other)];
+        let before = Roster::new(&config(), &rows);
+        let without = |from: &str, to: &str| {
+            let text = r#"agents.support = { groups = ["helpdesk"], peer_uid = 1000, oauth_subject = "client-1" }
+                oauth = { issuer = "https://login.example.org", audience = "https://gate.example.org/mcp", jwks_file = "keys.json" }"#;
+            assert!(text.contains(from), "{from}");
+            Config::parse(std::path::Path::new("toolgate.toml"), &text.replace(from, to)).unwrap()
+        };
+        let grouped = AgentRow { groups: vec!["interns".parse().unwrap()], ..row("support", &token) };
+        for (what, after, want) in [
+            ("nothing", Roster::new(&config(), &rows), ""),
+            (
+                "somebody new",
+                Roster::new(&config(), &[rows[0].clone(), rows[1].clone(), row("new", &Token::new([9; 32]))]),
+                "",
+            ),
+            (
+                "another token",
+                Roster::new(&config(), &[row("support", &Token::new([9; 32])), rows[1].clone()]),
+                "support",
+            ),
+            ("removed", Roster::new(&config(), &rows[..1]), "other"),
+            (
+                "disabled",
+                Roster::new(
+                    &config(),
+                    &[AgentRow { disabled: true, ..row("support", &token) }, rows[1].clone()],
+                ),
+                "support",
+            ),
+            ("other groups", Roster::new(&config(), &[grouped, rows[1].clone()]), "support"),
+            ("another user", Roster::new(&without("peer_uid = 1000", "peer_uid = 1001"), &rows), "support"),
+            ("another subject", Roster::new(&without("client-1", "client-2"), &rows), "support"),
+            ("narrowed", before.narrowed(&rows[1..]), "support"),
+        ] {
+            let put_out: Vec<String> = before.put_out(&after).iter().map(ToString::to_string).collect();
+            assert_eq!(put_out.join(" "), want, "{what}");
+        }
     }
 
     #[test]

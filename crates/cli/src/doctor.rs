@@ -134,7 +134,10 @@ fn of_config(place: &Place, config: &Config, found: &mut Findings) {
 fn of_state(place: &Place, config: &Config, state: &State, found: &mut Findings) {
     match state.folder.exposed(&place.surroundings) {
         Ok(exposed) if exposed.is_empty() => {
-            found.good(format!("state {} and all that is secret in it is yours alone", place.home.state.display()));
+            found.good(format!(
+                "state {} and all that is secret in it is yours alone",
+                place.home.state.display()
+            ));
         }
         Ok(exposed) => exposed.into_iter().for_each(|error| found.wrong(&error.into())),
         Err(error) => found.wrong(&error.into()),

@@ -13,7 +13,7 @@ use toolgate_broker::port::{BoxFuture, Store as _, SystemClock};
 use toolgate_broker::store::SqliteStore;
 use toolgate_core::call::Agent;
 use toolgate_core::digest::Digest;
-use toolgate_core::name::ServerName;
+use toolgate_core::name::{AgentId, ServerName};
 use toolgate_core::policy::PolicySource;
 use toolgate_gateway::catalog::Naming;
 use toolgate_gateway::port::{Identify, IdentifyError};
@@ -125,7 +125,7 @@ impl Gate {
             // Written down before it decides anything.
             self.note_policy(PolicyAction::Loaded, after, Some(before), rules).await?;
         }
-        self.doorkeeper.replace(Roster::new(config, &store.agents()?));
+        self.let_in(Roster::new(config, &store.agents()?));
         self.broker.replace_rulebook(rulebook);
         self.router.rules_changed();
         Ok(if after == before { Reloaded::SamePolicy } else { Reloaded::NewPolicy { rules } })
@@ -135,7 +135,7 @@ impl Gate {
     /// and that must not keep it alive.
     fn narrow(&self, config: &Config) -> anyhow::Result<()> {
         let store = self.store();
-        self.doorkeeper.replace(self.doorkeeper.roster().narrowed(&store.agents()?));
+        self.let_in(self.doorkeeper.roster().narrowed(&store.agents()?));
         let people = toolgate_broker::person::People::from_rows(&store.persons()?, self.key.clone()).ok();
         let before = self.broker.rulebook();
         self.broker.replace_rulebook(toolgate_broker::assemble::narrowed(
@@ -146,6 +146,14 @@ impl Gate {
         ));
         self.router.rules_changed();
         Ok(())
+    }
+
+    /// Lets nobody in but who is on this roster, and ends what others still have open.
+    fn let_in(&self, roster: Roster) {
+        let put_out = self.doorkeeper.replace(roster);
+        if !put_out.is_empty() {
+            self.router.sessions().put_out(&put_out);
+        }
     }
 
     async fn note_policy(
@@ -251,8 +259,12 @@ impl Doorkeeper {
         })
     }
 
-    fn replace(&self, roster: Roster) {
-        *self.roster.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(roster);
+    /// Gives the agents that came in before and would not now, or not as the same.
+    fn replace(&self, roster: Roster) -> std::collections::BTreeSet<AgentId> {
+        let mut now = self.roster.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let put_out = now.put_out(&roster);
+        *now = Arc::new(roster);
+        put_out
     }
 
     fn roster(&self) -> Arc<Roster> {

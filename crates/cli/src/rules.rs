@@ -97,8 +97,9 @@ pub(crate) fn warnings(rulebook: &Rulebook) -> impl Iterator<Item = String> {
         PolicyWarning::CoversNothing { .. } => !no_tools,
         PolicyWarning::NoExamples { .. } | PolicyWarning::TwoQuestions { .. } => true,
     };
-    let once = no_tools
-        .then(|| "no tool is accepted yet, so nothing is known of arguments: accept tools and check again".to_owned());
+    let once = no_tools.then(|| {
+        "no tool is accepted yet, so nothing is known of arguments: accept tools and check again".to_owned()
+    });
     rulebook.policy.warnings().iter().filter(worth).map(ToString::to_string).chain(once)
 }
 

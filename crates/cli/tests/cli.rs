@@ -111,6 +111,28 @@ fn knock(host: &str, token: &str) -> String {
     answer.lines().next().unwrap_or_default().to_owned()
 }
 
+/// A stream of events that stays open.
+fn listen(host: &str, token: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(host).unwrap();
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
+    write!(
+        stream,
+        "POST /mcp HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+         Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2026-07-28\r\n\
+         Mcp-Method: subscriptions/listen\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut seen = String::new();
+    while !seen.contains("acknowledged") {
+        let mut chunk = [0; 1024];
+        let read = stream.read(&mut chunk).unwrap();
+        assert!(read > 0, "{seen}");
+        seen.push_str(&String::from_utf8_lossy(&chunk[..read]));
+    }
+    stream
+}
+
 /// A policy that names an agent does not load once the agent is gone. That must not keep its token alive.
 #[test]
 fn a_removed_agent_is_out_also_where_the_policy_still_names_it() {
@@ -127,8 +149,11 @@ fn a_removed_agent_is_out_also_where_the_policy_still_names_it() {
     let up = Running::until(&mut gate.out, "\"url\"");
     let host = up.split("http://").nth(1).unwrap().split("/mcp").next().unwrap();
     assert_eq!(knock(host, token), "HTTP/1.1 200 OK");
+    let mut stream = listen(host, token);
     assert_eq!(home.run(&["agent", "remove", "support"]).status.code(), Some(0));
     Running::until(&mut gate.err, "support");
+    // What it had open ends.
+    stream.read_to_string(&mut String::new()).unwrap();
     assert_eq!(knock(host, token), "HTTP/1.1 401 Unauthorized");
 }
 

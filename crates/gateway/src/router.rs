@@ -218,7 +218,20 @@ impl Router {
     /// Answers a request. Dropping the future stops nothing that was begun; the line's `gone` does.
     pub async fn answer(self: &Arc<Self>, caller: &Caller, request: &Request, line: Arc<Line>) -> Answered {
         let id = &request.id;
-        match self.dispatch(caller, request, line).await {
+        let gone = Arc::clone(line.gone_flag());
+        let mut done = Box::pin(self.dispatch(caller, request, line));
+        let done = tokio::select! {
+            biased;
+            done = &mut done => done,
+            // The agent was put out: what runs is told, and comes to its end. When the gate stops, it is not told.
+            () = caller.session.ended.wait() => {
+                if !self.stop.is_told() {
+                    gone.tell();
+                }
+                done.await
+            }
+        };
+        match done {
             Ok(Done::Answer(answer, call)) => {
                 let answer = if caller.version.is_modern() { modern(answer) } else { answer };
                 let code = match &answer {

@@ -3,7 +3,7 @@
 //! A session is never a proof of who somebody is. Each request is authenticated by itself, and a session answers only
 //! to the agent that began it: to everybody else it does not exist.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -216,6 +216,8 @@ pub struct Sessions {
     standing: Mutex<HashMap<AgentId, Arc<Session>>>,
     /// How many requests each agent has under way. Guards nothing else.
     requests: Arc<Mutex<HashMap<AgentId, usize>>>,
+    /// How often agents were put out, and when each was last. Guards nothing else.
+    put_out: Mutex<(u64, HashMap<AgentId, u64>)>,
     /// Tells the names of sessions that are over.
     over: broadcast::Sender<String>,
 }
@@ -231,7 +233,14 @@ impl Sessions {
     #[must_use]
     pub fn new(max: usize) -> Self {
         let (over, _) = broadcast::channel(256);
-        Self { max, shown: Mutex::default(), standing: Mutex::default(), requests: Arc::default(), over }
+        Self {
+            max,
+            shown: Mutex::default(),
+            standing: Mutex::default(),
+            requests: Arc::default(),
+            put_out: Mutex::default(),
+            over,
+        }
     }
 
     /// Begins a session for a client over HTTP. Gives the id that the client has to show: 256 random bits, hexadecimal.
@@ -306,6 +315,35 @@ impl Sessions {
         for id in over {
             self.finish(shown.remove(&id));
         }
+    }
+
+    /// Ends all that these agents have open, for who they were taken for does not hold any more. Each request is
+    /// authenticated by itself, but a stream that is open is not asked again.
+    pub fn put_out(&self, agents: &BTreeSet<AgentId>) {
+        {
+            let (count, last) = &mut *lock(&self.put_out);
+            *count += 1;
+            last.extend(agents.iter().map(|agent| (agent.clone(), *count)));
+        }
+        let mut shown = lock(&self.shown);
+        for (_, session) in shown.extract_if(|_, session| agents.contains(&session.agent.id)) {
+            self.finish(Some(session));
+        }
+        drop(shown);
+        for (_, session) in lock(&self.standing).extract_if(|agent, _| agents.contains(agent)) {
+            self.finish(Some(session));
+        }
+    }
+
+    /// A moment, for [`was_put_out_since`](Self::was_put_out_since).
+    pub fn moment(&self) -> u64 {
+        lock(&self.put_out).0
+    }
+
+    /// Whether an agent that was recognized after that moment may be one that was put out since. Asked once its session is
+    /// found, so that nobody comes in between: who is put out later is found in that session.
+    pub fn was_put_out_since(&self, moment: u64, agent: &AgentId) -> bool {
+        lock(&self.put_out).1.get(agent).is_some_and(|last| *last > moment)
     }
 
     /// Ends all sessions.

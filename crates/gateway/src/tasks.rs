@@ -8,20 +8,25 @@ use std::sync::{Mutex, PoisonError};
 
 use toolgate_core::name::{AgentId, ServerName};
 
-/// How many tasks are remembered; the oldest are forgotten first.
-const MAX_TASKS: usize = 10_000;
+/// How many tasks are remembered for one agent; its oldest are forgotten first.
+const MAX_TASKS: usize = 1024;
 
 /// How long a task's id may be.
 const MAX_ID: usize = 256;
 
-/// A task: whose, and its id.
-type Key = (AgentId, String);
-
-/// The tasks of all agents.
+/// The tasks of all agents. None can fill the table of another, nor find out what is in it.
 #[derive(Debug, Default)]
 pub struct Tasks {
-    /// The tasks, and the order in which they came.
-    known: Mutex<(HashMap<Key, ServerName>, VecDeque<Key>)>,
+    /// Guards the tasks of each agent.
+    known: Mutex<HashMap<AgentId, Own>>,
+}
+
+/// The tasks of one agent.
+#[derive(Debug, Default)]
+struct Own {
+    servers: HashMap<String, ServerName>,
+    /// Their ids in the order in which they came.
+    order: VecDeque<String>,
 }
 
 impl Tasks {
@@ -31,26 +36,26 @@ impl Tasks {
         if id.len() > MAX_ID {
             return false;
         }
-        let (known, order) = &mut *self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (agent.clone(), id.to_owned());
-        if let Some(of) = known.get(&key) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let Own { servers, order } = known.entry(agent.clone()).or_default();
+        if let Some(of) = servers.get(id) {
             return of == server;
         }
         if order.len() >= MAX_TASKS
             && let Some(oldest) = order.pop_front()
         {
-            known.remove(&oldest);
+            servers.remove(&oldest);
         }
-        order.push_back(key.clone());
-        known.insert(key, server.clone());
+        order.push_back(id.to_owned());
+        servers.insert(id.to_owned(), server.clone());
         true
     }
 
     /// The server that has this task of this agent.
     #[must_use]
     pub fn server(&self, agent: &AgentId, id: &str) -> Option<ServerName> {
-        let (known, _order) = &*self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&(agent.clone(), id.to_owned())).cloned()
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(agent)?.servers.get(id).cloned()
     }
 }
 
@@ -66,13 +71,16 @@ mod tests {
         assert!(tasks.insert(&mine, "t", &a));
         assert!(tasks.insert(&mine, "t", &a), "said again");
         assert!(!tasks.insert(&mine, "t", &b), "another server cannot take it over");
-        assert_eq!(tasks.server(&mine, "t"), Some(a));
+        assert_eq!(tasks.server(&mine, "t"), Some(a.clone()));
         assert_eq!(tasks.server(&other, "t"), None, "another agent's");
         assert!(!tasks.insert(&mine, &"x".repeat(MAX_ID + 1), &b));
         for number in 0..MAX_TASKS {
             assert!(tasks.insert(&other, &number.to_string(), &b));
         }
-        assert_eq!(tasks.server(&mine, "t"), None, "the oldest is forgotten");
-        assert_eq!(tasks.known.lock().unwrap().0.len(), MAX_TASKS);
+        assert_eq!(tasks.server(&mine, "t"), Some(a), "a flood of one agent takes nothing from another");
+        assert!(tasks.insert(&other, "one more", &b));
+        assert_eq!(tasks.server(&other, "0"), None, "its own oldest is forgotten");
+        let known = tasks.known.lock().unwrap();
+        assert_eq!((known[&other].servers.len(), known[&other].order.len()), (MAX_TASKS, MAX_TASKS));
     }
 }

@@ -234,13 +234,8 @@ fn read_key(path: &Path) -> Result<SigningKey, OpenSignerError> {
 
 fn lock(path: &Path) -> Result<File, OpenSignerError> {
     let io = |source| OpenSignerError::Io { path: path.to_owned(), source };
-    let file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(io)?;
+    let file =
+        fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(io)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenSignerError::Busy(path.to_owned())),

@@ -263,9 +263,14 @@ impl Front {
         if !matches!(head.method, Method::DELETE | Method::GET | Method::POST) {
             return Err(not_allowed("POST"));
         }
+        let moment = self.router.sessions().moment();
         let agent = self.identify(headers, peer).await?;
         match head.method {
-            Method::GET => self.listen(headers, &agent),
+            Method::GET => {
+                let stream = self.listen(headers, &agent)?;
+                self.still_in(moment, &agent)?;
+                Ok(stream)
+            }
             Method::DELETE => self.end_session(headers, &agent),
             _ => {
                 if !guard::sends_json(headers) {
@@ -281,7 +286,7 @@ impl Front {
                     return Err(plain(StatusCode::NOT_ACCEPTABLE, why));
                 }
                 let bytes = self.body(body).await?;
-                self.post(headers, agent, bytes, outbox).await
+                self.post(headers, (agent, moment), bytes, outbox).await
             }
         }
     }
@@ -328,6 +333,14 @@ impl Front {
                 plain(StatusCode::SERVICE_UNAVAILABLE, "the token cannot be checked now")
             }
         })
+    }
+
+    /// Makes sure that who was let in at that moment was not put out since: a body can be long in coming.
+    fn still_in(&self, moment: u64, agent: &Agent) -> Result<(), HttpResponse<Reply>> {
+        if self.router.sessions().was_put_out_since(moment, &agent.id) {
+            return Err(self.challenge(StatusCode::UNAUTHORIZED, Some("invalid_token"), None));
+        }
+        Ok(())
     }
 
     /// Says what has to be shown, and where one gets it.
@@ -378,7 +391,7 @@ impl Front {
     async fn post(
         &self,
         headers: &HeaderMap,
-        agent: Arc<Agent>,
+        (agent, moment): (Arc<Agent>, u64),
         bytes: Bytes,
         outbox: Arc<Outbox>,
     ) -> Result<HttpResponse<Reply>, HttpResponse<Reply>> {
@@ -386,7 +399,7 @@ impl Front {
         match Message::parse(bytes, &limits) {
             Err(error) => Err(json(StatusCode::BAD_REQUEST, error.to_response())),
             Ok(Message::Notification(notification)) => self.notified(headers, &agent, &notification),
-            Ok(Message::Request(request)) => self.request(headers, agent, request, outbox).await,
+            Ok(Message::Request(request)) => self.request(headers, (agent, moment), request, outbox).await,
             Ok(Message::Response(Response { id, answer })) => {
                 let session = self.session(headers, &agent)?;
                 if let Some(id) = id {
@@ -416,7 +429,7 @@ impl Front {
     async fn request(
         &self,
         headers: &HeaderMap,
-        agent: Arc<Agent>,
+        (agent, moment): (Arc<Agent>, u64),
         request: Request,
         outbox: Arc<Outbox>,
     ) -> Result<HttpResponse<Reply>, HttpResponse<Reply>> {
@@ -443,7 +456,7 @@ impl Front {
         } else if request.method == "initialize" {
             return self.initialize(headers, &agent, &request);
         } else {
-            let Some(caller) = super::legacy(self.session(headers, &agent)?) else {
+            let Some(caller) = super::legacy(Arc::clone(&agent), self.session(headers, &agent)?) else {
                 return Err(refused(&request, "send `initialize` first"));
             };
             let Some(running) = caller.session.begin(&request.id, Arc::clone(&gone)) else {
@@ -451,6 +464,7 @@ impl Front {
             };
             (caller, Some(running))
         };
+        self.still_in(moment, &caller.agent)?;
         // Hanging up cancels in the modern era; before it, it does not: that takes a notification.
         let hang_up = HangUp(caller.version.is_modern().then(|| Arc::clone(&gone)));
         let modern = caller.version.is_modern();

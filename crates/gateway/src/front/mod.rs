@@ -8,6 +8,8 @@ mod stream;
 
 use std::sync::Arc;
 
+use toolgate_core::call::Agent;
+
 use crate::router::Caller;
 use crate::rpc::{Id, Notification};
 use crate::session::Session;
@@ -23,15 +25,10 @@ fn notified(session: &Session, notification: &Notification) {
     // The others say nothing that anybody here waits for.
 }
 
-/// Who calls, in a session that began with `initialize`; `None` if it did not.
-fn legacy(session: Arc<Session>) -> Option<Caller> {
+/// Who calls, in a session that began with `initialize`; `None` if it did not. It is the agent that sent this request,
+/// which may by now be in other groups than when its session began.
+fn legacy(agent: Arc<Agent>, session: Arc<Session>) -> Option<Caller> {
     let agreed = session.agreed()?;
     let log = session.level();
-    Some(Caller {
-        agent: Arc::clone(&session.agent),
-        version: agreed.version,
-        client: agreed.client,
-        log,
-        session,
-    })
+    Some(Caller { agent, version: agreed.version, client: agreed.client, log, session })
 }

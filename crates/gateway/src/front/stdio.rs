@@ -171,7 +171,7 @@ impl Pipes {
         if request.method == "initialize" {
             return Ok(None);
         }
-        match super::legacy(Arc::clone(&self.session)) {
+        match super::legacy(Arc::clone(&self.session.agent), Arc::clone(&self.session)) {
             Some(caller) => Ok(Some(caller)),
             // Says what is missing in either era.
             None => {
@@ -192,7 +192,7 @@ impl Pipes {
         }
         self.session.agree(agreed);
         self.say(rpc::result(&request.id, &result)).await;
-        let Some(caller) = super::legacy(Arc::clone(&self.session)) else {
+        let Some(caller) = super::legacy(Arc::clone(&self.session.agent), Arc::clone(&self.session)) else {
             return;
         };
         let line = caller.line(None, self.out.clone(), Arc::default());

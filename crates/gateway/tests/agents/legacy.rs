@@ -6,7 +6,7 @@ use toolgate_gateway::port::Change;
 
 use crate::world::{Http, World, document, request};
 
-async fn begin(http: &Http, version: &str) -> (String, String) {
+pub(crate) async fn begin(http: &Http, version: &str) -> (String, String) {
     let body = format!(
         r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{{"elicitation":{{}}}},"clientInfo":{{"name":"c","version":"1"}}}}}}"#
     );

@@ -1,10 +1,14 @@
 //! 2026-07-28 over HTTP.
 
-use tokio::io::AsyncReadExt as _;
-use toolgate_gateway::front::http::Settings;
-use toolgate_gateway::port::Change;
+use std::sync::Arc;
 
-use crate::world::{World, document, modern, request, rulebook};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use toolgate_broker::port::BoxFuture;
+use toolgate_core::call::Agent;
+use toolgate_gateway::front::http::{Front, Settings};
+use toolgate_gateway::port::{Change, Identify, IdentifyError};
+
+use crate::world::{Http, World, agent, document, modern, request, rulebook};
 
 #[tokio::test]
 async fn headers_have_to_say_what_the_body_says() {
@@ -424,6 +428,84 @@ async fn agents_are_told_when_their_tools_change_and_only_then() {
     let (all, some, ()) = tokio::join!(all, some, change);
     assert!(all.body.contains("notifications/tools/list_changed"), "{all:?}");
     assert!(!some.body.contains("notifications/tools/list_changed"), "{some:?}");
+}
+
+/// A token was replaced, or an agent disabled: what it has open ends, and nobody else's.
+#[tokio::test]
+async fn who_is_put_out_keeps_nothing_open() {
+    let world = World::new();
+    let http = world.http(Settings::default()).await;
+    let (id, _) = crate::legacy::begin(&http, "2025-11-25").await;
+    let session = format!("Mcp-Session-Id: {id}");
+    let legacy = r#"{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"s__wait"}}"#;
+    let (call, wait) = modern("tools/call", Some("s__wait"), r#""name":"s__wait""#);
+    let (listen, filter) =
+        modern("subscriptions/listen", None, r#""notifications":{"toolsListChanged":true}"#);
+    let reader = format!("{listen}\nAuthorization: Bearer reader");
+    let _stays = http.open(&request("POST", &reader, &filter)).await;
+    let put_out = async {
+        while world.changes.receiver_count() < 3 {
+            tokio::task::yield_now().await;
+        }
+        while world.minutes.lines.lock().unwrap().iter().filter(|line| line.starts_with("handle all")).count()
+            < 2
+        {
+            tokio::task::yield_now().await;
+        }
+        world.router.sessions().put_out(&["all".parse().unwrap()].into());
+        world.router.rules_changed();
+    };
+    let (stream, listened, called, legacy_called, ()) = tokio::join!(
+        http.send("GET", &session, ""),
+        http.send("POST", &listen, &filter),
+        http.send("POST", &call, &wait),
+        http.send("POST", &session, legacy),
+        put_out,
+    );
+    assert_eq!((stream.status, listened.status), (200, 200));
+    for called in [called, legacy_called] {
+        assert!(called.body.contains("It may have run in whole or in part"), "{called:?}");
+    }
+    assert_eq!(http.send("POST", &session, legacy).await.status, 404, "the session is over");
+    while world.changes.receiver_count() != 1 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Whoever was let in and sends the body slowly is not let in any more once it is there.
+#[tokio::test]
+async fn a_slow_body_outlives_no_revocation() {
+    struct Door(tokio::sync::Notify);
+    impl Identify for Door {
+        fn bearer<'a>(&'a self, _token: &'a str) -> BoxFuture<'a, Result<Arc<Agent>, IdentifyError>> {
+            self.0.notify_one();
+            Box::pin(async { Ok(agent("all")) })
+        }
+
+        fn peer(&self, _uid: u32) -> Option<Arc<Agent>> {
+            None
+        }
+    }
+    let world = World::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let http = Http { address: listener.local_addr().unwrap() };
+    let door = Arc::new(Door(tokio::sync::Notify::new()));
+    let front = Front::new(Arc::clone(&world.router), Arc::clone(&door) as Arc<_>, Settings::default());
+    tokio::spawn(front.serve_tcp(listener));
+    let (headers, body) = modern("tools/call", Some("s__echo"), r#""name":"s__echo""#);
+    let whole = request("POST", &headers, &body);
+    let (first, last) = whole.split_at(whole.len() - 1);
+    for (who, status) in [("all", 401), ("some", 200)] {
+        let mut stream = http.open(first).await;
+        door.0.notified().await;
+        world.router.sessions().put_out(&[who.parse().unwrap()].into());
+        stream.write_all(last).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{who}: {answer}");
+    }
+    let handled = world.minutes.take().iter().filter(|line| line.starts_with("handle")).count();
+    assert_eq!(handled, 1);
 }
 
 #[tokio::test]
