@@ -38,6 +38,8 @@ pub(crate) enum NoYes {
     Forged { question: String },
     /// The store failed.
     Store,
+    /// Too many questions of this agent wait for people.
+    TooMany,
     /// Nobody answered in time.
     Unanswered { question: String, waited_ms: u64 },
     /// The rule asks a question that is not configured. Loading the policy refuses that; this is the second lock.
@@ -59,7 +61,8 @@ pub(crate) async fn settle<S: Store, C: Clock>(
     changes.mark_unchanged();
     let (question, record) =
         lines::question(clock, rulebook, rules, call, asked).map_err(|_unwritable| NoYes::Store)?;
-    let mut question = store.ask(question, record).await.map_err(|_failed| NoYes::Store)?;
+    let stored = store.ask(question, record).await.map_err(|_failed| NoYes::Store)?;
+    let mut question = stored.ok_or(NoYes::TooMany)?;
     loop {
         let waited_ms = clock.now_ms().saturating_sub(began_ms);
         match question.state {

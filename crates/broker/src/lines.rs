@@ -87,6 +87,7 @@ impl From<&RefusedBy> for Refusal {
             }
             RefusedBy::NoYes(NoYes::Unconfigured) => Self::NotPermitted { because: None },
             RefusedBy::NoYes(NoYes::Store) => Self::Unavailable,
+            RefusedBy::NoYes(NoYes::TooMany) => Self::TooManyQuestions,
             RefusedBy::Restless => Self::Busy,
             RefusedBy::Unreviewed => Self::Unreviewed,
         }
@@ -108,6 +109,7 @@ impl RefusedBy {
             Self::NoYes(NoYes::Denied { .. }) => "denied_by_person",
             Self::NoYes(NoYes::Forged { .. }) => "forged_answer",
             Self::NoYes(NoYes::Store) => "store_failed",
+            Self::NoYes(NoYes::TooMany) => "too_many_questions",
             Self::NoYes(NoYes::Unanswered { .. }) => "unanswered",
             Self::NoYes(NoYes::Unconfigured) => "unconfigured_question",
             Self::Restless => "rules_kept_changing",

@@ -31,6 +31,9 @@ pub const REPEAT_WINDOW_MS: u64 = 600_000;
 /// How many calls of one agent may be under way at once.
 pub const MAX_CALLS_PER_AGENT: usize = 256;
 
+/// How many questions of one agent may wait for people: a hijacked agent must not bury the one that matters.
+pub const MAX_OPEN_QUESTIONS_PER_AGENT: usize = 32;
+
 /// How long an executor may take to return once it was told to stop. It has its own, shorter grace time for the server.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 

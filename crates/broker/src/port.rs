@@ -196,11 +196,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Stores a question and sequences its record, or gives back the one that is `Open`, `Approved` or `Denied` for the same
     /// digest and policy and not expired at `question.asked_ms`: a no stands until its time is over. Questions about the same digest under another policy become `Expired`.
+    /// `None` if the subject of the line has [too many](crate::pipeline::MAX_OPEN_QUESTIONS_PER_AGENT) open already; then nothing was written.
     fn ask(
         &self,
         question: Question,
         line: Line,
-    ) -> impl Future<Output = Result<Question, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Option<Question>, StoreError>> + Send;
 
     /// Reads one question. One whose time is over at `now_ms` is `Expired`.
     fn question(

@@ -128,7 +128,7 @@ fn listen(host: &str, token: &str) -> TcpStream {
         let mut chunk = [0; 1024];
         let read = stream.read(&mut chunk).unwrap();
         assert!(read > 0, "{seen}");
-        seen.push_str(&String::from_utf8_lossy(&chunk[..read]));
+        seen.push_str(&String::from_utf8_lossy(chunk.get(..read).unwrap_or_default()));
     }
     stream
 }

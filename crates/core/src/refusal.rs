@@ -22,6 +22,8 @@ pub enum Refusal {
         /// The forbidding rule and its `@because`, if one forbade it.
         because: Option<(String, String)>,
     },
+    /// Too many questions of this agent wait for people.
+    TooManyQuestions,
     /// Nobody answered in time.
     Unanswered {
         /// The question's number.
@@ -46,6 +48,7 @@ impl Refusal {
             Self::Denied { .. } => "denied_by_person",
             Self::Invalid { .. } => "invalid_arguments",
             Self::NotPermitted { .. } => "not_permitted",
+            Self::TooManyQuestions => "too_many_questions",
             Self::Unanswered { .. } => "unanswered",
             Self::Unavailable => "unavailable",
             Self::Unknown => "unknown",
@@ -70,6 +73,7 @@ impl fmt::Display for Refusal {
             Self::NotPermitted { because: None } => {
                 f.write_str("Refused by Toolgate: no rule permits this call with these arguments. It did not run.")
             }
+            Self::TooManyQuestions => f.write_str("Refused by Toolgate: too many questions about your calls wait for people. It did not run. Wait until some are answered."),
             Self::Unanswered { question, waited_s } => write!(
                 f,
                 "Refused by Toolgate: nobody answered question {question} within {waited_s} s. It did not run. The same call finds the answer if it comes later."

@@ -238,7 +238,7 @@ fn annotated_arguments_are_found() {
             "region":{"type":"string","x-mcp-header":"Region"},
             "x-mcp-header":{"type":"string"},
             "where":{"type":"object","properties":{"zone":{"type":"integer","x-mcp-header":"Zone-Nr"}}},
-            "dry":{"type":"boolean","x-mcp-header":"dry!","default":{"x-mcp-header":"data"}}},
+            "dry":{"type":["null","boolean"],"x-mcp-header":"dry!","default":{"x-mcp-header":"data"}}},
           "examples":[{"x-mcp-header":"data"}],"$defs":{"x-mcp-header":{"type":"string"}}}"#,
     );
     let found = header_params(&schema.root()).unwrap();
@@ -291,7 +291,9 @@ fn annotations_that_break_a_rule_are_refused() {
         (property(r#""type":"string","x-mcp-header":7"#), "`x-mcp-header` at `/a` is a number; it has to be a string".to_owned()),
         (property(r#""type":"number","x-mcp-header":"A""#), kind("\"number\"")),
         (property(r#""type":"object","x-mcp-header":"A""#), kind("\"object\"")),
-        (property(r#""type":["string","null"],"x-mcp-header":"A""#), kind(r#"["string","null"]"#)),
+        (property(r#""type":["string","integer"],"x-mcp-header":"A""#), kind(r#"["string","integer"]"#)),
+        (property(r#""type":["null"],"x-mcp-header":"A""#), kind(r#"["null"]"#)),
+        (property(r#""type":["string",1],"x-mcp-header":"A""#), kind(r#"["string",1]"#)),
         (property(r#""x-mcp-header":"A""#), kind("none")),
         (
             r#"{"properties":{"a":{"type":"string","x-mcp-header":"Same"},"b":{"type":"string","x-mcp-header":"sAME"}}}"#.to_owned(),

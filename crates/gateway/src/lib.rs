@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod catalog;
+pub mod debt;
 pub mod front;
 pub mod headers;
 pub mod line;

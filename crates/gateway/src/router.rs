@@ -18,6 +18,7 @@ mod resources;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
@@ -30,10 +31,11 @@ use toolgate_core::name::ServerName;
 use toolgate_core::refusal::Refusal;
 
 use crate::catalog::{Catalog, Cursors, List, Naming, Seen};
+use crate::debt::Debts;
 use crate::line::{Back, Gone, Level, Line};
 use crate::port::{Offer, Servers};
 use crate::rpc::{self, Request};
-use crate::session::{Agreed, BeginError, Session, Sessions};
+use crate::session::{Agreed, BeginError, Entered, Session, Sessions};
 use crate::tasks::Tasks;
 use crate::version::Version;
 
@@ -109,6 +111,7 @@ pub struct Router {
     /// What servers offered in a session, and when that was. Guards nothing else.
     shelves: Mutex<HashMap<(String, Offer), (u64, Items)>>,
     tasks: Tasks,
+    debts: Debts,
     stop: Gone,
 }
 
@@ -142,6 +145,7 @@ impl Router {
             rules,
             shelves: Mutex::default(),
             tasks: Tasks::default(),
+            debts: Debts::default(),
             stop: Gone::default(),
         })
     }
@@ -375,7 +379,7 @@ impl Router {
         let action = Action::Tool(tool.name.clone());
         let mut call = self.call(caller, action, tool.name.server().clone(), arguments, params.clone())?;
         call.pin = Some(tool.pin);
-        match self.broker.handle(call, line).await {
+        match self.handle(call, line).await {
             Ok(Reply { outcome: Outcome::NotAwaited, .. }) => Err(Fault::params(NOT_AWAITED)),
             Ok(Reply { delivery, outcome, receipt: _ }) => Ok(match explain(outcome) {
                 Ok(answer) if self.is_taken(caller, &answer, tool.name.server()) => {
@@ -523,7 +527,7 @@ impl Router {
             Err(why) => return Err(self.unreadable(caller, &action.to_string(), why).await),
         };
         let call = self.call(caller, action, server, arguments, params)?;
-        match self.broker.handle(call, line).await {
+        match self.handle(call, line).await {
             Ok(Reply { outcome: Outcome::NotAwaited, .. }) => Err(Fault::params(NOT_AWAITED)),
             Ok(Reply { delivery, outcome, receipt: _ }) => match explain(outcome) {
                 Ok(answer) => Ok(Done::Answer(answer, delivery)),
@@ -561,8 +565,45 @@ impl Router {
         Ok(CallId::new(self.clock.now_ms(), random))
     }
 
+    /// Lets a request in; `None` if the agent has too many under way, or was refused too often. How many were turned away
+    /// is written down before the next one is let in.
+    pub async fn enter(&self, agent: &Arc<Agent>) -> Option<Entered> {
+        let now = Instant::now();
+        let before = self.debts.let_in(&agent.id, now)?;
+        let entered = self.sessions.enter(&agent.id);
+        if entered.is_none() {
+            self.debts.turn_away(&agent.id, before.saturating_add(1), now);
+        } else if before > 0 {
+            let action = format!("{before} requests");
+            let refused = Unread {
+                id: self.call_id().ok()?,
+                agent: Arc::clone(agent),
+                session: "-".to_owned(),
+                action,
+                code: "turned_away",
+            };
+            self.debts.charge(&agent.id, 0, now);
+            if self.broker.refuse(refused).await.is_err() {
+                self.debts.turn_away(&agent.id, before, now);
+                return None;
+            }
+        }
+        entered
+    }
+
+    /// Hands a call to the broker. A refusal costs the agent something.
+    async fn handle(&self, call: Call, line: AgentLine) -> Result<Reply, Refusal> {
+        let (agent, bytes) = (Arc::clone(&call.agent), call.params.root().raw().len());
+        let reply = self.broker.handle(call, line).await;
+        if reply.as_ref().is_err_and(|refusal| *refusal != Refusal::Unavailable) {
+            self.debts.charge(&agent.id, bytes, Instant::now());
+        }
+        reply
+    }
+
     /// Has it written down that something was refused before it could become a call.
     async fn unread(&self, caller: &Caller, action: &str, code: &'static str) -> Result<(), Refusal> {
+        self.debts.charge(&caller.agent.id, 0, Instant::now());
         let id = self.call_id().map_err(|_fault| Refusal::Unavailable)?;
         let agent = Arc::clone(&caller.agent);
         let session = caller.session.name.clone();

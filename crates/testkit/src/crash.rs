@@ -162,7 +162,7 @@ impl Store for Stepped {
         self.inner.delivered(call);
     }
 
-    async fn ask(&self, question: Question, line: Line) -> Result<Question, StoreError> {
+    async fn ask(&self, question: Question, line: Line) -> Result<Option<Question>, StoreError> {
         self.plan.reach(Step::BeforeAsk)?;
         let asked = self.inner.ask(question, line).await?;
         self.plan.reach(Step::AfterAsk)?;

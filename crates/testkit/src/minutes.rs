@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use toolgate_broker::authorized::Authorized;
 use toolgate_broker::outcome::Answer;
+use toolgate_broker::pipeline::MAX_OPEN_QUESTIONS_PER_AGENT;
 use toolgate_broker::port::{
     AgentLine, Agentward, Answered, BoxFuture, Client, Clock, Closing, Executed, Executor, Handle, Line,
     NoRandomnessError, Opened, Opening, Position, Question, QuestionState, Repeat, Stop, Store, StoreError,
@@ -62,6 +63,8 @@ struct Kept {
     answers: Vec<(CallDigest, CallId, Position, Position, Bytes)>,
     digests: BTreeMap<CallId, (CallDigest, bool)>,
     questions: Vec<Question>,
+    /// Who asked each, in the same order.
+    subjects: Vec<String>,
     /// What the person at the desk does as soon as a question is asked.
     person: Option<bool>,
 }
@@ -182,7 +185,7 @@ impl Store for FakeStore {
         self.kept().answers.retain(|(_, of, ..)| *of != call);
     }
 
-    async fn ask(&self, mut question: Question, line: Line) -> Result<Question, StoreError> {
+    async fn ask(&self, mut question: Question, line: Line) -> Result<Option<Question>, StoreError> {
         self.write(Write::Ask, "ask", |kept| {
             let standing = |q: &&Question| {
                 q.digest == question.digest
@@ -195,7 +198,14 @@ impl Store for FakeStore {
             };
             if let Some(found) = kept.questions.iter().find(standing) {
                 self.minutes.note("asked before");
-                return found.clone();
+                return Some(found.clone());
+            }
+            let theirs = kept.subjects.iter().zip(&kept.questions).filter(|(subject, question)| {
+                **subject == line.subject && question.state == QuestionState::Open
+            });
+            if theirs.count() >= MAX_OPEN_QUESTIONS_PER_AGENT {
+                self.minutes.note("too many questions");
+                return None;
             }
             self.minutes.note(format!("ask {}", question.name));
             if let Some(yes) = kept.person {
@@ -203,9 +213,10 @@ impl Store for FakeStore {
                 question.answers.push(said(yes));
                 self.minutes.note(if yes { "yes" } else { "no" });
             }
+            kept.subjects.push(line.subject.clone());
             push(kept, line);
             kept.questions.push(question.clone());
-            question
+            Some(question)
         })
     }
 

@@ -1,7 +1,7 @@
 //! What every store owes, as one suite: the same for a file, for a server and for a fake.
 
 use bytes::Bytes;
-use toolgate_broker::pipeline::REPEAT_WINDOW_MS;
+use toolgate_broker::pipeline::{MAX_OPEN_QUESTIONS_PER_AGENT, REPEAT_WINDOW_MS};
 use toolgate_broker::port::{
     Approval, Closing, Disclosed, Line, Opened, Opening, Position, Question, QuestionState, Repeat, Store,
     StoreError,
@@ -133,6 +133,7 @@ pub async fn run<S: Subject>(make: impl Fn() -> S) {
     a_question_is_asked_once(&make()).await;
     another_question_about_the_same_call_is_for_others(&make()).await;
     a_no_stands(&make()).await;
+    an_agent_has_not_too_many_questions(&make()).await;
 }
 
 async fn indices_count_up(subject: &impl Subject) {
@@ -192,7 +193,7 @@ async fn ask<S: Subject>(
 ) -> Option<(String, QuestionState)> {
     let question = question(subject.now_ms(), name, what, under);
     let statement = question.statement.clone();
-    let asked = subject.store().ask(question, line("asked")).await.ok()?;
+    let asked = subject.store().ask(question, line("asked")).await.ok()??;
     if asked.number == format!("q-{name}") {
         assert_eq!(asked.statement, statement);
     }
@@ -258,7 +259,7 @@ async fn another_question_about_the_same_call_is_for_others(subject: &impl Subje
     if let Some(topic) = topic("finance") {
         other.name = topic;
     }
-    let asked = subject.store().ask(other, line("asked")).await.ok();
+    let asked = subject.store().ask(other, line("asked")).await.ok().flatten();
     assert_eq!(asked.map(|q| (q.number, q.state)), Some(("q-b".into(), QuestionState::Open)));
 }
 
@@ -268,4 +269,32 @@ async fn a_no_stands(subject: &impl Subject) {
     assert_eq!(ask(subject, "b", "pay", "p").await, Some(("q-a".into(), QuestionState::Denied)));
     subject.advance(60_000);
     assert_eq!(ask(subject, "c", "pay", "p").await, Some(("q-c".into(), QuestionState::Open)));
+}
+
+async fn an_agent_has_not_too_many_questions(subject: &impl Subject) {
+    for number in 0..MAX_OPEN_QUESTIONS_PER_AGENT {
+        let (name, what) = (format!("a{number}"), format!("pay {number}"));
+        assert!(ask(subject, &name, &what, "p").await.is_some());
+    }
+    assert_eq!(ask(subject, "b", "one more", "p").await, None);
+    assert_eq!(
+        subject.store().append(line("x")).await,
+        Ok(Position(MAX_OPEN_QUESTIONS_PER_AGENT as u64)),
+        "nothing was written"
+    );
+    assert_eq!(
+        ask(subject, "b", "pay 0", "p").await,
+        Some(("q-a0".into(), QuestionState::Open)),
+        "asked before"
+    );
+    let mut others = question(subject.now_ms(), "c", "one more", "p");
+    others.digest = digest("of another agent");
+    let theirs = Line { subject: "other".into(), ..line("asked") };
+    assert!(matches!(subject.store().ask(others, theirs).await, Ok(Some(_))), "another agent");
+    subject.answer("q-a0", true).await;
+    assert!(ask(subject, "b", "one more", "p").await.is_some(), "there is room again");
+    assert_eq!(ask(subject, "d", "and one more", "p").await, None);
+    subject.advance(60_000);
+    assert!(ask(subject, "d", "and one more", "p").await.is_some(), "the others are over");
+    assert!(matches!(subject.store().question("q-a1", subject.now_ms()).await, Ok(Some(_))));
 }

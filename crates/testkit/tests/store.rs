@@ -542,3 +542,24 @@ async fn people_answer_once_each_and_codes_count_once() {
     store.remove_person("ada".parse().unwrap(), line("person")).await.unwrap();
     assert!(store.persons().unwrap().is_empty());
 }
+
+/// The table does not grow for ever; the log does.
+#[tokio::test]
+async fn questions_that_are_long_over_are_pruned() {
+    let bench = Bench::new();
+    let ask = async |name: &str, what: &str| {
+        bench.store().ask(question(bench.now_ms(), name, what, "p"), line("asked")).await.unwrap().unwrap();
+    };
+    ask("a", "pay").await;
+    ask("b", "post").await;
+    bench.answer("q-b", true).await;
+    bench.advance(60_000);
+    let numbers =
+        || bench.store().questions(bench.now_ms()).unwrap().into_iter().map(|q| q.number).collect::<Vec<_>>();
+    ask("c", "wipe").await;
+    assert_eq!(numbers().len(), 3, "what is over can be looked at for a day");
+    bench.advance(86_400_001);
+    ask("d", "look").await;
+    assert_eq!(numbers(), ["q-d", "q-c"]);
+    assert_eq!(bench.store().size(), Ok(5));
+}

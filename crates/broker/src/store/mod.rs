@@ -373,7 +373,7 @@ impl Store for SqliteStore {
         self.queue.note_delivered(call);
     }
 
-    async fn ask(&self, question: Question, line: Line) -> Result<Question, StoreError> {
+    async fn ask(&self, question: Question, line: Line) -> Result<Option<Question>, StoreError> {
         self.ask_question(question, line).await
     }
 

@@ -13,10 +13,14 @@ use super::manage::{ManageError, Managed, parsed};
 use super::record::{Aside, Record};
 use super::{Kind, SqliteStore, bytes_of, read_error};
 use crate::blob::{DataKey, Part, SealError, SubjectKey};
+use crate::pipeline::MAX_OPEN_QUESTIONS_PER_AGENT;
 use crate::port::{Answered, Line, Question, QuestionState, StoreError};
 
 /// How many questions are listed at most.
 const MAX_LISTED: u32 = 1_000;
+
+/// How long a question whose time is over can still be listed, in milliseconds.
+const KEPT_MS: u64 = 86_400_000;
 
 /// One person's answer, to be stored. That the proof holds was checked by whoever made this; the store checks that the
 /// question is open, that the person has not answered it, and that a one-time code was not used before.
@@ -41,13 +45,18 @@ struct QuestionRow {
 }
 
 impl SqliteStore {
-    pub(super) async fn ask_question(&self, question: Question, line: Line) -> Result<Question, StoreError> {
+    pub(super) async fn ask_question(
+        &self,
+        question: Question,
+        line: Line,
+    ) -> Result<Option<Question>, StoreError> {
+        let agent = line.subject.clone();
         let bound = question.number.as_bytes().to_vec();
         let aside = Aside { part: Part::Statement, bound, bytes: question.statement.clone() };
         let row = self
-            .write(line, Some(aside), Kind::Other, move |batch, record| ask(batch, record, &question))
+            .write(line, Some(aside), Kind::Other, move |batch, record| ask(batch, record, &agent, &question))
             .await?;
-        self.open_question(row)
+        row.map(|row| self.open_question(row)).transpose()
     }
 
     pub(super) fn read_question(&self, number: &str, now_ms: u64) -> Result<Option<Question>, StoreError> {
@@ -109,7 +118,12 @@ impl SqliteStore {
 
 /// Asks, or finds what was asked about the same call under the same policy. A rule that reads the time can make another
 /// question of the same call: that one is for other people.
-fn ask(batch: &mut Batch<'_>, record: &Record, question: &Question) -> rusqlite::Result<QuestionRow> {
+fn ask(
+    batch: &mut Batch<'_>,
+    record: &Record,
+    agent: &str,
+    question: &Question,
+) -> rusqlite::Result<Option<QuestionRow>> {
     let (digest, policy) = (question.digest.0.as_bytes(), question.policy.as_bytes());
     batch
         .sql()
@@ -128,13 +142,39 @@ fn ask(batch: &mut Batch<'_>, record: &Record, question: &Question) -> rusqlite:
         .optional()?;
     let number = match found {
         Some(number) => number,
+        None if open_questions(batch, agent)? >= MAX_OPEN_QUESTIONS_PER_AGENT => return Ok(None),
         None => {
+            prune(batch)?;
             insert(batch, record, question)?;
             question.number.clone()
         }
     };
     batch.changed = true;
-    find(batch.sql(), &number)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+    find(batch.sql(), &number)?.ok_or(rusqlite::Error::QueryReturnedNoRows).map(Some)
+}
+
+/// How many questions of an agent wait for people. The table is small: what is over is pruned.
+fn open_questions(batch: &Batch<'_>, agent: &str) -> rusqlite::Result<usize> {
+    let count: i64 = batch
+        .sql()
+        .prepare_cached(
+            "SELECT count(*) FROM question JOIN subject_key ON subject_key.id = question.subject_key \
+             WHERE subject = ?1 AND state = 'open' AND expires_ms > ?2",
+        )?
+        .query_one(params![agent, sql(batch.now_ms)], |row| row.get(0))?;
+    Ok(usize::try_from(count).unwrap_or_default())
+}
+
+/// Deletes questions that have been over for long, each time one is added. The log keeps them.
+fn prune(batch: &Batch<'_>) -> rusqlite::Result<()> {
+    let before = sql(batch.now_ms.saturating_sub(KEPT_MS));
+    for statement in [
+        "DELETE FROM question_answer WHERE question IN (SELECT number FROM question WHERE expires_ms < ?1)",
+        "DELETE FROM question WHERE expires_ms < ?1",
+    ] {
+        batch.sql().prepare_cached(statement)?.execute([before])?;
+    }
+    Ok(())
 }
 
 fn insert(batch: &mut Batch<'_>, record: &Record, question: &Question) -> rusqlite::Result<()> {

@@ -34,12 +34,17 @@ pub enum HeaderKind {
 }
 
 impl HeaderParam {
+    /// The argument, if there is one that is not `null`.
+    #[must_use]
+    pub fn argument<'a>(&self, arguments: Value<'a>) -> Option<Value<'a>> {
+        self.path.iter().try_fold(arguments, |value, name| value.get(name)).filter(|value| !value.is_null())
+    }
+
     /// The text which the header has for these arguments, before it is encoded for HTTP; `None` if the argument is
     /// absent, or is not of the kind that the schema says.
     #[must_use]
     pub fn text(&self, arguments: &Value<'_>) -> Option<String> {
-        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
-        let value = arguments.path(&path)?;
+        let value = self.argument(*arguments)?;
         match self.kind {
             HeaderKind::Boolean => value.as_bool().map(|value| value.to_string()),
             HeaderKind::Integer => {
@@ -156,11 +161,11 @@ impl Search {
         if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_token) {
             return fail(HeaderParamProblem::Name(text::quoted(name, MAX_NAME)));
         }
-        let kind = match schema.get("type").and_then(|kind| kind.as_str()) {
+        let kind = match primitive(schema) {
             Some("boolean") => HeaderKind::Boolean,
             Some("integer") => HeaderKind::Integer,
             Some("string") => HeaderKind::String,
-            _ => {
+            Some(_) | None => {
                 let kind = schema.get("type").map_or("none", |kind| kind.raw_str());
                 return fail(HeaderParamProblem::Type(text::quoted(kind, 60)));
             }
@@ -173,6 +178,16 @@ impl Search {
         }
         self.found.push(HeaderParam { name: name.to_owned(), path: path.to_vec(), kind });
         Ok(())
+    }
+}
+
+/// The one type of a schema. It may allow `null` besides, for which there is no header.
+fn primitive(schema: Value<'_>) -> Option<&str> {
+    let types = schema.get("type")?;
+    let mut names = types.elements().map(|name| name.as_str()).filter(|name| *name != Some("null"));
+    match (types.as_str(), names.next(), names.next()) {
+        (Some(one), None, None) | (None, Some(Some(one)), None) => Some(one),
+        _ => None,
     }
 }
 

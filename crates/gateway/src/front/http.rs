@@ -433,13 +433,13 @@ impl Front {
         request: Request,
         outbox: Arc<Outbox>,
     ) -> Result<HttpResponse<Reply>, HttpResponse<Reply>> {
-        let Some(entered) = self.router.sessions().enter(&agent.id) else {
+        let Some(entered) = self.router.enter(&agent).await else {
             let mut response = json(
                 StatusCode::TOO_MANY_REQUESTS,
                 rpc::error(
                     Some(&request.id),
                     router::REFUSED,
-                    "too many requests of this agent are under way",
+                    "too many requests of this agent are under way, or were refused; wait a little",
                     None,
                 ),
             );

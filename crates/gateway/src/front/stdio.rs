@@ -139,8 +139,12 @@ impl Pipes {
         if requests.len() >= MAX_REQUESTS {
             return refuse(router::REFUSED, "too many requests are under way").await;
         }
-        let Some(entered) = self.router.sessions().enter(&caller.agent.id) else {
-            return refuse(router::REFUSED, "too many requests of this agent are under way").await;
+        let Some(entered) = self.router.enter(&caller.agent).await else {
+            return refuse(
+                router::REFUSED,
+                "too many requests of this agent are under way, or were refused; wait a little",
+            )
+            .await;
         };
         let gone = Arc::new(Gone::default());
         let Some(running) = self.session.begin(&request.id, Arc::clone(&gone)) else {

@@ -523,6 +523,30 @@ async fn a_flood_of_one_agent_is_bounded_and_leaves_the_others_alone() {
     assert_eq!(http.send("POST", &headers, &body).await.status, 200);
 }
 
+/// Refusals are on the log, which is never shortened. Who is refused all the time is turned away, and that is written down.
+#[tokio::test]
+async fn a_flood_of_refusals_is_bounded_and_counted() {
+    let world = World::new();
+    let http = world.http(Settings::default()).await;
+    for size in [4_000_000, 4_000_000, 4_000_000, 4_000_000, 770_000] {
+        let large = format!(r#""name":"s__fail","arguments":{{"a":"{}"}}"#, "x".repeat(size));
+        let (headers, body) = modern("tools/call", Some("s__fail"), &large);
+        assert_eq!(http.send("POST", &headers, &body).await.status, 200);
+    }
+    let (headers, body) = modern("tools/call", Some("s__nothing"), r#""name":"s__nothing""#);
+    while http.send("POST", &headers, &body).await.status == 200 {}
+    let mut turned_away = 1;
+    assert_eq!(http.send("POST", &format!("{headers}\nAuthorization: Bearer some"), &body).await.status, 200);
+    world.minutes.take();
+    // What is owed beyond the limit passes in a moment.
+    while http.send("POST", &headers, &body).await.status == 429 {
+        turned_away += 1;
+    }
+    let minutes = world.minutes.take();
+    let counted = format!("refuse all turned_away {turned_away} requests");
+    assert_eq!(minutes, [counted, "refuse all hidden_or_unknown s__nothing".to_owned()]);
+}
+
 #[tokio::test]
 async fn long_lists_come_in_pages() {
     let definitions: Vec<(String, String)> = (0..1001)
