@@ -139,7 +139,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// One that nobody waits for: for fakes of the pipeline.
+    /// One that nobody waits for: of an answer that counts as lost, and for fakes of the pipeline.
     #[must_use]
     pub const fn of(call: CallId) -> Self {
         Self { call, _live: None }

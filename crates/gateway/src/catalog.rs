@@ -83,6 +83,12 @@ impl Seen {
         self.tools.get(shown)
     }
 
+    /// Whether a tool of this server is among them.
+    #[must_use]
+    pub fn any_of(&self, server: &ServerName) -> bool {
+        self.tools.values().any(|tool| tool.name.server() == server)
+    }
+
     /// The list in pages.
     #[must_use]
     pub const fn list(&self) -> &List {

@@ -7,6 +7,7 @@ pub mod front;
 pub mod headers;
 pub mod line;
 pub mod port;
+pub mod replay;
 pub mod router;
 pub mod rpc;
 pub mod session;

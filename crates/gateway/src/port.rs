@@ -61,6 +61,8 @@ pub enum Change {
     },
     /// The resources a server offers are others now.
     Resources(ServerName),
+    /// The server says that its tools are others now. Which of them are offered, the pins say.
+    Tools(ServerName),
 }
 
 /// Why a server's offer cannot be listed.

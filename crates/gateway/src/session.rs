@@ -13,6 +13,7 @@ use toolgate_core::call::Agent;
 use toolgate_core::name::{AgentId, ServerName};
 
 use crate::line::{Asks, Gone, Level};
+use crate::replay::Streams;
 use crate::rpc::Id;
 use crate::version::Version;
 
@@ -55,6 +56,8 @@ pub struct Session {
     running: Mutex<HashMap<Id, Arc<Gone>>>,
     /// The resources subscribed to, and how often each is held. Guards nothing else.
     subscribed: Mutex<HashMap<(String, ServerName), usize>>,
+    /// The streams of requests that can be taken up again.
+    pub streams: Streams,
     /// The stream for what is told without being asked, over HTTP. Guards nothing else.
     stream: Mutex<Option<Arc<Gone>>>,
     /// When it was last used, in milliseconds since 1970.
@@ -74,6 +77,7 @@ impl Session {
             level: Mutex::default(),
             running: Mutex::default(),
             subscribed: Mutex::default(),
+            streams: Streams::default(),
             stream: Mutex::default(),
             used_ms: AtomicU64::new(now_ms),
         }

@@ -5,7 +5,10 @@ use std::{
     io::{BufRead as _, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
@@ -122,6 +125,28 @@ pub(crate) struct Gate {
     program: PathBuf,
     token: String,
     up: Option<Program>,
+    sockets: Sockets,
+}
+
+/// A folder for sockets, whose paths may be only so long. It ends with this value.
+struct Sockets(PathBuf);
+
+impl Sockets {
+    fn new() -> Result<Self> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("toolgate-suite-{}-{number}", std::process::id()));
+        std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        // What is left in a folder for what is temporary does no harm.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 impl Gate {
@@ -135,16 +160,16 @@ impl Gate {
         policy: Option<&str>,
     ) -> Result<Self> {
         let folder = scratch(workspace, suite, test)?;
-        for name in ["home", "state", "run", "config", "policies"] {
+        for name in ["home", "state", "config", "policies"] {
             std::fs::create_dir_all(folder.join(name))?;
         }
-        restrict(&folder.join("run"))?;
         let configuration = format!("[gateway]\nlisten = \"127.0.0.1:0\"\n{servers}");
         std::fs::write(folder.join("toolgate.toml"), configuration)?;
         if let Some(policy) = policy {
             std::fs::write(folder.join("policies/suite.cedar"), policy)?;
         }
-        let mut gate = Self { folder, program: workspace.built("toolgate"), token: String::new(), up: None };
+        let (program, sockets) = (workspace.built("toolgate"), Sockets::new()?);
+        let mut gate = Self { folder, program, token: String::new(), up: None, sockets };
         let added: Value = serde_json::from_str(&gate.run(&["agent", "add", "suite", "--json"])?)
             .context("`toolgate agent add --json` printed no JSON")?;
         gate.token =
@@ -196,18 +221,12 @@ impl Gate {
         command.current_dir(&self.folder).args(arguments).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.folder.join("home")).env("NO_COLOR", "1");
-        for (name, folder) in
-            [("XDG_STATE_HOME", "state"), ("XDG_RUNTIME_DIR", "run"), ("XDG_CONFIG_HOME", "config")]
-        {
+        for (name, folder) in [("XDG_STATE_HOME", "state"), ("XDG_CONFIG_HOME", "config")] {
             command.env(name, self.folder.join(folder));
         }
+        command.env("XDG_RUNTIME_DIR", &self.sockets.0);
         command
     }
-}
-
-fn restrict(folder: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    Ok(std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?)
 }
 
 /// The MCP endpoint in a line of `toolgate up`, if the line names it.

@@ -3,8 +3,11 @@
 //! Which era a request is in, its body says: one whose `_meta` names a revision is of the modern era and stands for
 //! itself; all others belong to a session that began with `initialize`. Whatever the headers say is checked against that.
 //!
+//! An answer is a stream of events, also where it is in one piece; only what has a status of its own is JSON.
+//!
 //! # Known limits
-//! - Streams are not resumable: an answer that was lost is found by sending the same call again.
+//! - Only streams of 2025-11-25 can be taken up again, and only while the session remembers them. Other answers that were
+//!   lost are found by sending the same call again.
 //! - A client that shuts down its writing half counts as one that has hung up.
 #![expect(clippy::result_large_err, reason = "a response is moved once, whether it refuses or not")]
 
@@ -26,10 +29,11 @@ use toolgate_core::call::Agent;
 use toolgate_core::json::{Limits, ObjectWriter, Value, quote};
 
 use super::guard::{self, Names, Shown};
-use super::stream::{Events, HangUp, Outbox, Reply, Told, Work};
+use super::stream::{COMMENT, Events, HangUp, Outbox, Reply, Source, Told, Work, event, priming};
 use crate::headers;
 use crate::line::{Gone, MAX_QUEUED};
 use crate::port::{Identify, IdentifyError};
+use crate::replay::Speaker;
 use crate::router::{self, Answered, Caller, Fault, Router, Status};
 use crate::rpc::{self, Message, Notification, Request, Response};
 use crate::session::Session;
@@ -44,9 +48,14 @@ const NAME: HeaderName = HeaderName::from_static(headers::NAME);
 /// Where clients look for the metadata of RFC 9728; the endpoint's path may follow.
 const METADATA: &str = "/.well-known/oauth-protected-resource";
 
-/// How long a response may be in coming before the client is told, by the head of a stream, that it will come. The head of
-/// a stream says `200`, so an answer that has a status of its own (such as 400 for a missing capability, which a server may
-/// say only after it was started) has to come before it.
+const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
+
+/// How long an answer may be in coming before the client is told, by the head of a stream, that it will come. What comes
+/// sooner goes out in one piece.
+const PROMPT: Duration = Duration::from_millis(20);
+
+/// The same in the modern era. The head of a stream says `200`, so an answer that has a status of its own (such as 400 for
+/// a missing capability, which a server may say only after it was started) has to come before it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long connections may take to end when the gate shuts down.
@@ -267,7 +276,7 @@ impl Front {
         let agent = self.identify(headers, peer).await?;
         match head.method {
             Method::GET => {
-                let stream = self.listen(headers, &agent)?;
+                let stream = self.listen(headers, &agent, outbox)?;
                 self.still_in(moment, &agent)?;
                 Ok(stream)
             }
@@ -467,7 +476,8 @@ impl Front {
         self.still_in(moment, &caller.agent)?;
         // Hanging up cancels in the modern era; before it, it does not: that takes a notification.
         let hang_up = HangUp(caller.version.is_modern().then(|| Arc::clone(&gone)));
-        let modern = caller.version.is_modern();
+        let (session, version) = (Arc::clone(&caller.session), caller.version);
+        let modern = version.is_modern();
         let (out, mut queue) = mpsc::channel(MAX_QUEUED);
         let line = Arc::new(caller.line(request.params.as_ref(), out, gone));
         let router = Arc::clone(&self.router);
@@ -478,19 +488,22 @@ impl Front {
         });
         let first = tokio::select! {
             biased;
-            answered = &mut work => match (answered, queue.try_recv().ok()) {
-                (Some(answered), None) => return Ok(whole(answered, modern, outbox)),
-                // It said something on the way to its answer, all at once.
-                (answered, first) => {
-                    work = Box::pin(std::future::ready(answered));
-                    first
-                }
-            },
+            () = tokio::time::sleep(if modern { PATIENCE } else { PROMPT }) => None,
+            answered = &mut work => return Ok(whole(queue, answered, modern, outbox)),
             // Without the pattern, a line that is let go of before the answer is ready would count as a message.
             Some(first) = queue.recv() => Some(first),
-            () = tokio::time::sleep(PATIENCE) => None,
         };
-        Ok(events(Events::new(work, queue, first, outbox, hang_up)))
+        if version != Version::V2025_11_25 {
+            let mut begin = COMMENT.to_vec();
+            event(&mut begin, &first.unwrap_or_default());
+            return Ok(events(Events::new(Source::Work(work, queue), begin, outbox, hang_up)));
+        }
+        let (speaker, reading) = session.streams.begin();
+        speaker.say(first.unwrap_or_default());
+        // On a task of its own, for it outlives the connection.
+        tokio::spawn(speak(speaker, work, queue));
+        let begin = priming(&reading);
+        Ok(events(Events::new(Source::Kept(reading), begin, outbox, hang_up)))
     }
 
     /// Whether a request is of the modern era: its body says so; or, where the body says nothing, its header.
@@ -581,9 +594,7 @@ impl Front {
         let session = session.ok_or_else(unknown)?;
         let agreed = session.agreed().map(|agreed| agreed.version);
         let said = guard::only(headers, &PROTOCOL).and_then(Version::parse);
-        // It should be the revision that was agreed on, and some clients send the oldest one in its place. What was agreed
-        // on is spoken all the same; only the modern era has no sessions.
-        if said.is_some_and(Version::is_modern) && said != agreed {
+        if said.is_some() && said != agreed {
             return Err(bad("`MCP-Protocol-Version` is not what `initialize` agreed on"));
         }
         Ok(session)
@@ -615,11 +626,12 @@ impl Front {
         Ok(response)
     }
 
-    /// The stream for what is told without being asked (2025-11-25 and before).
+    /// The stream for what is told without being asked (2025-11-25 and before), or one that is taken up again.
     fn listen(
         &self,
         headers: &HeaderMap,
         agent: &Arc<Agent>,
+        outbox: Arc<Outbox>,
     ) -> Result<HttpResponse<Reply>, HttpResponse<Reply>> {
         if !headers.contains_key(&SESSION) {
             return Err(not_allowed("POST"));
@@ -631,6 +643,13 @@ impl Front {
         let Some(agreed) = session.agreed() else {
             return Err(not_allowed("POST"));
         };
+        if headers.contains_key(&LAST_EVENT) {
+            let reading = guard::only(headers, &LAST_EVENT).and_then(|id| session.streams.resume(id));
+            let reading = reading.ok_or_else(|| {
+                plain(StatusCode::BAD_REQUEST, "there is no stream of this `Last-Event-ID` to take up again")
+            })?;
+            return Ok(events(Events::new(Source::Kept(reading), COMMENT.to_vec(), outbox, HangUp(None))));
+        }
         let gone = Arc::new(Gone::default());
         // A message must not go out on two streams: a new one takes the place of the one before.
         session.replace_stream(Arc::clone(&gone));
@@ -644,7 +663,8 @@ impl Front {
             router.announce(&caller, &line).await;
             None
         });
-        Ok(events(Events::new(work, queue, None, Arc::default(), HangUp(Some(gone)))))
+        let source = Source::Work(work, queue);
+        Ok(events(Events::new(source, COMMENT.to_vec(), outbox, HangUp(Some(gone)))))
     }
 
     fn end_session(
@@ -696,12 +716,43 @@ const fn status(status: Status) -> StatusCode {
     }
 }
 
-/// An answer in one piece. The legacy era says everything about a request in the body.
-fn whole(answered: Answered, modern: bool, outbox: Arc<Outbox>) -> HttpResponse<Reply> {
-    let Answered { message, call, status: said } = answered;
-    let status = if modern { status(said) } else { StatusCode::OK };
-    let body = Reply::Whole(message.into(), call.map(|call| (call, outbox)));
-    typed(status, "application/json", body)
+/// An answer in one piece, with what was said on the way to it. The legacy era says everything about a request in the body.
+fn whole(
+    mut queue: mpsc::Receiver<Bytes>,
+    answered: Option<Answered>,
+    modern: bool,
+    outbox: Arc<Outbox>,
+) -> HttpResponse<Reply> {
+    let mut frame = Vec::new();
+    while let Ok(message) = queue.try_recv() {
+        event(&mut frame, &message);
+    }
+    let mut delivery = None;
+    if let Some(Answered { message, call, status: said }) = answered {
+        delivery = call.map(|call| (call, outbox));
+        if modern && said != Status::Ok && frame.is_empty() {
+            return typed(status(said), "application/json", Reply::Whole(message.into(), delivery));
+        }
+        event(&mut frame, &message);
+    }
+    typed(StatusCode::OK, "text/event-stream", Reply::Whole(frame.into(), delivery))
+}
+
+/// Says on a stream what is said in the course of some work, and then its answer.
+async fn speak(speaker: Speaker, mut work: Work, mut queue: mpsc::Receiver<Bytes>) {
+    let answered = loop {
+        tokio::select! {
+            biased;
+            Some(message) = queue.recv() => speaker.say(message),
+            answered = &mut work => break answered,
+        }
+    };
+    while let Ok(message) = queue.try_recv() {
+        speaker.say(message);
+    }
+    if let Some(answered) = answered {
+        speaker.finish(answered);
+    }
 }
 
 fn events(events: Events) -> HttpResponse<Reply> {

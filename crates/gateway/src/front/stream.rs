@@ -17,13 +17,14 @@ use toolgate_broker::outcome::Delivery;
 use toolgate_broker::port::Handle;
 
 use crate::line::Gone;
+use crate::replay::Reading;
 use crate::router::Answered;
 
 /// How often a quiet stream says that it is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// A comment, which clients skip.
-const COMMENT: &[u8] = b":\n\n";
+pub(super) const COMMENT: &[u8] = b":\n\n";
 
 /// Answers that were given to the connection and are not in the socket yet.
 #[derive(Default)]
@@ -119,10 +120,19 @@ pub(super) enum Reply {
     Events(Box<Events>),
 }
 
+/// Where the messages of a stream come from.
+pub(super) enum Source {
+    /// From a stream that can be taken up again.
+    Kept(Reading),
+    /// Nowhere: that was all.
+    Over,
+    /// From work, which is done here, and the queue that it fills on the way.
+    Work(Work, mpsc::Receiver<Bytes>),
+}
+
 /// Events while a request is under way, then its answer.
 pub(super) struct Events {
-    work: Option<Work>,
-    queue: mpsc::Receiver<Bytes>,
+    source: Source,
     /// What goes out first, already framed.
     first: Option<Bytes>,
     alive: Interval,
@@ -131,45 +141,43 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// A stream that begins with a message, if one is there already.
-    pub(super) fn new(
-        work: Work,
-        queue: mpsc::Receiver<Bytes>,
-        first: Option<Bytes>,
-        outbox: Arc<Outbox>,
-        hang_up: HangUp,
-    ) -> Self {
+    /// A stream that begins with this. Something has to go out at once, so that nobody on the way waits for the first
+    /// event to pass the head on.
+    pub(super) fn new(source: Source, first: Vec<u8>, outbox: Arc<Outbox>, hang_up: HangUp) -> Self {
         let mut alive = tokio::time::interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
         alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Something goes out at once, so that nobody on the way waits for the first event to pass the head on.
-        let mut begin = COMMENT.to_vec();
-        if let Some(message) = first {
-            event(&mut begin, &message);
-        }
-        Self { work: Some(work), queue, first: Some(begin.into()), alive, outbox, _hang_up: hang_up }
+        Self { source, first: Some(first.into()), alive, outbox, _hang_up: hang_up }
     }
 
     fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(first));
         }
-        let Some(work) = &mut self.work else {
-            return Poll::Ready(None);
-        };
-        let done = work.as_mut().poll(cx);
         let mut frame = Vec::new();
-        // The queue is looked at after the work, which may just have filled it; the answer goes last.
-        while let Poll::Ready(Some(message)) = self.queue.poll_recv(cx) {
-            event(&mut frame, &message);
-        }
-        if let Poll::Ready(answered) = done {
-            self.work = None;
-            if let Some(Answered { message, call, status: _ }) = answered {
-                event(&mut frame, &message);
-                if let Some(call) = call {
-                    self.outbox.put(call);
+        let (is_over, answered) = match &mut self.source {
+            Source::Kept(reading) => kept(reading, &mut frame, cx),
+            Source::Over => (true, None),
+            Source::Work(work, queue) => {
+                let done = work.as_mut().poll(cx);
+                // The queue is looked at after the work, which may just have filled it; the answer goes last.
+                while let Poll::Ready(Some(message)) = queue.poll_recv(cx) {
+                    event(&mut frame, &message);
+                }
+                match done {
+                    Poll::Pending => (false, None),
+                    Poll::Ready(None) => (true, None),
+                    Poll::Ready(Some(Answered { message, call, status: _ })) => {
+                        event(&mut frame, &message);
+                        (true, call)
+                    }
                 }
             }
+        };
+        if let Some(call) = answered {
+            self.outbox.put(call);
+        }
+        if is_over {
+            self.source = Source::Over;
             return Poll::Ready((!frame.is_empty()).then(|| frame.into()));
         }
         if !frame.is_empty() {
@@ -183,13 +191,39 @@ impl Events {
     }
 }
 
+/// Frames what there is to read. Says whether that was all, and the call whose answer was in it.
+fn kept(reading: &mut Reading, frame: &mut Vec<u8>, cx: &mut Context<'_>) -> (bool, Option<Delivery>) {
+    let mut answered = None;
+    loop {
+        match reading.poll(cx) {
+            Poll::Pending => return (false, answered),
+            Poll::Ready(None) => return (true, answered),
+            Poll::Ready(Some((message, call))) => {
+                frame.extend_from_slice(format!("id: {}\n", reading.id()).as_bytes());
+                event(frame, &message);
+                answered = answered.or(call);
+            }
+        }
+    }
+}
+
+/// The first event of a stream that can be taken up again: an id to do that with, and how long to wait before, in
+/// milliseconds.
+pub(super) fn priming(reading: &Reading) -> Vec<u8> {
+    format!("id: {}\nretry: 1000\ndata: \n\n", reading.id()).into_bytes()
+}
+
 /// Frames one message. Line breaks between the parts of JSON become spaces: a line break would end the event's line.
-fn event(frame: &mut Vec<u8>, message: &[u8]) {
+pub(super) fn event(frame: &mut Vec<u8>, message: &[u8]) {
     if message.is_empty() {
         return frame.extend_from_slice(COMMENT);
     }
     frame.extend_from_slice(b"event: message\ndata: ");
-    frame.extend(message.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
+    let begin = frame.len();
+    frame.extend_from_slice(message);
+    for byte in frame.iter_mut().skip(begin).filter(|byte| matches!(byte, b'\n' | b'\r')) {
+        *byte = b' ';
+    }
     frame.extend_from_slice(b"\n\n");
 }
 
@@ -216,7 +250,7 @@ impl Body for Reply {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes, _) => bytes.is_empty(),
-            Self::Events(events) => events.work.is_none() && events.first.is_none(),
+            Self::Events(events) => matches!(events.source, Source::Over) && events.first.is_none(),
         }
     }
 

@@ -119,6 +119,9 @@ impl Router {
                     Ok(change) => news.extend(self.told(caller, feed, listening, &change)),
                     Err(broadcast::error::RecvError::Lagged(_)) => {
                         // Something was missed: everything may have changed.
+                        if feed.tools {
+                            news.push(("notifications/tools/list_changed", empty.clone()));
+                        }
                         if feed.prompts {
                             news.push(("notifications/prompts/list_changed", empty.clone()));
                         }
@@ -165,6 +168,10 @@ impl Router {
                 (feed.resources && may_see(server, Action::ReadResource))
                     .then(|| ("notifications/resources/list_changed", empty()))
             }
+            // What is offered changes by what people accept. But a tool that is another now is withdrawn, so who may see
+            // one of that server's has reason to ask again.
+            Change::Tools(server) => (feed.tools && self.seen(&caller.agent).any_of(server))
+                .then(|| ("notifications/tools/list_changed", empty())),
             Change::Resource { server, uri, params } => {
                 let listened = match listening {
                     Some((held, _)) => held.iter().any(|(u, s)| u == uri && s == server),

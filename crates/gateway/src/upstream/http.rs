@@ -32,6 +32,14 @@ const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static(headers::PROTOCOL_VERSION);
 const METHOD: HeaderName = HeaderName::from_static(headers::METHOD);
 const NAME: HeaderName = HeaderName::from_static(headers::NAME);
+const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
+
+/// How often a legacy server's stream is taken up again without anything new on it.
+const MAX_RESUMES: u8 = 3;
+/// How long is waited before it is, if the server does not say.
+const RESUME_WAIT: Duration = Duration::from_secs(1);
+/// However long the server says.
+const MAX_RESUME_WAIT: Duration = Duration::from_secs(60);
 
 /// How much of an unsuccessful answer is read.
 const MAX_ERROR_BYTES: usize = 64 << 10;
@@ -76,6 +84,8 @@ pub(super) struct HttpPending {
     aside: mpsc::Receiver<Notification>,
     /// The session that the answer to `initialize` opened.
     session: Option<HeaderValue>,
+    /// How often the stream was taken up again since something new was on it; `None` before the first time.
+    resumed: Option<u8>,
     _place: Place,
 }
 
@@ -83,8 +93,19 @@ type Head = BoxFuture<'static, Result<(Response<Incoming>, Leased), SendFailure>
 
 enum State {
     Head(Head),
-    Json { body: Incoming, bytes: Vec<u8>, status: StatusCode, lease: Leased },
-    Stream { body: Incoming, parser: SseParser, lease: Leased },
+    Json {
+        body: Incoming,
+        bytes: Vec<u8>,
+        status: StatusCode,
+        lease: Leased,
+    },
+    /// `fresh` says whether an event has come.
+    Stream {
+        body: Incoming,
+        parser: SseParser,
+        fresh: bool,
+        lease: Leased,
+    },
     Done,
 }
 
@@ -145,6 +166,7 @@ impl HttpLink {
             ready: VecDeque::new(),
             aside,
             session: None,
+            resumed: None,
             _place: place,
         })
     }
@@ -380,7 +402,12 @@ impl HttpPending {
                     biased;
                     Some(notice) = aside.recv() => return Event::Notice(notice),
                     answered = head => match answered {
+                        Ok((response, lease)) if self.resumed.is_some() => self.resume(response, lease),
                         Ok((response, lease)) => self.begin(response, lease),
+                        // That the stream could not be asked for does not mean that the request was not sent.
+                        Err(SendFailure::Lost(why) | SendFailure::NotSent(why)) if self.resumed.is_some() => {
+                            self.lost(why);
+                        }
                         Err(failure) => self.ready.push_back(failure.into()),
                     },
                 },
@@ -439,7 +466,7 @@ impl HttpPending {
         }
         if status.is_success() && is(&response, "text/event-stream") {
             let parser = SseParser::new(max);
-            self.state = State::Stream { body: response.into_body(), parser, lease };
+            self.state = State::Stream { body: response.into_body(), parser, fresh: false, lease };
         } else if !status.is_success() || is(&response, "application/json") {
             self.state = State::Json { body: response.into_body(), bytes: Vec::new(), status, lease };
         } else if status == StatusCode::ACCEPTED {
@@ -494,7 +521,7 @@ impl HttpPending {
     }
 
     fn take_stream(&mut self, frame: Option<Result<hyper::body::Frame<Bytes>, hyper::Error>>) {
-        let State::Stream { parser, .. } = &mut self.state else { return };
+        let State::Stream { parser, fresh, .. } = &mut self.state else { return };
         match frame {
             Some(Ok(frame)) => {
                 let data = frame.into_data().unwrap_or_default();
@@ -502,10 +529,42 @@ impl HttpPending {
                 if let Err(error) = parser.push(&data, |event| events.push(event)) {
                     return self.malformed(error.to_string());
                 }
+                *fresh |= !events.is_empty();
                 events.into_iter().for_each(|event| self.take_message(event));
             }
-            Some(Err(error)) => self.lost(format!("the stream broke: {error}")),
-            None => self.lost("the stream ended without an answer"),
+            Some(Err(error)) => self.broke(format!("the stream broke: {error}")),
+            None => self.broke("the stream ended without an answer".to_owned()),
+        }
+    }
+
+    /// A stream is over without an answer. Legacy servers may mean it so: the client is to come back for the rest later.
+    fn broke(&mut self, why: String) {
+        let State::Stream { parser, fresh, .. } = &self.state else { return };
+        let legacy = self.link.agreed.get().is_some_and(|agreed| !agreed.modern);
+        let resumed = if *fresh { 0 } else { self.resumed.unwrap_or_default() };
+        let last = HeaderValue::from_bytes(&parser.resume().last).ok().filter(|last| !last.is_empty());
+        let Some(last) = last.filter(|_| legacy && resumed < MAX_RESUMES && self.link.ended().is_none())
+        else {
+            return self.lost(why);
+        };
+        let wait = parser.resume().retry_ms.map_or(RESUME_WAIT, Duration::from_millis).min(MAX_RESUME_WAIT);
+        let mut request = self.link.request(Method::GET, Full::default());
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        request.headers_mut().insert(LAST_EVENT, last);
+        let client = Arc::clone(&self.link.client);
+        self.resumed = Some(resumed + 1);
+        self.state = State::Head(Box::pin(async move {
+            tokio::time::sleep(wait).await;
+            client.send(request).await
+        }));
+    }
+
+    /// The stream goes on, or the server does not know it any more.
+    fn resume(&mut self, response: Response<Incoming>, lease: Leased) {
+        if response.status().is_success() && is(&response, "text/event-stream") {
+            self.begin(response, lease);
+        } else {
+            self.lost("the stream ended without an answer, and could not be taken up again");
         }
     }
 

@@ -68,7 +68,7 @@ use crate::port::{Change, Offer, OfferError, Servers};
 pub use config::{Asks, Bounds, HttpServer, HttpServerError, ServerConfig, Transport};
 pub use observe::{Counters, Observer, Oddity, Unobserved, UpstreamEvent, UpstreamEventKind};
 pub use peer::Peer;
-pub use sse::{SseError, SseParser};
+pub use sse::{Resume, SseError, SseParser};
 pub use toolgate_sandbox::Launch;
 
 use table::Inner;

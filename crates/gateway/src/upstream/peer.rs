@@ -73,6 +73,8 @@ pub(super) enum NoPeer {
 
 /// What a server's answer to `server/discover` says.
 enum Probed {
+    /// It refuses the version and names the same as the one to use. That is tried once more.
+    Again,
     Broke(String),
     Legacy,
     Modern(Peer),
@@ -124,6 +126,16 @@ pub(super) async fn agree(
 
 /// Asks a server for its era, and agrees on a version with it.
 async fn discover(link: &Link, bounds: &Bounds, capabilities: &[u8]) -> Result<Peer, NoPeer> {
+    match probe(link, bounds, capabilities).await? {
+        Some(peer) => Ok(peer),
+        None => probe(link, bounds, capabilities).await?.ok_or_else(|| {
+            NoPeer::Other(format!("the server refuses version {MODERN}, and says that it supports it"))
+        }),
+    }
+}
+
+/// `None` if the server is to be asked again.
+async fn probe(link: &Link, bounds: &Bounds, capabilities: &[u8]) -> Result<Option<Peer>, NoPeer> {
     let params = ObjectWriter::new().raw("_meta", &own_meta(capabilities).finish()).finish();
     let mut probe = start(link, "server/discover", &params).await?;
     let probed = match link {
@@ -136,9 +148,9 @@ async fn discover(link: &Link, bounds: &Bounds, capabilities: &[u8]) -> Result<P
                 let legacy = initialize(link, capabilities);
                 tokio::pin!(legacy);
                 tokio::select! {
-                    legacy = &mut legacy => return legacy,
+                    legacy = &mut legacy => return legacy.map(Some),
                     event = last(&mut probe) => match probed(&event, false) {
-                        Probed::Legacy => return legacy.await,
+                        Probed::Legacy => return legacy.await.map(Some),
                         other => other,
                     },
                 }
@@ -147,13 +159,14 @@ async fn discover(link: &Link, bounds: &Bounds, capabilities: &[u8]) -> Result<P
     };
     drop(probe);
     match probed {
+        Probed::Again => Ok(None),
         Probed::Broke(why) => Err(NoPeer::BrokeOnProbe(why)),
-        Probed::Legacy => initialize(link, capabilities).await,
+        Probed::Legacy => initialize(link, capabilities).await.map(Some),
         Probed::Modern(peer) => {
             if let Link::Http(http) = link {
                 http.agree(Agreed { modern: true, version: HeaderValue::from_static(MODERN), session: None });
             }
-            Ok(peer)
+            Ok(Some(peer))
         }
         Probed::No(why) => Err(NoPeer::Other(why)),
     }
@@ -269,6 +282,9 @@ fn is_modern(error: &Document) -> bool {
 
 /// A server that names its versions is not guessed about: one of those it names is taken, or none.
 fn supported(names: &[&str]) -> Probed {
+    if names.contains(&MODERN) {
+        return Probed::Again;
+    }
     if names.iter().any(|name| LEGACY_KNOWN.contains(name)) {
         return Probed::Legacy;
     }

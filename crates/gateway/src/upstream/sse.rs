@@ -1,7 +1,6 @@
 //! Server-sent events: an incremental parser with a bound.
 //!
-//! Follows the WHATWG specification for lines, fields and comments, but keeps nothing of it that MCP does not need:
-//! `id` and `retry` are passed over, because streams are never resumed.
+//! Follows the WHATWG specification for lines, fields and comments, but keeps nothing of it that MCP does not need.
 
 /// Why a stream cannot be read on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -28,13 +27,44 @@ pub struct SseParser {
     after_return: bool,
     /// Nothing was read yet, so a byte order mark may come.
     at_start: bool,
+    /// The `id` of the event that has not ended yet.
+    id: Vec<u8>,
+    /// Where the stream can be taken up again.
+    resume: Resume,
 }
+
+/// Where a stream can be taken up again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resume {
+    /// The id of the last event that has one; empty if none has.
+    pub last: Vec<u8>,
+    /// How long to wait before, in milliseconds, if the server said.
+    pub retry_ms: Option<u64>,
+}
+
+/// The longest id that is worth remembering.
+const MAX_ID: usize = 1024;
 
 impl SseParser {
     /// A parser that takes no event larger than `limit` bytes.
     #[must_use]
     pub const fn new(limit: usize) -> Self {
-        Self { limit, line: Vec::new(), data: Vec::new(), wanted: true, after_return: false, at_start: true }
+        Self {
+            limit,
+            line: Vec::new(),
+            data: Vec::new(),
+            wanted: true,
+            after_return: false,
+            at_start: true,
+            id: Vec::new(),
+            resume: Resume { last: Vec::new(), retry_ms: None },
+        }
+    }
+
+    /// Where the stream can be taken up again, as far as it was read.
+    #[must_use]
+    pub const fn resume(&self) -> &Resume {
+        &self.resume
     }
 
     /// Takes the next bytes and gives the data of each event that they complete to `event`.
@@ -91,7 +121,13 @@ impl SseParser {
                 self.data.push(b'\n');
             }
             b"event" => self.wanted = matches!(value, b"" | b"message"),
-            // Comments have no name; `id`, `retry` and what nobody knows is passed over.
+            b"id" if value.len() <= MAX_ID && !value.contains(&0) => self.id = value.to_vec(),
+            b"retry" => {
+                let digits =
+                    std::str::from_utf8(value).ok().filter(|v| v.bytes().all(|b| b.is_ascii_digit()));
+                self.resume.retry_ms = digits.and_then(|v| v.parse().ok()).or(self.resume.retry_ms);
+            }
+            // Comments have no name; what nobody knows is passed over.
             _ => {}
         }
         Ok(None)
@@ -101,6 +137,8 @@ impl SseParser {
         let wanted = std::mem::replace(&mut self.wanted, true);
         let mut data = std::mem::take(&mut self.data);
         data.pop();
+        // The id of an event that did not arrive whole says nothing.
+        self.resume.last.clone_from(&self.id);
         (wanted && !data.is_empty()).then_some(data)
     }
 }
@@ -143,6 +181,24 @@ mod tests {
             ("dat: a\n data: b\n\n", vec![]),
         ] {
             assert_eq!(events(&[input.as_bytes()]), want, "input: {input:?}");
+        }
+    }
+
+    #[test]
+    fn where_to_take_up_again_is_remembered() {
+        for (input, last, retry_ms) in [
+            ("data: a\n\n", "", None),
+            ("id: 7\nretry: 50\ndata: \n\n", "7", Some(50)),
+            ("id: 7\n\ndata: a\n\n", "7", None),
+            ("id: 7\n\nid: 8\ndata: not ended", "7", None),
+            ("id: 7\n\nid\n\n", "", None),
+            ("retry: 1\n\nretry: soon\n\nretry: -1\n\n", "", Some(1)),
+            ("id: a\0b\n\n", "", None),
+        ] {
+            let mut parser = SseParser::new(64);
+            parser.push(input.as_bytes(), |_| {}).unwrap();
+            let want = Resume { last: last.as_bytes().to_vec(), retry_ms };
+            assert_eq!(*parser.resume(), want, "input: {input:?}");
         }
     }
 

@@ -46,7 +46,7 @@ impl Told {
             "notifications/tools/list_changed" => {
                 self.stale.store(true, Ordering::Release);
                 self.announce(UpstreamEventKind::ToolsChanged);
-                return None;
+                Change::Tools(server)
             }
             "notifications/prompts/list_changed" => Change::Prompts(server),
             "notifications/resources/list_changed" => Change::Resources(server),

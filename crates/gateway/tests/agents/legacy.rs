@@ -59,7 +59,7 @@ async fn a_session_is_needed_and_no_proof() {
         ("as it should be", format!("{session}\nMCP-Protocol-Version: 2025-11-25"), 200),
         ("without the version", session.clone(), 200),
         ("without the session", String::new(), 400),
-        ("another version", format!("{session}\nMCP-Protocol-Version: 2025-06-18"), 200),
+        ("another version", format!("{session}\nMCP-Protocol-Version: 2025-06-18"), 400),
         ("a version without sessions", format!("{session}\nMCP-Protocol-Version: 2026-07-28"), 400),
         ("unknown version", format!("{session}\nMCP-Protocol-Version: 2025-01-01"), 400),
         ("another agent", format!("{session}\nAuthorization: Bearer some"), 404),
@@ -198,6 +198,68 @@ async fn only_a_notification_cancels() {
     assert!(got.body.contains("It may have run in whole or in part"), "{got:?}");
 }
 
+/// Reads from a stream until a text has come.
+async fn until(stream: &mut tokio::net::TcpStream, text: &str) -> String {
+    let mut seen = String::new();
+    while !seen.contains(text) {
+        let mut chunk = vec![0; 4096];
+        let read = stream.read(&mut chunk).await.unwrap();
+        assert!(read > 0, "ended: {seen}");
+        seen.push_str(&String::from_utf8_lossy(chunk.get(..read).unwrap()));
+    }
+    seen
+}
+
+#[tokio::test]
+async fn a_stream_that_broke_is_taken_up_again() {
+    let world = World::new();
+    let http = world.http(Settings::default()).await;
+    let (id, _) = begin(&http, "2025-11-25").await;
+    let session = format!("Mcp-Session-Id: {id}");
+    let ask = r#"{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"s__ask"}}"#;
+    let mut first = http.open(&request("POST", &session, ask)).await;
+    let seen = until(&mut first, "elicitation/create").await;
+    assert!(seen.contains("\r\nid: 0.0\nretry: 1000\ndata: \n\n") && seen.contains("\nid: 0.1\n"), "{seen}");
+    drop(first);
+    // Of another session, of no stream, made up.
+    let (other, _) = begin(&http, "2025-11-25").await;
+    for (session, last) in [(&other, "0.0"), (&id, "1.0"), (&id, "0"), (&id, "a.b"), (&id, "")] {
+        let got = http.send("GET", &format!("Mcp-Session-Id: {session}\nLast-Event-ID: {last}"), "").await;
+        assert_eq!(got.status, 400, "{last}: {got:?}");
+    }
+    // What got lost comes again, and what did not does not. A second reader takes the place of the one before.
+    let get = |last: &str| request("GET", &format!("{session}\nLast-Event-ID: {last}"), "");
+    let mut again = http.open(&get("0.0")).await;
+    assert!(until(&mut again, "elicitation/create").await.contains("\nid: 0.1\n"));
+    let mut newest = http.open(&get("0.1")).await;
+    let mut rest = String::new();
+    until(&mut newest, ":\n\n").await;
+    let answered = r#"{"jsonrpc":"2.0","id":"toolgate-0","result":{"action":"accept"}}"#;
+    assert_eq!(http.send("POST", &session, answered).await.status, 202);
+    newest.read_to_string(&mut rest).await.unwrap();
+    assert!(rest.contains("id: 0.2\nevent: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":5,"), "{rest}");
+    assert!(!rest.contains("elicitation/create"), "{rest}");
+    let mut rest = String::new();
+    again.read_to_string(&mut rest).await.unwrap();
+    assert!(!rest.contains("id: 0.2"), "{rest}");
+    // It is remembered for a while.
+    let got = http.raw(&get("0.1")).await;
+    assert!(got.body.contains("id: 0.2\n"), "{got:?}");
+    assert_eq!(world.minutes.take().iter().filter(|line| line.starts_with("handle")).count(), 1);
+}
+
+#[tokio::test]
+async fn clients_of_before_get_no_event_without_data() {
+    let world = World::new();
+    let http = world.http(Settings::default()).await;
+    let (id, _) = begin(&http, "2025-06-18").await;
+    let session = format!("Mcp-Session-Id: {id}");
+    let ask = r#"{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"s__ask"}}"#;
+    let mut stream = http.open(&request("POST", &session, ask)).await;
+    let seen = until(&mut stream, "elicitation/create").await;
+    assert!(!seen.contains("id: ") && !seen.contains("data: \n"), "{seen}");
+}
+
 #[tokio::test]
 async fn changes_come_on_the_one_stream_there_is() {
     let world = World::new();
@@ -235,6 +297,7 @@ async fn changes_come_on_the_one_stream_there_is() {
         assert!(http.send("POST", &session, &subscribe("unsubscribe")).await.body.contains("result"));
         world.changes.send(resource()).unwrap();
         world.changes.send(Change::Resources(s.clone())).unwrap();
+        world.changes.send(Change::Tools(s.clone())).unwrap();
         while !world.changes.is_empty() {
             tokio::task::yield_now().await;
         }
@@ -250,5 +313,6 @@ async fn changes_come_on_the_one_stream_there_is() {
         got.body.contains(r#"{"jsonrpc":"2.0","method":"notifications/resources/list_changed"}"#),
         "{got:?}"
     );
+    assert!(got.body.contains(r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#), "{got:?}");
     assert_eq!(world.minutes.take().iter().filter(|line| *line == "unsubscribe s r:s").count(), 1);
 }

@@ -235,7 +235,8 @@ async fn calls_carry_everything_byte_for_byte() {
         got.body,
         r#"{"jsonrpc":"2.0","id":1,"result":{ "content":[], "unknown":1.50,"you said": {"a":"é","b":1}, "resultType":"complete"}}"#
     );
-    assert_eq!(got.header("content-type"), Some("application/json"));
+    assert_eq!(got.header("content-type"), Some("text/event-stream"));
+    assert!(got.header("content-length").is_some(), "in one piece: {got:?}");
     let lines = world.minutes.take();
     assert!(
         lines[0].starts_with(&format!(r#"handle all s/echo {{"a":"é","b":1}} {{{params},"_meta""#)),
@@ -270,10 +271,9 @@ async fn progress_comes_on_a_stream_before_the_answer() {
     );
     let got = http.send("POST", &headers, &body).await;
     assert_eq!(got.header("content-type"), Some("text/event-stream"));
-    assert_eq!(got.header("x-accel-buffering"), Some("no"));
     assert_eq!(
         got.body,
-        ":\n\nevent: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":\"t\",\"progress\":1}}\n\n\
+        "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":\"t\",\"progress\":1}}\n\n\
          event: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":\"x\",\"result\":{ \"content\":[]}}\n\n"
     );
     assert_eq!(world.minutes.take()[1..], ["delivered"]);
@@ -293,7 +293,8 @@ async fn hanging_up_cancels() {
     let mut stream = http.open(&request("POST", &headers, &body)).await;
     let mut head = vec![0; 512];
     let read = stream.read(&mut head).await.unwrap();
-    assert!(String::from_utf8_lossy(&head[..read]).contains("text/event-stream"));
+    let head = String::from_utf8_lossy(&head[..read]);
+    assert!(head.contains("text/event-stream") && head.contains("x-accel-buffering: no"), "{head}");
     drop(stream);
     world.minutes.until("gone").await;
     assert!(!world.minutes.take().contains(&"delivered".to_owned()), "nobody got an answer");
@@ -384,6 +385,7 @@ async fn subscriptions_tell_what_was_asked_for_and_may_be_seen() {
             resource(s.clone(), "r:both"),
             Change::Resources(s.clone()),
             Change::Prompts(s.clone()),
+            Change::Tools(s.clone()),
             resource(s, "r:s"),
         ] {
             world.changes.send(change).unwrap();
@@ -395,6 +397,7 @@ async fn subscriptions_tell_what_was_asked_for_and_may_be_seen() {
         assert_eq!(seen.matches("notifications/resources/updated").count(), 1, "{seen}");
         assert_eq!(seen.matches("resources/list_changed").count(), 0, "not asked for: {seen}");
         assert_eq!(seen.matches("prompts/list_changed").count(), usize::from(agent == "all"), "{seen}");
+        assert_eq!(seen.matches("tools/list_changed").count(), usize::from(agent == "all"), "{seen}");
         world.minutes.take();
     }
 }

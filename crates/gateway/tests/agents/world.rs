@@ -296,6 +296,7 @@ pub(crate) struct Http {
 pub(crate) struct Got {
     pub(crate) status: u16,
     pub(crate) head: String,
+    /// Of a stream that is one event, its data.
     pub(crate) body: String,
 }
 
@@ -327,7 +328,9 @@ impl Http {
         let status = head.get(9..12).and_then(|status| status.parse().ok()).unwrap_or_default();
         let body =
             if head.contains("transfer-encoding: chunked") { unchunked(body) } else { body.to_owned() };
-        Got { status, head: head.to_owned(), body }
+        let only = body.strip_prefix("event: message\ndata: ").and_then(|rest| rest.strip_suffix("\n\n"));
+        let only = only.filter(|only| !only.contains('\n')).map(str::to_owned);
+        Got { status, head: head.to_owned(), body: only.unwrap_or(body) }
     }
 
     /// Sends a request with these headers, one a line, in place of the usual ones of the same name.

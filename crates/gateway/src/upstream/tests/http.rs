@@ -366,6 +366,67 @@ async fn a_legacy_session_is_kept_renewed_and_ended() {
 }
 
 #[tokio::test]
+async fn a_stream_that_a_legacy_server_ends_is_taken_up_again_and_nothing_is_sent_twice() {
+    let primed = "id: e-1\nretry: 1\ndata: \n\n";
+    for (what, at_first, later, want, gets) in [
+        ("goes on", primed, Some("answer"), r#"result {"content":[]}"#, 1),
+        ("goes on later", primed, Some("nothing, then answer"), r#"result {"content":[]}"#, 2),
+        ("never goes on", primed, Some("nothing"), "lost", 3),
+        ("is not known any more", primed, None, "lost", 1),
+        ("has no id", "retry: 1\ndata: \n\n", Some("answer"), "lost", 0),
+    ] {
+        let resumed = AtomicUsize::new(0);
+        let number = Arc::new(AtomicUsize::new(0));
+        let fake = FakeHttp::start(move |seen| {
+            if seen.method() == "GET" && seen.header("last-event-id").is_some() {
+                let id = number.load(Ordering::Relaxed);
+                let event =
+                    format!("data: {{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"content\":[]}}}}\n\n");
+                return match (later, resumed.fetch_add(1, Ordering::Relaxed)) {
+                    (None, _) => answer("405 Method Not Allowed", "", ""),
+                    (Some("nothing"), _) | (Some("nothing, then answer"), 0) => {
+                        ok("text/event-stream", "id: e-1\nretry: 1\n\n")
+                    }
+                    (Some(_), _) => ok("text/event-stream", &event),
+                };
+            }
+            legacy(seen, |seen| {
+                number.store(usize::try_from(seen.id()).unwrap(), Ordering::Relaxed);
+                ok("text/event-stream", at_first)
+            })
+        })
+        .await;
+        let agent = FakeAgent::new(LEGACY, &[]);
+        let got = run(&fake.upstreams(), call("s", ARGUMENTS), &agent, false).await;
+        assert!(got.starts_with(want), "{what}: {got}");
+        let seen = fake.seen.lock().unwrap().clone();
+        let resumes: Vec<_> = seen.iter().filter_map(|seen| seen.header("last-event-id")).collect();
+        assert_eq!(resumes, vec!["e-1"; gets], "{what}");
+        assert_eq!(seen.iter().filter(|seen| seen.method() == "tools/call").count(), 1, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_the_version_it_supports_is_asked_once_more() {
+    let refusal = r#"{"code":-32022,"message":"no","data":{"supported":["2026-07-28"]}}"#;
+    for (refusals, want) in [(1, "result {"), (2, "not sent: ")] {
+        let asked = AtomicUsize::new(0);
+        let fake = FakeHttp::start(move |seen| {
+            if seen.method() == "server/discover" && asked.fetch_add(1, Ordering::Relaxed) < refusals {
+                let body = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{refusal}}}"#, seen.id());
+                return answer("400 Bad Request", "content-type: application/json\r\n", &body);
+            }
+            modern(seen, &seen.result(r#"{"resultType":"complete","content":[]}"#))
+        })
+        .await;
+        let agent = FakeAgent::new(MODERN, &[]);
+        let got = run(&fake.upstreams(), call("s", ARGUMENTS), &agent, false).await;
+        assert!(got.starts_with(want), "{refusals}: {got}");
+        assert_eq!(fake.methods().iter().filter(|m| *m == "server/discover").count(), 2);
+    }
+}
+
+#[tokio::test]
 async fn the_era_of_the_agent_is_tried_first() {
     // Each server answers in the eras it speaks; the agent's own comes first, and no server is asked more than it must be.
     for (speaks, version, want) in [
