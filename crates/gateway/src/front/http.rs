@@ -594,7 +594,9 @@ impl Front {
         let session = session.ok_or_else(unknown)?;
         let agreed = session.agreed().map(|agreed| agreed.version);
         let said = guard::only(headers, &PROTOCOL).and_then(Version::parse);
-        if said.is_some() && said != agreed {
+        // It should be the revision that was agreed on, and clients that say another of this era get that one all the same;
+        // but the modern era has no sessions.
+        if said.is_some_and(Version::is_modern) && said != agreed {
             return Err(bad("`MCP-Protocol-Version` is not what `initialize` agreed on"));
         }
         Ok(session)

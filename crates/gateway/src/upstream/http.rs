@@ -13,7 +13,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use toolgate_broker::outcome::Answer;
 use toolgate_broker::port::BoxFuture;
@@ -34,6 +34,8 @@ const METHOD: HeaderName = HeaderName::from_static(headers::METHOD);
 const NAME: HeaderName = HeaderName::from_static(headers::NAME);
 const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 
+/// How long the first call waits for a legacy server's own stream, so that nothing said on it from then on is missed.
+const LISTEN_WAIT: Duration = Duration::from_millis(250);
 /// How often a legacy server's stream is taken up again without anything new on it.
 const MAX_RESUMES: u8 = 3;
 /// How long is waited before it is, if the server does not say.
@@ -69,6 +71,8 @@ pub(super) struct HttpLink {
     calls: Mutex<BTreeMap<u64, mpsc::Sender<Notification>>>,
     agreed: OnceLock<Agreed>,
     ended: OnceLock<String>,
+    /// Whether the server has answered to being listened to.
+    listened: watch::Sender<bool>,
     side: Arc<Semaphore>,
 }
 
@@ -120,6 +124,7 @@ impl HttpLink {
             calls: Mutex::default(),
             agreed: OnceLock::new(),
             ended: OnceLock::new(),
+            listened: watch::channel(false).0,
             side: Arc::new(Semaphore::new(MAX_SIDE)),
         })
     }
@@ -302,6 +307,7 @@ impl HttpLink {
             let mut request = this.request(Method::GET, Full::default());
             request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
             let answered = Arc::clone(&this.client).send(request).await;
+            this.listened.send_replace(true);
             let limit = this.bounds.max_message_bytes;
             drop(this);
             match answered {
@@ -318,6 +324,12 @@ impl HttpLink {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(Duration::from_secs(60));
         }
+    }
+
+    /// Until the server was asked for its own stream and has answered, or does not for too long.
+    pub(super) async fn listening(&self) {
+        let mut listened = self.listened.subscribe();
+        drop(timeout(LISTEN_WAIT, listened.wait_for(|listened| *listened)).await);
     }
 
     async fn read_aside(link: &std::sync::Weak<Self>, mut body: Incoming, mut parser: SseParser) {

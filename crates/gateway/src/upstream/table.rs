@@ -250,6 +250,9 @@ impl Inner {
             };
             let level = self.log_level(session);
             let connection = Connection::new(link, Arc::clone(&told), bounds.clone(), peer, capabilities);
+            if let (Link::Http(link), false) = (connection.link(), connection.peer().modern) {
+                link.listening().await;
+            }
             if let Some(level) = level {
                 connection.set_log_level(&level).await;
             }

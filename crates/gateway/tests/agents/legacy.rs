@@ -59,7 +59,7 @@ async fn a_session_is_needed_and_no_proof() {
         ("as it should be", format!("{session}\nMCP-Protocol-Version: 2025-11-25"), 200),
         ("without the version", session.clone(), 200),
         ("without the session", String::new(), 400),
-        ("another version", format!("{session}\nMCP-Protocol-Version: 2025-06-18"), 400),
+        ("another version", format!("{session}\nMCP-Protocol-Version: 2025-06-18"), 200),
         ("a version without sessions", format!("{session}\nMCP-Protocol-Version: 2026-07-28"), 400),
         ("unknown version", format!("{session}\nMCP-Protocol-Version: 2025-01-01"), 400),
         ("another agent", format!("{session}\nAuthorization: Bearer some"), 404),
