@@ -7,11 +7,12 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::run::{Workspace, must, say};
+use crate::run::{EVERYTHING, Workspace, must, say};
 
 /// Builds the documentation with warnings denied, and follows every link of every page.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
-    let mut doc = workspace.cargo(["doc", "--workspace", "--no-deps", "--locked"]);
+    let mut doc = workspace.cargo(["doc"]);
+    doc.args(EVERYTHING).args(["--no-deps", "--locked"]);
     must(
         "documentation of the code",
         doc.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links"),

@@ -9,6 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+/// All our code, with the upstream made with the official SDK, which is built only where it is needed.
+pub(crate) const EVERYTHING: [&str; 3] = ["--workspace", "--features", "toolgate-fixtures/rmcp"];
+
 /// Where things are.
 #[derive(Clone, Debug)]
 pub(crate) struct Workspace {

@@ -1,4 +1,4 @@
-//! Suites which drive other people's programs against ours. What a suite needs it installs; what it cannot get is a
+//! Suites which drive whole gates, most of them with other people's programs. What a suite needs it installs; what it cannot get is a
 //! failure, never a test left out.
 
 mod claude;
@@ -6,6 +6,7 @@ pub(crate) mod gate;
 mod go;
 mod node;
 mod python;
+mod wire;
 
 use anyhow::{Context as _, Result};
 
@@ -20,10 +21,11 @@ pub(crate) enum Suite {
     Go,
     Node,
     Python,
+    Wire,
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 4] = [Self::Claude, Self::Go, Self::Node, Self::Python];
+    pub(crate) const ALL: [Self; 5] = [Self::Claude, Self::Go, Self::Node, Self::Python, Self::Wire];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -31,6 +33,7 @@ impl Suite {
             Self::Go => "go",
             Self::Node => "node",
             Self::Python => "python",
+            Self::Wire => "wire",
         }
     }
 
@@ -40,6 +43,7 @@ impl Suite {
             Self::Go => "an independent reader of the log, written in Go",
             Self::Node => "the conformance suite and the Inspector, and servers made with the TypeScript SDK",
             Self::Python => "the clients of the Python SDK and of FastMCP, in three eras",
+            Self::Wire => "unknown fields, byte for byte through the gate, in both eras on both sides",
         }
     }
 
@@ -64,6 +68,7 @@ impl Suite {
             Self::Go => go::run(workspace),
             Self::Node => node::run(workspace),
             Self::Python => python::run(workspace),
+            Self::Wire => wire::run(workspace),
         }
     }
 }
