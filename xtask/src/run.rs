@@ -61,6 +61,17 @@ impl Workspace {
     pub(crate) fn cargo<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&self.root).args(arguments).stdin(Stdio::null());
+        // What cargo told this program about itself would have build scripts run again that ask for the same names.
+        for (name, _) in std::env::vars_os() {
+            let of_ours = name.to_str().is_some_and(|name| {
+                name.starts_with("CARGO_PKG_")
+                    || name.starts_with("CARGO_MANIFEST_")
+                    || name == "CARGO_PRIMARY_PACKAGE"
+            });
+            if of_ours {
+                cargo.env_remove(name);
+            }
+        }
         cargo
     }
 }
