@@ -18,8 +18,8 @@ use crate::router::Answered;
 /// How many streams of one session can be taken up again; the oldest makes room for one more.
 const MAX_STREAMS: usize = 16;
 
-/// How much is kept of what was read already, in bytes.
-const MAX_READ: usize = 64 << 10;
+/// How much one stream keeps of what was read already, or of what nobody reads, in bytes.
+const MAX_KEPT: usize = 64 << 10;
 
 /// The streams of one session.
 #[derive(Debug, Default)]
@@ -85,19 +85,22 @@ impl State {
 
     fn say(&mut self, message: Bytes) {
         self.said.push_back(message);
+        self.trim();
         self.wake();
     }
 
-    /// Forgets the oldest message, if it was read; says whether it has.
-    fn forget(&mut self) -> bool {
-        let was_read = self.gone < self.read && self.said.pop_front().is_some();
-        self.gone += u64::from(was_read);
-        was_read
+    /// Forgets the oldest messages that were read, for as long as there is too much; if nobody reads, others as well.
+    fn trim(&mut self) {
+        let mut size: usize = self.said.iter().map(Bytes::len).sum();
+        while size > MAX_KEPT && (self.gone < self.read || !self.is_read) {
+            size -= self.said.pop_front().map_or(size, |oldest| oldest.len());
+            self.gone += 1;
+        }
     }
 
-    /// The messages from this one on. The first that was ever said has number 0.
-    fn from(&self, number: u64) -> impl Iterator<Item = &Bytes> {
-        self.said.iter().skip(usize::try_from(number.saturating_sub(self.gone)).unwrap_or(usize::MAX))
+    /// The message of this number, the first that was ever said having 0.
+    fn message(&self, number: u64) -> Option<Bytes> {
+        self.said.get(usize::try_from(number.checked_sub(self.gone)?).ok()?).cloned()
     }
 
     fn wake(&mut self) {
@@ -123,7 +126,7 @@ impl Speaker {
     pub fn say(&self, message: Bytes) {
         let mut state = lock(&self.0.state);
         // An empty message only keeps a stream alive.
-        if !message.is_empty() && (state.said.len() < MAX_QUEUED || state.forget()) {
+        if !message.is_empty() && state.end() - state.read < MAX_QUEUED as u64 {
             state.say(message);
         }
     }
@@ -181,7 +184,7 @@ impl Reading {
             return Poll::Ready(None);
         }
         self.at = self.at.max(state.gone);
-        let Some(message) = state.from(self.at).next().cloned() else {
+        let Some(message) = state.message(self.at) else {
             if state.over {
                 return Poll::Ready(None);
             }
@@ -194,12 +197,7 @@ impl Reading {
         if call.is_some() {
             state.let_go();
         }
-        let unread = state.from(state.read).map(Bytes::len).sum::<usize>();
-        let mut read = state.said.iter().map(Bytes::len).sum::<usize>() - unread;
-        while read > MAX_READ {
-            read -= state.said.front().map_or(read, Bytes::len);
-            state.forget();
-        }
+        state.trim();
         Poll::Ready(Some((message, call)))
     }
 }
@@ -211,6 +209,7 @@ impl Drop for Reading {
             state.is_read = false;
             state.waiting = None;
             state.let_go();
+            state.trim();
         }
     }
 }
@@ -218,4 +217,87 @@ impl Drop for Reading {
 /// The data behind these locks is whole at every moment.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::Status;
+
+    fn answer(text: &str) -> Answered {
+        let call = toolgate_core::call::CallId::new(1, [0; 10]);
+        Answered { message: text.into(), call: Some(Delivery::of(call)), status: Status::Ok }
+    }
+
+    /// What can be read now, each message cut short; `!` marks the answer, and a dot the end.
+    fn read(reading: &mut Reading) -> String {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut seen = String::new();
+        loop {
+            match reading.poll(&mut cx) {
+                Poll::Pending => return seen,
+                Poll::Ready(None) => return seen + ".",
+                Poll::Ready(Some((message, call))) => {
+                    seen.extend(message.iter().take(2).map(|byte| char::from(*byte)));
+                    seen.push_str(if call.is_some() { "! " } else { " " });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_read_is_kept_and_what_nobody_reads_is_bounded() {
+        let large = "x".repeat(MAX_KEPT + 1);
+        let small = "s".repeat(8);
+        for (what, unread, last, again) in [
+            ("small things are all kept", vec![&small; 3], &small, "a ss ss ss ss! ."),
+            ("the oldest go first", vec![&small, &large], &small, "ss! ."),
+            ("a large answer is not kept", vec![&small], &large, "."),
+            ("too many are not all kept", vec![&small; MAX_QUEUED], &small, ""),
+        ] {
+            let streams = Streams::default();
+            let (speaker, mut first) = streams.begin();
+            speaker.say(Bytes::from_static(b"a"));
+            assert_eq!(read(&mut first), "a ", "{what}");
+            drop(first);
+            for message in unread {
+                speaker.say(message.clone().into());
+            }
+            speaker.finish(answer(last));
+            let got = read(&mut streams.resume("0.0").unwrap());
+            match again {
+                "" => assert!(got.split(' ').count() <= MAX_QUEUED + 3, "{what}: {}", got.len()),
+                again => assert_eq!(got, again, "{what}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_gets_everything_however_large_and_another_takes_its_place() {
+        let streams = Streams::default();
+        let (speaker, mut first) = streams.begin();
+        let large = Bytes::from(vec![b'x'; MAX_KEPT + 1]);
+        speaker.say(large.clone());
+        speaker.say(large);
+        assert_eq!(read(&mut first), "xx xx ");
+        assert_eq!(first.id(), "0.2");
+        let mut second = streams.resume("0.2").unwrap();
+        assert_eq!(read(&mut first), ".", "it is no longer its turn");
+        speaker.finish(answer("done"));
+        drop(first);
+        assert_eq!(read(&mut second), "do! .");
+        assert_eq!(read(&mut streams.resume("0.7").unwrap()), ".", "nothing comes after the answer");
+        assert_eq!(read(&mut streams.resume("0.2").unwrap()), "do! .", "it may have got lost");
+    }
+
+    #[test]
+    fn only_so_many_streams_are_kept() {
+        let streams = Streams::default();
+        let _speakers: Vec<_> = (0..=MAX_STREAMS).map(|_| streams.begin()).collect();
+        assert!(streams.resume("0.0").is_none());
+        assert!(streams.resume("1.0").is_some());
+        for made_up in ["17.0", "1", "", "1.", ".1", "-1.0", "1.0.0"] {
+            assert!(streams.resume(made_up).is_none(), "{made_up}");
+        }
+    }
 }
