@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use toolgate_core::name::{AgentId, GroupName, QuestionName, ServerName, ToolName};
+use toolgate_core::policy::DEMO;
 use toolgate_core::tool::Effect;
 
 use crate::rulebook::QuestionRules;
@@ -27,9 +28,6 @@ pub const POLICY_FOLDER: &str = "policies";
 
 /// How large a configuration may be.
 const MAX_FILE_BYTES: usize = 1 << 20;
-
-/// The agent which the demo uses; nobody else may have its name.
-pub const DEMO_AGENT: &str = "demo";
 
 /// Where agents connect unless the configuration says otherwise.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7420";
@@ -70,6 +68,8 @@ pub struct Gateway {
     pub allowed_origins: BTreeSet<String>,
     /// The server whose tools and prompts keep their own names, in place of `server__name`; at most one can.
     pub bare: Option<ServerName>,
+    /// Whether the demo may be open at all. See [`crate::demo::is_open`].
+    pub demo: bool,
     /// How large one message of an agent may be, in bytes.
     pub max_message_bytes: usize,
     /// How many connections are held at once.
@@ -185,6 +185,7 @@ impl Default for Gateway {
             allowed_hosts: BTreeSet::new(),
             allowed_origins: BTreeSet::new(),
             bare: None,
+            demo: true,
             max_message_bytes: 4 << 20,
             max_connections: 1024,
             max_sessions: 1024,
@@ -277,6 +278,7 @@ fn gateway(
         allowed_hosts: hosts(table.take("allowed_hosts"))?,
         allowed_origins: origins(table.take("allowed_origins"))?,
         bare: table.take("bare").map(|item| bare(&item, servers)).transpose()?,
+        demo: table.take("demo").map(|item| item.switch()).transpose()?.unwrap_or(default.demo),
         max_message_bytes: bytes(table.take("max_message_kib"), default.max_message_bytes)?,
         max_connections: count(table.take("max_connections"), default.max_connections)?,
         max_sessions: count(table.take("max_sessions"), default.max_sessions)?,
@@ -342,6 +344,9 @@ fn origins(item: Option<Item<'_>>) -> Result<BTreeSet<String>, ConfigError> {
 
 fn server(item: &Item<'_>, folder: &Path) -> Result<Server, ConfigError> {
     let mut table = item.table()?;
+    if table.name() == "servers.demo" {
+        return Err(table.error("the server name `demo` belongs to the demo", "choose another name"));
+    }
     let (command, url) = (table.take("command"), table.take("url"));
     let (env, cwd, headers) = (table.take("env"), table.take("cwd"), table.take("headers"));
     let reach = match (command, url) {
@@ -583,7 +588,7 @@ fn agents(top: &mut Table<'_>) -> Result<BTreeMap<AgentId, AgentRules>, ConfigEr
         let id: AgentId = name
             .parse()
             .map_err(|e: toolgate_core::name::NameError| item.error(e.to_string(), "choose another name"))?;
-        if name == DEMO_AGENT {
+        if name == DEMO {
             return Err(item.error("the agent name `demo` belongs to the demo", "choose another name"));
         }
         let mut table = item.table()?;
@@ -821,6 +826,7 @@ origin = "gate.example.org/log"
             "[gateway]\nmax_sessions = 1.5",
             "[servers.Mail]\ncommand = [\"a\"]",
             "[servers.tools]\ncommand = [\"a\"]",
+            "[servers.demo]\ncommand = [\"a\"]",
             "[servers.a__b]\ncommand = [\"a\"]",
             "[servers.mail]",
             "[servers.mail]\ncommand = \"npx server\"",
@@ -873,7 +879,7 @@ hint: known here: `agents`, `gateway`, `log`, `oauth`, `questions`, `servers`, `
 error: `toolgate.toml`, line 3: unknown key `lissten` in `[gateway]`
 hint: did you mean `listen`?
 error: `toolgate.toml`, line 2: unknown key `port` in `[gateway]`
-hint: known here: `allowed_hosts`, `allowed_origins`, `bare`, `danger_plain_http`, `listen`, `max_connections`, `max_message_kib`, `max_sessions`, `socket`
+hint: known here: `allowed_hosts`, `allowed_origins`, `bare`, `danger_plain_http`, `demo`, `listen`, `max_connections`, `max_message_kib`, `max_sessions`, `socket`
 error: `toolgate.toml`, line 2: `gateway.listen` is a number, not a text
 hint: write it as `listen = "…"`
 error: `toolgate.toml`, line 2: `localhost` is no address with a port
@@ -891,6 +897,8 @@ hint: write it as `max_sessions = 1`
 error: `toolgate.toml`, line 1: server name `Mail` is not 1 to 32 of a-z, 0-9, `-` and single `_`, starting with a letter and ending with a letter or digit
 hint: choose another name
 error: `toolgate.toml`, line 1: server name `tools` is reserved; choose another
+hint: choose another name
+error: `toolgate.toml`, line 1: the server name `demo` belongs to the demo
 hint: choose another name
 error: `toolgate.toml`, line 1: server name `a__b` is not 1 to 32 of a-z, 0-9, `-` and single `_`, starting with a letter and ending with a letter or digit
 hint: choose another name

@@ -1,7 +1,8 @@
 //! Agents: who calls, and how they show it.
 //!
 //! Three proofs count: a bearer token that `toolgate agent add` minted, the user id at the other end of a Unix socket
-//! as the kernel reports it, and an access token of the configured authorization server. Nobody comes in without one.
+//! as the kernel reports it, and an access token of the configured authorization server. Nobody comes in without one but
+//! the demo agent, where the [demo](crate::demo) is open.
 
 mod jwt;
 
@@ -13,9 +14,11 @@ use toolgate_core::call::{Agent, Proof};
 use toolgate_core::digest::Digest;
 use toolgate_core::json::{ObjectWriter, quote};
 use toolgate_core::name::{AgentId, GroupName};
+use toolgate_core::policy::DEMO;
 use zeroize::Zeroizing;
 
-use crate::config::{AgentRules, Config, DEMO_AGENT, OAuth};
+use crate::config::{AgentRules, Config, OAuth};
+use crate::demo;
 use crate::store::AgentRow;
 use crate::totp::{base32, from_base32};
 
@@ -158,12 +161,17 @@ pub struct Roster {
     by_subject: BTreeMap<String, (AgentId, AgentRules)>,
     group_scopes: BTreeMap<String, GroupName>,
     required_scopes: Vec<String>,
+    /// Who comes in without any proof, where the demo is open.
+    anonymous: Option<Arc<Agent>>,
 }
 
 impl Roster {
     /// Puts together what the configuration and the store know. An agent is in all the groups that either gives it, as
-    /// the policy was checked with; one that is disabled comes in by no proof.
+    /// the policy was checked with; one that is disabled comes in by no proof. The demo is open exactly where its server is
+    /// among the configured ones, a name that no configuration file can use.
     pub fn new(config: &Config, agents: &[AgentRow]) -> Self {
+        let open =
+            config.servers.keys().any(|server| server.as_str() == DEMO) && demo::is_open(config, agents);
         let groups = |id: &AgentId| -> BTreeSet<GroupName> {
             let configured = config.agents.get(id).into_iter().flat_map(|rules| &rules.groups);
             let stored = agents.iter().filter(|row| row.name == *id).flat_map(|row| &row.groups);
@@ -174,7 +182,7 @@ impl Roster {
         };
         let by_token = agents
             .iter()
-            .filter(|row| !row.disabled && row.name.as_str() != DEMO_AGENT)
+            .filter(|row| !row.disabled && row.name.as_str() != DEMO)
             .filter_map(|row| {
                 let hash = TokenHash(Digest::from_bytes(row.token_hash?));
                 Some((hash, agent(&row.name, Proof::Bearer)))
@@ -196,6 +204,7 @@ impl Roster {
             by_subject: by_subject.collect(),
             group_scopes: oauth.map(|o| o.group_scopes.clone()).unwrap_or_default(),
             required_scopes: oauth.map(|o| o.required_scopes.iter().cloned().collect()).unwrap_or_default(),
+            anonymous: demo::agent().filter(|_| open).map(Arc::new),
         }
     }
 
@@ -216,6 +225,7 @@ impl Roster {
             by_subject: by_subject.map(|(subject, known)| (subject.clone(), known.clone())).collect(),
             group_scopes: self.group_scopes.clone(),
             required_scopes: self.required_scopes.clone(),
+            anonymous: self.anonymous.clone().filter(|_| agents.is_empty()),
         }
     }
 
@@ -231,6 +241,7 @@ impl Roster {
             .map(|(_, agent)| &agent.id)
             .chain(users.map(|(_, agent)| &agent.id))
             .chain(subjects.map(|(_, (id, _))| id))
+            .chain(self.anonymous.iter().filter(|_| by.anonymous.is_none()).map(|agent| &agent.id))
             .cloned()
             .collect()
     }
@@ -277,6 +288,12 @@ impl Roster {
         self.by_uid.get(&uid).map(Arc::clone).ok_or(IdentityError::UnknownPeer { uid })
     }
 
+    /// Who comes in without any proof: the demo agent, where the demo is open.
+    #[must_use]
+    pub fn anonymous(&self) -> Option<Arc<Agent>> {
+        self.anonymous.clone()
+    }
+
     /// Recognizes an agent by an access token that was verified.
     ///
     /// # Errors
@@ -308,12 +325,6 @@ fn is_disabled(agents: &[AgentRow], id: &AgentId) -> bool {
     agents.iter().any(|row| row.disabled && row.name == *id)
 }
 
-/// The demo agent: whoever is given it may use the demo tools and nothing else.
-#[must_use]
-pub fn demo_agent() -> Option<Agent> {
-    Some(Agent { id: DEMO_AGENT.parse().ok()?, groups: Vec::new(), proof: Proof::Demo })
-}
-
 /// The metadata document of RFC 9728: where clients get tokens for this gate.
 #[must_use]
 pub fn resource_metadata(oauth: &OAuth) -> String {
@@ -336,6 +347,7 @@ pub fn resource_metadata(oauth: &OAuth) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Reach, Server};
 
     fn config() -> Config {
         Config::parse(
@@ -499,6 +511,32 @@ group_scopes = { "toolgate:admin" = "admins" }
         ] {
             assert_eq!(roster.authorization(header, None, 0).map(|a| a.id.clone()), Err(want), "{header:?}");
         }
+    }
+
+    #[test]
+    fn the_demo_agent_comes_in_where_the_demo_is_and_is_nobody_with_a_token() {
+        let office = Server {
+            reach: Reach::Url { url: "http://127.0.0.1:1/".to_owned(), headers: BTreeMap::new() },
+            call_timeout: std::time::Duration::from_secs(1),
+            start_timeout: std::time::Duration::from_secs(1),
+            max_result_bytes: 1,
+        };
+        let config = Config { servers: [(DEMO.parse().unwrap(), office)].into(), ..Config::default() };
+        let roster = Roster::new(&config, &[]);
+        assert_eq!(roster.anonymous().unwrap().proof, Proof::Demo);
+        assert!(Roster::new(&Config::default(), &[]).anonymous().is_none(), "there are no demo tools");
+        let wrong = format!("Bearer {}", *Token::new([8; 32]).reveal());
+        for header in [None, Some("Bearer abc"), Some(wrong.as_str())] {
+            assert!(roster.authorization(header, None, 0).is_err(), "{header:?}");
+        }
+        let token = Token::new([7; 32]);
+        let rows = [row("support", &token)];
+        for closed in [Roster::new(&config, &rows), roster.narrowed(&rows)] {
+            assert!(closed.anonymous().is_none(), "an agent is registered");
+            assert!(roster.put_out(&closed).iter().any(|agent| agent.as_str() == DEMO));
+        }
+        // A token of that name, however it came into the store, is nobody's.
+        assert!(Roster::new(&config, &[row(DEMO, &token)]).bearer(&token.reveal()).is_err());
     }
 
     #[test]

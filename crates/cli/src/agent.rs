@@ -1,10 +1,10 @@
 //! `toolgate agent`: who may connect.
 
 use serde_json::json;
-use toolgate_broker::config::DEMO_AGENT;
 use toolgate_broker::identity::Token;
 use toolgate_broker::store::AgentRow;
 use toolgate_core::name::{AgentId, GroupName};
+use toolgate_core::policy::DEMO;
 use toolgate_ledger::record::{Agent, RosterAction};
 use zeroize::Zeroizing;
 
@@ -14,30 +14,30 @@ use crate::place::{Place, State, block_on, gate_line, now_ms, random};
 
 pub(crate) fn run(place: &Place, command: AgentCommand) -> anyhow::Result<()> {
     match command {
-        AgentCommand::Add { name, group, json } => {
+        AgentCommand::Add { name, group } => {
             let name = agent_name(&name)?;
             let groups = group.iter().map(|g| g.parse()).collect::<Result<Vec<GroupName>, _>>()?;
             let state = place.open_or_make()?;
             let token = add(place, &state, &name, groups)?;
-            show(place, &name, &token, json)
+            show(place, &name, &token)
         }
-        AgentCommand::List(json) => list(place, json.json),
+        AgentCommand::List => list(place),
         AgentCommand::Remove { name } => {
             let name = agent_name(&name)?;
             let line = changed(place, RosterAction::Removed, &name)?;
             let state = place.open()?;
             block_on(async { Ok(state.store.remove_agent(name.clone(), line).await?) })?;
             note(format_args!("Agent `{name}` is removed; its token is refused from now on."));
-            Ok(())
+            place.tell(|| json!({ "agent": name.as_str(), "removed": true }))
         }
-        AgentCommand::Rotate { name, json } => {
+        AgentCommand::Rotate { name } => {
             let name = agent_name(&name)?;
             let line = changed(place, RosterAction::Changed, &name)?;
             let state = place.open()?;
             let token = Token::new(random()?);
             let hash = *token.hash().0.as_bytes();
             block_on(async { Ok(state.store.set_agent_token(name.clone(), hash, line).await?) })?;
-            show(place, &name, &token.reveal(), json)
+            show(place, &name, &token.reveal())
         }
     }
 }
@@ -65,7 +65,7 @@ pub(crate) fn add(
 
 fn agent_name(text: &str) -> anyhow::Result<AgentId> {
     let name: AgentId = text.parse()?;
-    if name.as_str() == DEMO_AGENT {
+    if name.as_str() == DEMO {
         return Err(hinted("the agent name `demo` belongs to the demo", "choose another name"));
     }
     Ok(name)
@@ -79,26 +79,28 @@ fn changed(
     gate_line(Agent { action, by: place.user(), name: name.to_string() })
 }
 
-fn show(place: &Place, name: &AgentId, token: &str, json: bool) -> anyhow::Result<()> {
+fn show(place: &Place, name: &AgentId, token: &str) -> anyhow::Result<()> {
     let listen = place.config()?.gateway.listen;
     let url = format!("http://{listen}/mcp");
-    if json {
+    if place.json {
         return out::json(&json!({ "agent": name.as_str(), "token": token, "url": url }));
     }
     line(token)?;
     note(format_args!(
         "\nThis is the token of agent `{name}`. It is not shown again, and not stored. For Claude Code:\n"
     ));
-    note(format_args!("  {}", claude_line(&url, token)));
+    note(format_args!("  {}", claude_line(&url, Some(token))));
     Ok(())
 }
 
-/// The line to paste for Claude Code.
-pub(crate) fn claude_line(url: &str, token: &str) -> String {
-    format!("claude mcp add --transport http toolgate {url} --header \"Authorization: Bearer {token}\"")
+/// The line to paste for Claude Code. The demo needs no token.
+pub(crate) fn claude_line(url: &str, token: Option<&str>) -> String {
+    let header =
+        token.map(|token| format!(" --header \"Authorization: Bearer {token}\"")).unwrap_or_default();
+    format!("claude mcp add --transport http toolgate {url}{header}")
 }
 
-fn list(place: &Place, json: bool) -> anyhow::Result<()> {
+fn list(place: &Place) -> anyhow::Result<()> {
     let config = place.config()?;
     let stored =
         if place.home.state.join("state.db").exists() { place.open()?.store.agents()? } else { Vec::new() };
@@ -131,7 +133,7 @@ fn list(place: &Place, json: bool) -> anyhow::Result<()> {
             "added_ms": row.map(|row| row.added_ms),
         }));
     }
-    if json {
+    if place.json {
         return out::json(&values);
     }
     if rows.is_empty() {

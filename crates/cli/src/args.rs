@@ -30,6 +30,9 @@ pub(crate) struct Cli {
     /// The state folder [default: ~/.local/state/toolgate]
     #[arg(long, global = true, value_name = "FOLDER")]
     pub(crate) state: Option<PathBuf>,
+    /// Print JSON for programs: one value a line, and nothing else, on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -59,18 +62,46 @@ pub(crate) enum Command {
   toolgate init --person ada         and enrol yourself to answer questions")]
     Init(Init),
     /// Say what is covered, what is not, and what is wrong
-    Doctor(Json),
+    #[command(after_help = "Examples:
+  toolgate doctor
+  toolgate doctor --json             for programs")]
+    Doctor,
     /// The agents that may connect
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_help = "Examples:
+  toolgate agent add claude-code     adds one and prints its token
+  toolgate agent list"
+    )]
     Agent(AgentCommand),
     /// The tools that agents may be offered
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_help = "Examples:
+  toolgate tool review               what servers offer that is new or has changed
+  toolgate tool accept mail/search"
+    )]
     Tool(ToolCommand),
     /// The rules
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_help = "Examples:
+  toolgate policy check
+  toolgate policy try --agent support mail/send_email '{\"to\":\"ada@example.com\"}'
+  toolgate policy replay --since 7d"
+    )]
     Policy(PolicyCommand),
     /// What people are asked
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_help = "Examples:
+  toolgate question list             what waits for an answer
+  toolgate question show q-7kx2"
+    )]
     Question(QuestionCommand),
     /// Say yes to the one call a question is about
     #[command(after_help = "Examples:
@@ -82,10 +113,23 @@ pub(crate) enum Command {
   toolgate deny q-7kx2")]
     Deny(Answer),
     /// The people who answer questions
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_help = "Examples:
+  toolgate person add ada            who answers, with a passphrase
+  toolgate person list"
+    )]
     Person(PersonCommand),
     /// What happened, and the proof of it
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_help = "Examples:
+  toolgate log tail --follow
+  toolgate log search --verdict deny --since 24h
+  toolgate log verify"
+    )]
     Log(LogCommand),
     /// Print the completions for a shell
     #[command(after_help = "Examples:
@@ -108,20 +152,10 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Json {
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct Up {
     /// Listen here, whatever the configuration says
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<std::net::SocketAddr>,
-    /// Print one JSON object a line
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -136,9 +170,6 @@ pub(crate) struct Demo {
     /// Do not pause between the steps
     #[arg(long)]
     pub(crate) fast: bool,
-    /// Print one JSON object a step
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -152,9 +183,6 @@ pub(crate) struct Init {
     /// Read the new passphrase from a file with mode 600
     #[arg(long, value_name = "FILE", requires = "person")]
     pub(crate) passphrase_file: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -169,24 +197,24 @@ pub(crate) enum AgentCommand {
         /// A group it belongs to; can be given several times
         #[arg(long, value_name = "NAME")]
         group: Vec<String>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
     /// List the agents
-    List(Json),
+    #[command(after_help = "Examples:
+  toolgate agent list")]
+    List,
     /// Remove an agent; its token is refused from then on
+    #[command(after_help = "Examples:
+  toolgate agent remove support")]
     Remove {
         /// Its name
         name: String,
     },
     /// Give an agent another token; the old one is refused from then on
+    #[command(after_help = "Examples:
+  toolgate agent rotate support")]
     Rotate {
         /// Its name
         name: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
 }
 
@@ -199,9 +227,6 @@ pub(crate) enum ToolCommand {
     Review {
         /// Only this server
         server: Option<String>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
     /// Accept the definitions that servers offer now
     #[command(after_help = "Examples:
@@ -216,8 +241,12 @@ pub(crate) enum ToolCommand {
         all: bool,
     },
     /// List the accepted tools
-    List(Json),
+    #[command(after_help = "Examples:
+  toolgate tool list")]
+    List,
     /// Take the acceptance of a tool back
+    #[command(after_help = "Examples:
+  toolgate tool remove mail/send_email")]
     Remove {
         /// The tool, as `server/tool`
         name: String,
@@ -227,13 +256,13 @@ pub(crate) enum ToolCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
     /// Check the policy files: names, types, examples
+    #[command(after_help = "Examples:
+  toolgate policy check
+  toolgate policy check --policy ./new")]
     Check {
         /// Check the files in this folder instead of those in force
         #[arg(long, value_name = "FOLDER")]
         policy: Option<PathBuf>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
     /// Say why a call gets its verdict: every rule that was looked at, and what it read
     #[command(after_help = "Examples:
@@ -255,9 +284,6 @@ pub(crate) enum PolicyCommand {
         /// Judge by the files in this folder instead of those in force
         #[arg(long, value_name = "FOLDER")]
         policy: Option<PathBuf>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
 }
 
@@ -277,29 +303,25 @@ pub(crate) struct Try {
     /// Judge by the files in this folder instead of those in force
     #[arg(long, value_name = "FOLDER")]
     pub(crate) policy: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum QuestionCommand {
     /// List the questions that wait for an answer
+    #[command(after_help = "Examples:
+  toolgate question list
+  toolgate question list --all       also those that are over")]
     List {
         /// Also those that were answered, used or have expired
         #[arg(long)]
         all: bool,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
     /// Show everything there is to know about a question before it is answered
+    #[command(after_help = "Examples:
+  toolgate question show q-7kx2")]
     Show {
         /// The question's number, or the beginning of it
         id: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
 }
 
@@ -316,9 +338,6 @@ pub(crate) struct Answer {
     /// Read the passphrase from a file with mode 600
     #[arg(long, value_name = "FILE", conflicts_with = "code")]
     pub(crate) passphrase_file: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -338,8 +357,12 @@ pub(crate) enum PersonCommand {
         passphrase_file: Option<PathBuf>,
     },
     /// List the people
-    List(Json),
-    /// Remove a person
+    #[command(after_help = "Examples:
+  toolgate person list")]
+    List,
+    /// Remove a person; nothing they said before is used any more
+    #[command(after_help = "Examples:
+  toolgate person remove ada")]
     Remove {
         /// Their name
         name: String,
@@ -349,14 +372,17 @@ pub(crate) enum PersonCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum LogCommand {
     /// Show one record, or both records of a call, with arguments and result
+    #[command(after_help = "Examples:
+  toolgate log show 1041
+  toolgate log show 01937a5c-6d2e-7c3a-9f00-2f6a1d3b4c5d")]
     Show {
         /// The index of a record, or the number of a call
         id: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
     /// Show the last records
+    #[command(after_help = "Examples:
+  toolgate log tail
+  toolgate log tail -n 100 --follow")]
     Tail {
         /// How many
         #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20)]
@@ -364,9 +390,6 @@ pub(crate) enum LogCommand {
         /// Go on as records come
         #[arg(short, long)]
         follow: bool,
-        /// Print one JSON object a line
-        #[arg(long)]
-        json: bool,
     },
     /// Find records
     #[command(after_help = "Examples:
@@ -389,9 +412,6 @@ pub(crate) enum LogCommand {
         /// Only records that have this text in them
         #[arg(long, value_name = "TEXT")]
         text: Option<String>,
-        /// Print one JSON object a line
-        #[arg(long)]
-        json: bool,
     },
     /// Check the whole log: every hash, every record, every signature
     #[command(after_help = "Examples:
@@ -407,9 +427,6 @@ pub(crate) enum LogCommand {
         /// The log's verifier key [default: the gate's own]
         #[arg(long, value_name = "KEY")]
         vkey: Option<String>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
     /// Write the receipt of one call: the records, and a proof that each is in the log
     #[command(after_help = "Examples:
@@ -422,7 +439,10 @@ pub(crate) enum LogCommand {
         #[arg(long, value_name = "FOLDER", default_value = ".")]
         out: PathBuf,
     },
-    /// Print records for other systems
+    /// Print records for other systems, one JSON object a line
+    #[command(after_help = "Examples:
+  toolgate log export > log.jsonl
+  toolgate log export --format ocsf --since 24h")]
     Export {
         /// In which form
         #[arg(long, value_enum, default_value_t = Format::Jsonl)]
@@ -432,6 +452,8 @@ pub(crate) enum LogCommand {
         since: Option<String>,
     },
     /// Print the key that others verify the log with
+    #[command(after_help = "Examples:
+  toolgate log key > log.key")]
     Key,
     /// Forget values: arguments and results go, the log and all its proofs stay
     #[command(after_help = "Examples:

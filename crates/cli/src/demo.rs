@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,26 +11,24 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, ReadHalf, WriteHalf};
 use toolgate_broker::config::Config;
+use toolgate_broker::demo;
 use toolgate_broker::home::{Home, Surroundings, make_private};
-use toolgate_broker::identity::demo_agent;
 use toolgate_broker::person::{Person, Seeds};
 use toolgate_broker::port::{Question, QuestionState, Store as _};
-use toolgate_broker::store::{NewAnswer, Pin, SqliteStore};
-use toolgate_core::name::{ServerName, ToolName};
+use toolgate_broker::store::{NewAnswer, SqliteStore};
 use toolgate_core::text;
-use toolgate_core::tool;
 use toolgate_gateway::front::stdio;
-use toolgate_gateway::upstream::{Unobserved, Upstreams};
-use toolgate_ledger::record::{Answer, PersonProof, PinAction, QuestionAnswered, RosterAction, ToolPin};
+use toolgate_gateway::upstream::Unobserved;
+use toolgate_ledger::record::{Answer, PersonProof, QuestionAnswered, RosterAction};
 use toolgate_ledger::verify::{Options, verify};
-use toolgate_ledger::{Folder, Hash, Trust};
+use toolgate_ledger::{Folder, Trust};
 use zeroize::Zeroizing;
 
 use crate::args;
-use crate::gate::{self, Gate};
-use crate::out::{Paint, json_line, line};
+use crate::gate::Gate;
+use crate::out::{self, Paint, line};
 use crate::place::{Place, State, gate_line, now_ms, random};
-use crate::rules;
+use crate::setup::Setup;
 
 /// The pause between two steps on a terminal.
 const PAUSE: Duration = Duration::from_millis(2_500);
@@ -116,47 +114,32 @@ impl Stage {
     }
 }
 
-pub(crate) fn run(demo: &args::Demo) -> anyhow::Result<()> {
+pub(crate) fn run(demo: &args::Demo, json: bool) -> anyhow::Result<()> {
     let terminal = std::io::stdout().is_terminal();
-    let stage = Stage { json: demo.json, pause: terminal && !demo.fast && !demo.json, paint: Paint::out() };
+    let stage = Stage { json, pause: terminal && !demo.fast && !json, paint: Paint::out() };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         tokio::time::timeout(LIMIT, play(&stage)).await.context("the demo took too long")?
     })
 }
 
-/// The configuration of the demo: one server, which is this very program, and one person.
-fn configuration(program: &str) -> anyhow::Result<Config> {
-    let text = format!(
-        "[servers.demo]\ncommand = [{program:?}, \"demo-server\"]\n\
-         [tools.\"demo/search_mail\"]\neffects = [\"read\"]\n[tools.\"demo/read_document\"]\neffects = [\"read\"]\n\
-         [tools.\"demo/send_mail\"]\neffects = [\"egress\"]\n[tools.\"demo/delete_document\"]\neffects = [\"delete\"]\n\
-         [tools.\"demo/pay_invoice\"]\neffects = [\"money\"]\n\
-         [questions.owner]\npeople = [\"owner\"]\nwait = \"60s\"\nexpires = \"2m\"\n"
-    );
-    Ok(Config::parse(Path::new("demo.toml"), &text)?)
-}
-
 async fn play(stage: &Stage) -> anyhow::Result<()> {
     let digits: String = random::<8>()?.iter().map(|byte| format!("{byte:02x}")).collect();
     let scratch = Scratch(std::env::temp_dir().join(format!("toolgate-demo-{digits}")));
     make_private(&scratch.0)?;
-    let program = std::env::current_exe().context("this program cannot find itself")?;
-    let config = configuration(&program.display().to_string())?;
     let around = Surroundings { variables: BTreeMap::new(), ..Surroundings::of_process()? };
     let home = Home::find(&around, Some(&scratch.0.join("toolgate.toml")), Some(&scratch.0.join("state")))?;
-    let place = Place { surroundings: around, home };
+    let place = Place { surroundings: around, home, json: stage.json };
     let state = place.open_or_make()?;
 
     stage.say(&format!("{}\n", stage.paint.bold("A hijacked agent meets the gate."))).await?;
-    accept_tools(&place, &state.store, &config).await?;
     let (owner, passphrase) = enrol(&place, &state).await?;
     let log = state.folder.log();
-    let sources = rules::demo_sources();
-    let gate = Gate::start(&place.surroundings, state, &config, &sources, Arc::new(Unobserved)).await?;
+    let setup = Setup::with_demo(Config::default(), Vec::new())?;
+    let gate = Gate::start(&place.surroundings, state, &setup, Arc::new(Unobserved)).await?;
     let vkey = gate.log_key.clone();
 
-    let agent = Arc::new(demo_agent().context("the demo agent has no name")?);
+    let agent = Arc::new(demo::agent().context("the demo agent has no name")?);
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let (input, output) = tokio::io::split(theirs);
     let router = Arc::clone(&gate.router);
@@ -183,7 +166,7 @@ async fn play(stage: &Stage) -> anyhow::Result<()> {
     gate.stop("done").await?;
     let report = verify(&Folder::new(log), &Options::new(Trust::key(vkey)), |_, _| {});
     if stage.json {
-        json_line(&json!({ "step": "log", "records": report.size, "sound": report.is_sound() }))?;
+        out::json(&json!({ "step": "log", "records": report.size, "sound": report.is_sound() }))?;
     } else {
         let sound = if report.is_sound() { stage.paint.green("sound") } else { stage.paint.red("NOT SOUND") };
         line(format_args!(
@@ -199,36 +182,6 @@ async fn play(stage: &Stage) -> anyhow::Result<()> {
         STEPS.len() - met,
         STEPS.len()
     );
-    Ok(())
-}
-
-/// Accepts what the demo server offers, as `toolgate tool accept --all` would.
-async fn accept_tools(place: &Place, store: &SqliteStore, config: &Config) -> anyhow::Result<()> {
-    let server: ServerName = "demo".parse()?;
-    let servers = gate::servers(&place.surroundings, config)?;
-    let upstreams =
-        Upstreams::new(servers, Arc::new(toolgate_broker::port::SystemClock), Arc::new(Unobserved))?;
-    for definition in upstreams.fetch_tools(&server).await? {
-        let name =
-            definition.root().get("name").and_then(|name| name.as_str()).context("a tool without a name")?;
-        let tool = ToolName::new(server.clone(), name)?;
-        let digest = tool::pin(
-            &definition.root().canonical().map_err(|_number| anyhow::anyhow!("a number cannot be kept"))?,
-        );
-        let record = ToolPin {
-            action: PinAction::Accepted,
-            by: Some("demo".to_owned()),
-            digest: Some(Hash(*digest.as_bytes())),
-            previous: None,
-            tool: tool.to_string(),
-        };
-        let effects = config.tools.get(&tool).cloned().unwrap_or_else(tool::undeclared_effects);
-        let definition = bytes::Bytes::copy_from_slice(definition.root().raw());
-        let pin =
-            Pin { tool, definition, effects, digest, accepted_by: "demo".to_owned(), accepted_ms: now_ms() };
-        store.accept_pin(pin, None, gate_line(record)?).await?;
-    }
-    upstreams.shutdown().await;
     Ok(())
 }
 
@@ -314,7 +267,7 @@ async fn show(stage: &Stage, step: &Step, result: &Value) -> anyhow::Result<()> 
             Want::Refused => "refused",
             Want::Denied => "denied_by_person",
         };
-        return json_line(
+        return out::json(
             &json!({ "step": step.tool, "arguments": (step.arguments)(), "came_to": word, "said": said(result) }),
         );
     }

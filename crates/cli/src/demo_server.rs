@@ -3,6 +3,7 @@
 use std::io::{self, BufRead as _, Read as _, Write as _};
 
 use serde_json::{Value, json};
+use toolgate_core::tool::Effect;
 
 /// How long a line may be.
 const MAX_LINE: u64 = 1 << 20;
@@ -67,7 +68,17 @@ fn call(tool: Option<&str>, arguments: &Value) -> Result<String, (i64, &'static 
     }
 }
 
-fn tools() -> Value {
+/// What the tools do.
+pub(crate) const EFFECTS: [(&str, Effect); 5] = [
+    ("delete_document", Effect::Delete),
+    ("pay_invoice", Effect::Money),
+    ("read_document", Effect::Read),
+    ("search_mail", Effect::Read),
+    ("send_mail", Effect::Egress),
+];
+
+/// The tools' definitions.
+pub(crate) fn tools() -> Vec<Value> {
     let tool = |name: &str, description: &str, properties: Value| {
         let required: Vec<&String> = properties.as_object().map(|p| p.keys().collect()).unwrap_or_default();
         json!({
@@ -76,7 +87,7 @@ fn tools() -> Value {
         })
     };
     let text = json!({ "type": "string" });
-    json!([
+    vec![
         tool("search_mail", "Search the made-up mailbox.", json!({ "query": text })),
         tool("read_document", "Read a made-up document.", json!({ "name": text })),
         tool("send_mail", "Send a made-up mail.", json!({ "to": text, "subject": text, "body": text })),
@@ -84,7 +95,7 @@ fn tools() -> Value {
         tool(
             "pay_invoice",
             "Pay a made-up invoice.",
-            json!({ "iban": text, "amount_cents": { "type": "integer" }, "reference": text })
+            json!({ "iban": text, "amount_cents": { "type": "integer" }, "reference": text }),
         ),
-    ])
+    ]
 }

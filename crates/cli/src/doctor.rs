@@ -9,6 +9,7 @@ use toolgate_ledger::{Folder, Trust, signer};
 use crate::out::{self, Paint, line};
 use crate::place::{Place, State};
 use crate::rules;
+use crate::setup::Setup;
 
 /// How a check came out.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl Findings {
     }
 }
 
-pub(crate) fn run(place: &Place, json: bool) -> anyhow::Result<()> {
+pub(crate) fn run(place: &Place) -> anyhow::Result<()> {
     let mut found = Findings(Vec::new());
     let config = match place.home.load(&place.surroundings) {
         Ok(Some(config)) => {
@@ -83,7 +84,7 @@ pub(crate) fn run(place: &Place, json: bool) -> anyhow::Result<()> {
         }
     }
     always(&mut found);
-    print(&found, json)?;
+    print(&found, place.json)?;
     let wrong = found.0.iter().filter(|(mark, ..)| *mark == Mark::Wrong).count();
     anyhow::ensure!(wrong == 0, "{wrong} of these have to be looked at");
     Ok(())
@@ -142,11 +143,19 @@ fn of_state(place: &Place, config: &Config, state: &State, found: &mut Findings)
         Ok(exposed) => exposed.into_iter().for_each(|error| found.wrong(&error.into())),
         Err(error) => found.wrong(&error.into()),
     }
-    let loaded =
-        rules::sources(&place.home.policies()).and_then(|sources| rules::rulebook(config, state, &sources));
+    let loaded = rules::sources(&place.home.policies())
+        .and_then(|sources| Setup::new(config.clone(), sources, &state.store.agents()?))
+        .and_then(|setup| Ok((setup.rulebook(&state.store, &state.key)?, setup)));
     match loaded {
-        Ok(rulebook) => {
-            found.good(format!("policy: {} rules, all examples hold", rulebook.policy.rules().len()));
+        Ok((rulebook, Setup { config, demo, .. })) => {
+            if demo {
+                found.limit(
+                    "the demo is open: whoever connects from this machine without a token is the agent `demo`, with a made-up office and nothing else",
+                    "`toolgate agent add NAME` closes it, and so does `demo = false` in `[gateway]`",
+                );
+            }
+            let (own, _of_demo) = rules::counts(&rulebook.policy);
+            found.good(format!("policy: {own} rules, all examples hold"));
             let undeclared = rulebook.tools.keys().filter(|tool| !config.tools.contains_key(*tool)).count();
             found.good(format!(
                 "tools: {} accepted, {undeclared} of them with undeclared effects (the worst is assumed)",

@@ -6,21 +6,26 @@ use std::path::Path;
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
+use serde_json::json;
 
 use crate::args::Cli;
-use crate::out::{line, note};
+use crate::out::{self, line, note};
 
-pub(crate) fn completions(shell: Shell) -> anyhow::Result<()> {
+pub(crate) fn completions(shell: Shell, json: bool) -> anyhow::Result<()> {
     let mut bytes = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "toolgate", &mut bytes);
-    line(String::from_utf8_lossy(&bytes).trim_end())
+    let script = String::from_utf8_lossy(&bytes);
+    if json {
+        return out::json(&json!({ "shell": shell.to_string(), "script": script }));
+    }
+    line(script.trim_end())
 }
 
-pub(crate) fn man(folder: &Path) -> anyhow::Result<()> {
+pub(crate) fn man(folder: &Path, json: bool) -> anyhow::Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("could not make `{}`", folder.display()))?;
     let written = page(&Cli::command(), "toolgate", folder)?;
     note(format_args!("Wrote {written} pages to {}", folder.display()));
-    Ok(())
+    if json { out::json(&json!({ "folder": folder, "pages": written })) } else { Ok(()) }
 }
 
 /// Writes the page of a command and of all below it.

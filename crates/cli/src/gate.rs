@@ -1,5 +1,6 @@
 //! The gate, put together: store, servers, broker, fronts. `up`, `mcp` and `demo` are three ways to run it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +15,6 @@ use toolgate_broker::store::SqliteStore;
 use toolgate_core::call::Agent;
 use toolgate_core::digest::Digest;
 use toolgate_core::name::{AgentId, ServerName};
-use toolgate_core::policy::PolicySource;
 use toolgate_gateway::catalog::Naming;
 use toolgate_gateway::port::{Identify, IdentifyError};
 use toolgate_gateway::router::Router;
@@ -26,7 +26,7 @@ use toolgate_ledger::{VerifierKey, signer};
 
 use crate::out::{hinted, note};
 use crate::place::{State, gate_line, now_ms};
-use crate::rules;
+use crate::setup::Setup;
 
 /// The pipeline with real parts.
 pub(crate) type RealBroker = Broker<SqliteStore, Upstreams, SystemClock>;
@@ -42,6 +42,9 @@ pub(crate) struct Gate {
     key: toolgate_broker::person::StateKey,
     /// Publishes the log. Where that fails for a while, no call is opened any more.
     publishing: Publishing,
+    surroundings: Surroundings,
+    /// The servers as they were configured last.
+    servers: std::sync::Mutex<BTreeMap<ServerName, Server>>,
     /// How many calls a crash had left open.
     pub(crate) recovered: usize,
 }
@@ -51,13 +54,13 @@ impl Gate {
     pub(crate) async fn start(
         surroundings: &Surroundings,
         state: State,
-        config: &Config,
-        sources: &[PolicySource],
+        setup: &Setup,
         observer: Arc<dyn Observer>,
     ) -> anyhow::Result<Self> {
-        let rulebook = rules::rulebook(config, &state, sources)?;
+        let config = &setup.config;
+        let rulebook = setup.rulebook(&state.store, &state.key)?;
         let doorkeeper = Arc::new(Doorkeeper::new(config, &state.store).await?);
-        let servers = servers(surroundings, config)?;
+        let servers = servers(surroundings, &config.servers)?;
         let upstreams = Upstreams::new(servers, Arc::new(SystemClock), observer)?;
         let origin = state.origin(config)?;
         let State { folder, store, key } = state;
@@ -83,6 +86,8 @@ impl Gate {
             log_key,
             key,
             publishing,
+            surroundings: surroundings.clone(),
+            servers: std::sync::Mutex::new(config.servers.clone()),
             recovered,
         };
         let configuration = Digest::of("toolgate/configuration/v1", &[format!("{config:?}").as_bytes()]);
@@ -101,20 +106,17 @@ impl Gate {
     }
 
     /// Puts in force what configuration, policies and store say now; what is wrong leaves the old rules in force.
-    pub(crate) async fn reload(&self, config: &Config, sources: &[PolicySource]) -> anyhow::Result<Reloaded> {
+    pub(crate) async fn reload(&self, setup: &Setup) -> anyhow::Result<Reloaded> {
         let before = self.broker.rulebook().policy.digest();
         let store = self.store();
-        let assembled = toolgate_broker::person::People::from_rows(&store.persons()?, self.key.clone())
-            .map_err(anyhow::Error::from)
-            .and_then(|people| {
-                let (agents, pins) = (store.agents()?, store.pins()?);
-                Ok(toolgate_broker::assemble::rulebook(config, &agents, &pins, people, sources)?)
-            });
-        let rulebook = match assembled {
-            Ok(rulebook) => rulebook,
+        let assembled = setup
+            .rulebook(store, &self.key)
+            .and_then(|rulebook| Ok((rulebook, self.take_servers(&setup.config.servers)?)));
+        let (rulebook, servers) = match assembled {
+            Ok(assembled) => assembled,
             Err(error) => {
-                self.narrow(config)?;
-                let texts: Vec<&[u8]> = sources.iter().map(|source| source.text.as_bytes()).collect();
+                self.narrow(setup)?;
+                let texts: Vec<&[u8]> = setup.sources.iter().map(|source| source.text.as_bytes()).collect();
                 let digest = Digest::of("toolgate/rejected-policy/v1", &texts);
                 self.note_policy(PolicyAction::Rejected, digest, Some(before), 0).await?;
                 return Err(error);
@@ -125,23 +127,35 @@ impl Gate {
             // Written down before it decides anything.
             self.note_policy(PolicyAction::Loaded, after, Some(before), rules).await?;
         }
-        self.let_in(Roster::new(config, &store.agents()?));
+        self.let_in(Roster::new(&setup.config, &store.agents()?));
         self.broker.replace_rulebook(rulebook);
         self.router.rules_changed();
-        Ok(if after == before { Reloaded::SamePolicy } else { Reloaded::NewPolicy { rules } })
+        Ok(Reloaded { rules: (after != before).then_some(rules), servers })
+    }
+
+    /// Reaches servers as they are configured now, and gives those that are new, otherwise or gone. Rules about them come
+    /// into force after this: a call to a server that is new has somewhere to go.
+    fn take_servers(&self, now: &BTreeMap<ServerName, Server>) -> anyhow::Result<Vec<ServerName>> {
+        let mut before = self.servers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let other: Vec<_> = now.iter().filter(|(name, server)| before.get(*name) != Some(server)).collect();
+        let gone: Vec<_> = before.keys().filter(|name| !now.contains_key(*name)).cloned().collect();
+        let changed = other.iter().map(|(name, _)| *name).chain(&gone).cloned().collect();
+        self.upstreams.replace(servers(&self.surroundings, other)?, &gone)?;
+        before.clone_from(now);
+        Ok(changed)
     }
 
     /// Lets go of what the store took back: agents' tokens, tools, people. A policy that names what is gone does not load,
     /// and that must not keep it alive.
-    fn narrow(&self, config: &Config) -> anyhow::Result<()> {
+    fn narrow(&self, setup: &Setup) -> anyhow::Result<()> {
         let store = self.store();
         self.let_in(self.doorkeeper.roster().narrowed(&store.agents()?));
         let people = toolgate_broker::person::People::from_rows(&store.persons()?, self.key.clone()).ok();
         let before = self.broker.rulebook();
         self.broker.replace_rulebook(toolgate_broker::assemble::narrowed(
             &before,
-            config,
-            &store.pins()?,
+            &setup.config,
+            &setup.pins(store)?,
             people,
         ));
         self.router.rules_changed();
@@ -186,10 +200,12 @@ impl Gate {
 }
 
 /// What a reload came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reloaded {
-    NewPolicy { rules: usize },
-    SamePolicy,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reloaded {
+    /// How many rules the new policy has, if it is another.
+    pub(crate) rules: Option<usize>,
+    /// The servers that are new, reached otherwise, or gone.
+    pub(crate) servers: Vec<ServerName>,
 }
 
 /// Says who an agent is.
@@ -282,14 +298,21 @@ impl Identify for Doorkeeper {
         Box::pin(self.recognize_or_fetch(token))
     }
 
+    fn anonymous(&self) -> Option<Arc<Agent>> {
+        self.roster().anonymous()
+    }
+
     fn peer(&self, uid: u32) -> Option<Arc<Agent>> {
         self.roster().peer(uid).ok()
     }
 }
 
-/// The configured servers with their values, as the upstream leg needs them.
-pub(crate) fn servers(surroundings: &Surroundings, config: &Config) -> anyhow::Result<Vec<ServerConfig>> {
-    let all = config.servers.iter().map(|(name, server)| {
+/// Configured servers with their values, as the upstream leg needs them.
+pub(crate) fn servers<'c>(
+    surroundings: &Surroundings,
+    servers: impl IntoIterator<Item = (&'c ServerName, &'c Server)>,
+) -> anyhow::Result<Vec<ServerConfig>> {
+    let all = servers.into_iter().map(|(name, server)| {
         self::server(surroundings, name, server).with_context(|| format!("server `{name}` cannot be used"))
     });
     all.collect()
@@ -298,7 +321,7 @@ pub(crate) fn servers(surroundings: &Surroundings, config: &Config) -> anyhow::R
 fn server(surroundings: &Surroundings, name: &ServerName, server: &Server) -> anyhow::Result<ServerConfig> {
     let transport = match &server.reach {
         Reach::Command { program, arguments, env, folder } => {
-            let mut all: std::collections::BTreeMap<String, String> = ["PATH", "HOME", "LANG"]
+            let mut all: BTreeMap<String, String> = ["PATH", "HOME", "LANG"]
                 .into_iter()
                 .filter_map(|name| Some((name.to_owned(), surroundings.variables.get(name)?.clone())))
                 .collect();

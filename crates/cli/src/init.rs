@@ -8,13 +8,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use toolgate_broker::config::{Config, looks_secret};
+use toolgate_broker::config::{Config, DEFAULT_LISTEN, looks_secret};
 use toolgate_broker::home::{make_private, write_new};
 use toolgate_core::name::ServerName;
+use toolgate_core::policy::DEMO;
 use toolgate_core::text;
 
 use crate::args::Init;
-use crate::out::{self, Paint, hinted, line, note};
+use crate::out::{Paint, hinted, line, note};
 use crate::place::Place;
 use crate::{person, rules, terminal};
 
@@ -41,9 +42,22 @@ type Secrets = Vec<(PathBuf, String)>;
 pub(crate) fn run(place: &Place, init: &Init) -> anyhow::Result<()> {
     let found = find(place);
     let known: BTreeSet<ServerName> = place.config()?.servers.into_keys().collect();
-    let new: Vec<&Found> = found.iter().filter(|server| !known.contains(&server.name)).collect();
     let mut secrets = Secrets::new();
-    let tables: String = new.iter().map(|server| table(place, server, &mut secrets)).collect();
+    let mut tables = String::new();
+    for server in found.iter().filter(|server| !known.contains(&server.name)) {
+        let (text, values) = table(place, server);
+        // One that cannot be configured does not keep the others out.
+        match Config::parse(&place.home.config, &text) {
+            Ok(_) => {
+                tables.push_str(&text);
+                secrets.extend(values);
+            }
+            Err(error) => {
+                note(format_args!("`{}` was left out: {}; {}", server.name, error.what(), error.hint()))
+            }
+        }
+    }
+    let new = !tables.is_empty();
     let before = read(&place.home.config).unwrap_or_default();
     let after = if before.is_empty() {
         format!("{}\n{tables}", crate::up::FIRST_CONFIG)
@@ -52,29 +66,32 @@ pub(crate) fn run(place: &Place, init: &Init) -> anyhow::Result<()> {
     };
     // What would be written has to be what can be read.
     Config::parse(&place.home.config, &after)?;
-    if init.json {
-        out::json(&json!({
-            "configuration": place.home.config, "exists": !before.is_empty(), "adds": tables,
-            "servers": found.iter().map(|s| json!({ "name": s.name.as_str(), "client": s.client, "file": s.file, "new": !known.contains(&s.name) })).collect::<Vec<_>>(),
-            "values_moved_to_files": secrets.iter().map(|(path, _)| path).collect::<Vec<_>>(),
-        }))?;
-    } else {
+    if !place.json {
         let words = if init.write { WRITES } else { WOULD };
         show(place, words, &found, &known, &tables, &secrets, before.is_empty())?;
     }
-    let nothing = new.is_empty() && !before.is_empty();
-    if !nothing && (init.write || (!init.json && terminal::yes("Write this?")?)) {
+    let something = new || before.is_empty();
+    let written = something && (init.write || (!place.json && terminal::yes("Write this?")?));
+    if written {
         write(place, &after, &before, &secrets)?;
-        note(if new.is_empty() {
-            "Written. Next: `toolgate up`."
-        } else {
+        note(if new {
             "Written. Next: `toolgate tool review`, then `toolgate up`. Then remove these servers from your clients: as long as they are configured there too, your agent can go around the gate."
+        } else {
+            "Written. Next: `toolgate up`."
         });
-    } else if nothing {
-        note("There is nothing to write: the configuration is there, and so are all these servers.");
-    } else if !init.json {
+    } else if something {
         note("Nothing was written. `toolgate init --write` writes it.");
+    } else {
+        note("There is nothing to write: the configuration is there, and so is what was found.");
     }
+    place.tell(|| {
+        let server = |s: &Found| json!({ "name": s.name.as_str(), "client": s.client, "file": s.file, "new": !known.contains(&s.name) });
+        json!({
+            "configuration": place.home.config, "adds": tables, "written": written,
+            "servers": found.iter().map(server).collect::<Vec<_>>(),
+            "values_moved_to_files": secrets.iter().map(|(path, _)| path).collect::<Vec<_>>(),
+        })
+    })?;
     if let Some(name) = &init.person {
         person::add(place, &place.open_or_make()?, name.parse()?, init.passphrase_file.as_deref())?;
     }
@@ -123,15 +140,25 @@ fn show(
         line(format_args!("\n{adds} {}:\n", place.home.config.display()))?;
         line(tables.trim_end())?;
     }
+    if !secrets.is_empty() {
+        line("")?;
+    }
     for (path, _) in secrets {
-        line(format_args!("\n{writes} {} (mode 600; not shown)", path.display()))?;
+        line(format_args!("{writes} {} (mode 600; not shown)", path.display()))?;
     }
     line("")
 }
 
 /// The table of one server. Values go into files of their own.
-fn table(place: &Place, server: &Found, secrets: &mut Secrets) -> String {
+fn table(place: &Place, server: &Found) -> (String, Secrets) {
+    let mut secrets = Secrets::new();
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    // Whoever wrote the client's file, a project for instance, writes no keys of ours.
+    let key = |name: &str| {
+        let plain =
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        if plain { name.to_owned() } else { quoted(name) }
+    };
     let mut table = format!("[servers.{}]  # from {}\n", server.name, server.client);
     let of = match &server.url {
         Some(url) => {
@@ -145,16 +172,28 @@ fn table(place: &Place, server: &Found, secrets: &mut Secrets) -> String {
         }
     };
     for (name, value) in &server.values {
+        if let Some(variable) = variable(value) {
+            let _infallible = writeln!(table, "{of}.{} = {{ env = {} }}", key(name), quoted(variable));
+            continue;
+        }
         if of == "env" && !looks_secret(name) {
-            let _infallible = writeln!(table, "{of}.{} = {}", name, quoted(value));
+            let _infallible = writeln!(table, "{of}.{} = {}", key(name), quoted(value));
             continue;
         }
         let file = format!("secrets/{}.{name}", server.name);
-        let _infallible = writeln!(table, "{of}.{} = {{ file = {} }}", name, quoted(&file));
+        let _infallible = writeln!(table, "{of}.{} = {{ file = {} }}", key(name), quoted(&file));
         secrets.push((place.home.config.with_file_name(file), value.clone()));
     }
     table.push('\n');
-    table
+    (table, secrets)
+}
+
+/// The variable of the environment that a client takes the whole value from: `${NAME}`, or `${env:NAME}` in VS Code.
+fn variable(value: &str) -> Option<&str> {
+    let name = value.strip_prefix("${")?.strip_suffix('}')?;
+    let name = name.strip_prefix("env:").unwrap_or(name);
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    (plain && !name.is_empty()).then_some(name)
 }
 
 fn write(place: &Place, after: &str, before: &str, secrets: &Secrets) -> anyhow::Result<()> {
@@ -220,8 +259,8 @@ fn find(place: &Place) -> Vec<Found> {
             tables.push(projects.and_then(|project| project.get("mcpServers")));
         }
         for (name, value) in tables.into_iter().flatten().filter_map(Value::as_object).flatten() {
-            if let Some(server) = server(client, &file, name, value)
-                && !is_ours(&server)
+            if !is_ours(name, value)
+                && let Some(server) = server(client, &file, name, value)
                 && !found.iter().any(|other| other.name == server.name)
             {
                 found.push(server);
@@ -232,23 +271,28 @@ fn find(place: &Place) -> Vec<Found> {
 }
 
 /// Whether the server is the gate itself.
-fn is_ours(server: &Found) -> bool {
-    server.name.as_str() == "gate"
-        || server
-            .command
-            .first()
-            .is_some_and(|program| Path::new(program).file_name().is_some_and(|name| name == "toolgate"))
-        || server.url.as_ref().is_some_and(|url| url.contains("127.0.0.1:7420"))
+fn is_ours(name: &str, value: &Value) -> bool {
+    let program = value["command"].as_str().map(Path::new).and_then(Path::file_name);
+    name == "toolgate"
+        || program.is_some_and(|program| program == "toolgate")
+        || value["url"].as_str().is_some_and(|url| url.contains(DEFAULT_LISTEN))
 }
 
 fn server(client: &'static str, file: &Path, name: &str, value: &Value) -> Option<Found> {
+    let left_out = |why: &dyn std::fmt::Display| {
+        note(format_args!("{}: `{}` was left out: {why}", file.display(), text::quoted(name, 64)));
+    };
     let name: ServerName = match server_name(name).parse() {
         Ok(name) => name,
         Err(error) => {
-            note(format_args!("{}: `{}` was left out: {error}", file.display(), text::quoted(name, 64)));
+            left_out(&error);
             return None;
         }
     };
+    if value["type"] == "sse" {
+        left_out(&"it speaks the transport of 2024-11-05 (SSE), which the gate does not");
+        return None;
+    }
     let texts = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
@@ -267,6 +311,13 @@ fn server(client: &'static str, file: &Path, name: &str, value: &Value) -> Optio
     }
     command.extend(texts(&value["args"]));
     let values = pairs(if url.is_some() { &value["headers"] } else { &value["env"] });
+    let filled_in = |text: &String| text.contains("${");
+    if command.iter().chain(&url).any(filled_in)
+        || values.values().any(|v| filled_in(v) && variable(v).is_none())
+    {
+        left_out(&"its client fills in a part of it (`${…}`); add it to the configuration by hand");
+        return None;
+    }
     Some(Found { name, client, file: file.to_owned(), command, url, values })
 }
 
@@ -280,7 +331,12 @@ fn server_name(name: &str) -> String {
         }
     }
     let made = made.trim_end_matches('-');
-    if made.starts_with(|c: char| c.is_ascii_digit()) { format!("s{made}") } else { made.to_owned() }
+    match made {
+        // The gate's own.
+        DEMO => "demo-server".to_owned(),
+        _ if made.starts_with(|c: char| c.is_ascii_digit()) => format!("s{made}"),
+        _ => made.to_owned(),
+    }
 }
 
 fn read(path: &Path) -> Option<String> {
@@ -300,6 +356,7 @@ mod tests {
             ("1password", "s1password"),
             ("--", ""),
             ("fs", "fs"),
+            ("Demo", "demo-server"),
         ] {
             assert_eq!(server_name(name), want, "name: {name:?}");
         }

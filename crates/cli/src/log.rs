@@ -16,7 +16,7 @@ use toolgate_ledger::verify::{Options, Report, verify};
 use toolgate_ledger::{Folder, Hash, Trust, VerifierKey, signer};
 
 use crate::args::{Format, LogCommand, VerdictArg};
-use crate::out::{self, LINE_CHARS, Paint, hinted, json_line, line, note};
+use crate::out::{self, LINE_CHARS, Paint, hinted, line, note};
 use crate::place::{Place, State, block_on, gate_line, since};
 
 /// How many records are read at once.
@@ -27,21 +27,20 @@ const LOOK: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(place: &Place, command: LogCommand) -> anyhow::Result<()> {
     match command {
-        LogCommand::Show { id, json } => show(&place.open()?, &id, json),
-        LogCommand::Tail { number, follow, json } => tail(&place.open()?, number, follow, json),
-        LogCommand::Search { agent, tool, verdict, since, text, json } => {
+        LogCommand::Show { id } => show(&place.open()?, &id, place.json),
+        LogCommand::Tail { number, follow } => tail(&place.open()?, number, follow, place.json),
+        LogCommand::Search { agent, tool, verdict, since, text } => {
             let wanted = Wanted { agent, tool, verdict, text };
-            search(&place.open()?, &wanted, since.as_deref(), json)
+            search(&place.open()?, &wanted, since.as_deref(), place.json)
         }
-        LogCommand::Verify { folder, old, vkey, json } => {
-            verify_log(place, folder, &old, vkey.as_deref(), json)
-        }
+        LogCommand::Verify { folder, old, vkey } => verify_log(place, folder, &old, vkey.as_deref()),
         LogCommand::Prove { call, out } => prove(place, &call, &out),
         LogCommand::Export { format, since } => export_records(place, format, since.as_deref()),
         LogCommand::Key => {
             let state = place.open()?;
             state.publish(&place.config()?)?;
-            line(signer::verifier_key(&state.folder.signer())?)
+            let key = signer::verifier_key(&state.folder.signer())?;
+            if place.json { out::json(&json!({ "key": key.to_string() })) } else { line(key) }
         }
         LogCommand::Erase { record, agent, ground } => erase(place, record, agent, &ground),
     }
@@ -191,7 +190,7 @@ fn tail(state: &State, number: u64, follow: bool, json: bool) -> anyhow::Result<
     let paint = Paint::out();
     let print = |placed: Placed| {
         if json {
-            json_line(&placed.json())?
+            out::json(&placed.json())?
         } else {
             line(one_line(&placed, paint))?
         }
@@ -243,7 +242,7 @@ fn search(state: &State, wanted: &Wanted, back: Option<&str>, json: bool) -> any
     each_from(state, start(state, back)?, |placed| {
         if wanted.fits(&placed) {
             found += 1;
-            if json { json_line(&placed.json())? } else { line(one_line(&placed, paint))? }
+            if json { out::json(&placed.json())? } else { line(one_line(&placed, paint))? }
         }
         Ok(true)
     })?;
@@ -339,7 +338,6 @@ fn verify_log(
     folder: Option<PathBuf>,
     old: &[PathBuf],
     vkey: Option<&str>,
-    json: bool,
 ) -> anyhow::Result<()> {
     let folder = match folder {
         Some(folder) => folder,
@@ -355,7 +353,7 @@ fn verify_log(
         options.older.push((path.display().to_string(), bytes));
     }
     let report = verify(&Folder::new(folder), &options, |_, _| {});
-    if json {
+    if place.json {
         out::json(&report)?;
     } else {
         print_report(&report)?;
@@ -424,6 +422,7 @@ fn prove(place: &Place, call: &str, out: &Path) -> anyhow::Result<()> {
     }
     let (folder, trust) = (Folder::new(state.folder.log()), trust(place, None)?);
     fs::create_dir_all(out).with_context(|| format!("could not make `{}`", out.display()))?;
+    let mut written = Vec::new();
     for (index, kind) in found {
         let (proof, leaf) = folder.prove(index, &trust).map_err(|error| {
             hinted(error.to_string(), "if the gate is running, it publishes within a second: try again")
@@ -431,9 +430,13 @@ fn prove(place: &Place, call: &str, out: &Path) -> anyhow::Result<()> {
         for (ending, bytes) in [("tlog-proof", proof.to_string().into_bytes()), ("json", leaf)] {
             let path = out.join(format!("{call}.{kind}.{ending}"));
             write_new(&path, &bytes)?;
-            line(path.display())?;
+            if !place.json {
+                line(path.display())?;
+            }
+            written.push(path);
         }
     }
+    place.tell(|| json!({ "call": call, "files": written }))?;
     note(
         "Each `.tlog-proof` shows that the `.json` beside it is in the log; `toolgate log key` prints the key to check it with.",
     );
@@ -466,7 +469,7 @@ fn export_records(place: &Place, format: Format, back: Option<&str>) -> anyhow::
             }
             Format::Ocsf => {
                 if let Some(event) = ocsf.event(placed.index, &placed.leaf) {
-                    json_line(&event)?;
+                    out::json(&event)?;
                 }
             }
         }
@@ -514,7 +517,7 @@ fn erase(place: &Place, record: Option<u64>, agent: Option<String>, ground: &str
         "Erased {} values. The log keeps its commitments, and every proof still holds.",
         commitments.len()
     ));
-    Ok(())
+    place.tell(|| json!({ "erased": commitments.len(), "ground": ground }))
 }
 
 /// The commitments to all stored values of an agent.

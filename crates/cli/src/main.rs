@@ -16,6 +16,7 @@ mod place;
 mod policy;
 mod question;
 mod rules;
+mod setup;
 mod terminal;
 mod tools;
 mod up;
@@ -57,12 +58,12 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    let here = || Place::find(cli.config.as_deref(), cli.state.as_deref());
+    let here = || Place::find(cli.config.as_deref(), cli.state.as_deref(), cli.json);
     match cli.command {
-        Command::Completions { shell } => extras::completions(shell),
-        Command::Demo(demo) => demo::run(&demo),
+        Command::Completions { shell } => extras::completions(shell, cli.json),
+        Command::Demo(demo) => demo::run(&demo, cli.json),
         Command::DemoServer => demo_server::run(),
-        Command::Man { folder } => extras::man(&folder),
+        Command::Man { folder } => extras::man(&folder, cli.json),
         Command::Agent(command) => agent::run(&here()?, command),
         Command::Approve(answer) => question::answer(&here()?, &answer, true),
         Command::Deny(answer) => question::answer(&here()?, &answer, false),
@@ -71,7 +72,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Question(command) => question::run(&here()?, command),
         Command::Mcp(mcp) => up::run_mcp(&here()?, &mcp),
         Command::Up(up) => up::run(&here()?, &up),
-        Command::Doctor(json) => doctor::run(&here()?, json.json),
+        Command::Doctor => doctor::run(&here()?),
         Command::Init(init) => init::run(&here()?, &init),
         Command::Policy(command) => policy::run(&here()?, command),
         Command::Tool(command) => tools::run(&here()?, command),

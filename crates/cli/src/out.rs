@@ -66,7 +66,8 @@ pub(crate) fn report(error: &anyhow::Error) {
     let mut said = error.to_string();
     for cause in error.chain().skip(1) {
         let text = cause.to_string();
-        if text != said {
+        // Some say again what was wanted before they say what went wrong.
+        if !text.starts_with(&said) {
             let _unheard = writeln!(err, "  caused by: {text}");
         }
         said = text;
@@ -89,13 +90,8 @@ pub(crate) fn line(text: impl fmt::Display) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes a value as JSON, over several lines.
-pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    line(serde_json::to_string_pretty(value)?)
-}
-
 /// Writes a value as JSON on one line.
-pub(crate) fn json_line(value: &impl Serialize) -> anyhow::Result<()> {
+pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(serde_json::to_string(value)?)
 }
 

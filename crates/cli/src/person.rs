@@ -24,14 +24,14 @@ pub(crate) fn run(place: &Place, command: PersonCommand) -> anyhow::Result<()> {
                 add(place, &state, name, passphrase_file.as_deref())
             }
         }
-        PersonCommand::List(json) => list(place, json.json),
+        PersonCommand::List => list(place),
         PersonCommand::Remove { name } => {
             let name: PersonName = name.parse()?;
             let state = place.open()?;
             let line = changed(place, RosterAction::Removed, &name, None)?;
             block_on(async { Ok(state.store.remove_person(name.clone(), line).await?) })?;
             note(format_args!("Person `{name}` is removed. What they answered stays on the log."));
-            Ok(())
+            place.tell(|| json!({ "person": name.as_str(), "removed": true }))
         }
     }
 }
@@ -47,13 +47,21 @@ pub(crate) fn add(place: &Place, state: &State, name: PersonName, file: Option<&
         "Person `{0}` is enrolled. They are asked where a table `[questions.NAME]` has `people = [\"{0}\"]`.",
         person.name
     ));
-    Ok(())
+    place.tell(|| {
+        json!({ "person": person.name.as_str(), "method": person.method_name(), "key": person.public_key().map(hex) })
+    })
 }
 
 fn add_totp(place: &Place, state: &State, name: PersonName) -> anyhow::Result<()> {
     let (person, uri) = Person::with_totp(name, &state.key, &seeds()?, now_ms())?;
     enrol(place, state, &person)?;
-    line(uri.as_str())?;
+    if place.json {
+        let shown =
+            json!({ "person": person.name.as_str(), "method": person.method_name(), "uri": uri.as_str() });
+        out::json(&shown)?;
+    } else {
+        line(uri.as_str())?;
+    }
     note(format_args!(
         "\nGive this to the authenticator app of `{}`. It is not shown again. Whoever can read `{}` could make codes too:\nwhere agents run as the same user as the gate, a passphrase is the stronger proof.",
         person.name,
@@ -85,7 +93,7 @@ fn hex(bytes: &[u8; 32]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn list(place: &Place, json: bool) -> anyhow::Result<()> {
+fn list(place: &Place) -> anyhow::Result<()> {
     let config = place.config()?;
     let rows =
         if place.home.state.join("state.db").exists() { place.open()?.store.persons()? } else { Vec::new() };
@@ -110,7 +118,7 @@ fn list(place: &Place, json: bool) -> anyhow::Result<()> {
             "key": key, "questions": questions,
         }));
     }
-    if json {
+    if place.json {
         return out::json(&values);
     }
     if shown.is_empty() {

@@ -13,13 +13,15 @@ use toolgate_broker::publish::LogPublisher;
 use toolgate_broker::store::SqliteStore;
 use toolgate_ledger::record::{Body, Record};
 
-use crate::out::hinted;
+use crate::out::{self, hinted};
 
 /// What every command is given.
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) surroundings: Surroundings,
     pub(crate) home: Home,
+    /// Whether JSON is wanted on standard output.
+    pub(crate) json: bool,
 }
 
 /// An open state folder.
@@ -30,10 +32,10 @@ pub(crate) struct State {
 }
 
 impl Place {
-    pub(crate) fn find(config: Option<&Path>, state: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn find(config: Option<&Path>, state: Option<&Path>, json: bool) -> anyhow::Result<Self> {
         let surroundings = Surroundings::of_process().context("the current folder is gone")?;
         let home = Home::find(&surroundings, config, state)?;
-        Ok(Self { surroundings, home })
+        Ok(Self { surroundings, home, json })
     }
 
     /// The configuration; the defaults if there is none.
@@ -63,6 +65,11 @@ impl Place {
         let key = folder.root_key(&self.surroundings)?;
         let store = SqliteStore::open(folder.path(), RootKey::from_bytes(*key), SystemClock)?;
         Ok(State { folder, store, key: StateKey::new(*key) })
+    }
+
+    /// Says what was done, where JSON is wanted.
+    pub(crate) fn tell(&self, value: impl FnOnce() -> serde_json::Value) -> anyhow::Result<()> {
+        if self.json { out::json(&value()) } else { Ok(()) }
     }
 
     /// Who types, for the log.

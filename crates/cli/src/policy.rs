@@ -3,51 +3,61 @@
 use std::path::Path;
 
 use serde_json::json;
-use toolgate_broker::config::DEMO_AGENT;
 use toolgate_broker::port::Position;
+use toolgate_broker::rulebook::Rulebook;
 use toolgate_core::call::{Action, Agent, Call, CallId, Proof};
 use toolgate_core::json::{Document, Limits};
 use toolgate_core::name::{GroupName, ServerName, ToolName};
-use toolgate_core::policy::{Facts, Finding, Policy, trial_call};
+use toolgate_core::policy::{DEMO, Facts, Finding, Policy, PolicySource, trial_call};
 use toolgate_core::text;
 use toolgate_core::verdict::{DenyReason, Verdict};
 use toolgate_ledger::record::{AgentProof, Body, CallInfo, VerdictWord};
 
 use crate::args::{PolicyCommand, Try};
 use crate::log::each_from;
-use crate::out::{self, Paint, Refused, hinted, json_line, line, note};
+use crate::out::{self, Paint, Refused, hinted, line, note};
 use crate::place::{Place, State, now_ms, since};
 use crate::rules;
+use crate::setup::Setup;
 
 pub(crate) fn run(place: &Place, command: PolicyCommand) -> anyhow::Result<()> {
     match command {
-        PolicyCommand::Check { policy, json } => check(place, policy.as_deref(), json),
+        PolicyCommand::Check { policy } => check(place, policy.as_deref()),
         PolicyCommand::Explain(call) => explain(place, &call),
         PolicyCommand::Try(call) => attempt(place, &call),
-        PolicyCommand::Replay { since, policy, json } => replay(place, &since, policy.as_deref(), json),
+        PolicyCommand::Replay { since, policy } => replay(place, &since, policy.as_deref()),
     }
 }
 
-/// Loads the policies in a folder against what is configured and accepted.
-fn load(
+/// Loads the policies in a folder against what is configured and accepted, and with the demo where that is open.
+fn load(place: &Place, state: &State, folder: Option<&Path>) -> anyhow::Result<Rulebook> {
+    let setup = |sources| Setup::new(place.config()?, sources, &state.store.agents()?);
+    load_as(place, state, folder, setup)
+}
+
+fn load_as(
     place: &Place,
     state: &State,
     folder: Option<&Path>,
-) -> anyhow::Result<toolgate_broker::rulebook::Rulebook> {
+    setup: impl FnOnce(Vec<PolicySource>) -> anyhow::Result<Setup>,
+) -> anyhow::Result<Rulebook> {
     let folder = folder.map_or_else(|| place.home.policies(), Path::to_owned);
     let loaded =
-        rules::sources(&folder).and_then(|sources| rules::rulebook(&place.config()?, state, &sources));
+        rules::sources(&folder).and_then(setup).and_then(|setup| setup.rulebook(&state.store, &state.key));
     if let Err(error) = &loaded {
         rules::explain_errors(error);
     }
     loaded
 }
 
-fn check(place: &Place, folder: Option<&Path>, json: bool) -> anyhow::Result<()> {
+fn check(place: &Place, folder: Option<&Path>) -> anyhow::Result<()> {
     place.home.check_policies(&place.surroundings)?;
-    let rulebook = load(place, &place.open_or_make()?, folder)?;
+    // Before anything is made.
+    let config = place.config()?;
+    let alone = |sources| Ok(Setup::without_demo(config, sources));
+    let rulebook = load_as(place, &place.open_or_make()?, folder, alone)?;
     let policy = &rulebook.policy;
-    if json {
+    if place.json {
         let warnings: Vec<String> = rules::warnings(&rulebook).collect();
         return out::json(
             &json!({ "rules": policy.rules().len(), "digest": policy.digest().to_string(), "warnings": warnings }),
@@ -66,7 +76,7 @@ fn typed(place: &Place, state: &State, call: &Try) -> anyhow::Result<Call> {
     let mut groups: Vec<GroupName> =
         config.agents.get(&id).map(|rules| rules.groups.iter().cloned().collect()).unwrap_or_default();
     let stored = state.store.agents()?.into_iter().find(|agent| agent.name == id);
-    if stored.is_none() && !config.agents.contains_key(&id) && id.as_str() != DEMO_AGENT {
+    if stored.is_none() && !config.agents.contains_key(&id) && id.as_str() != DEMO {
         note(format_args!("There is no agent `{id}`; judged as if there were one without groups."));
     }
     groups.extend(stored.map(|agent| agent.groups).unwrap_or_default());
@@ -97,7 +107,8 @@ fn typed(place: &Place, state: &State, call: &Try) -> anyhow::Result<Call> {
         .root()
         .canonical()
         .map_err(|error| hinted(error.to_string(), "use a number that a float keeps exactly, or a string"))?;
-    Ok(trial_call(Agent { id, groups, proof: Proof::Bearer }, action, server, arguments))
+    let proof = if id.as_str() == DEMO { Proof::Demo } else { Proof::Bearer };
+    Ok(trial_call(Agent { id, groups, proof }, action, server, arguments))
 }
 
 fn action(text: &str) -> anyhow::Result<Action> {
@@ -153,7 +164,7 @@ fn attempt(place: &Place, call: &Try) -> anyhow::Result<()> {
     let rulebook = load(place, &state, call.policy.as_deref())?;
     let verdict = rulebook.policy.judge(&typed(place, &state, call)?, &Facts { now_ms: now_ms() });
     let (word, why) = words(&verdict);
-    if call.json {
+    if place.json {
         out::json(&json!({ "verdict": word, "why": why }))?;
     } else {
         line(format_args!("{}  {}", paint(word), text::quoted(&why, 1_000)))?;
@@ -172,7 +183,7 @@ fn explain(place: &Place, call: &Try) -> anyhow::Result<()> {
         Finding::Matched => "matches".to_owned(),
         Finding::NotMatched => "does not match".to_owned(),
     };
-    if call.json {
+    if place.json {
         let considered: Vec<_> = explanation
             .considered
             .iter()
@@ -211,7 +222,7 @@ fn explain(place: &Place, call: &Try) -> anyhow::Result<()> {
 }
 
 /// Judges the calls of the log again.
-fn replay(place: &Place, back: &str, folder: Option<&Path>, json: bool) -> anyhow::Result<()> {
+fn replay(place: &Place, back: &str, folder: Option<&Path>) -> anyhow::Result<()> {
     let state = place.open()?;
     let rulebook = load(place, &state, folder)?;
     let start = state.store.first_since(since(back)?)?;
@@ -241,8 +252,8 @@ fn replay(place: &Place, back: &str, folder: Option<&Path>, json: bool) -> anyho
             return Ok(true);
         }
         differ += 1;
-        if json {
-            json_line(
+        if place.json {
+            out::json(
                 &json!({ "index": placed.index, "call": info.id, "agent": info.agent.name, "action": info.action, "before": before, "now": now, "why": why }),
             )?;
         } else {
@@ -259,9 +270,13 @@ fn replay(place: &Place, back: &str, folder: Option<&Path>, json: bool) -> anyho
         }
         Ok(true)
     })?;
-    note(format_args!(
-        "{judged} calls judged again: {differ} would differ. {gone} could not be: their arguments were erased."
-    ));
+    if place.json {
+        return out::json(&json!({ "judged": judged, "differ": differ, "erased": gone }));
+    }
+    note(format_args!("{judged} calls judged again: {differ} would differ."));
+    if gone > 0 {
+        note(format_args!("{gone} could not be judged: their arguments were erased."));
+    }
     Ok(())
 }
 

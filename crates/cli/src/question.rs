@@ -16,18 +16,18 @@ use crate::terminal;
 
 pub(crate) fn run(place: &Place, command: QuestionCommand) -> anyhow::Result<()> {
     match command {
-        QuestionCommand::List { all, json } => list(place, all, json),
-        QuestionCommand::Show { id, json } => {
+        QuestionCommand::List { all } => list(place, all),
+        QuestionCommand::Show { id } => {
             let question = find(&place.open()?, &id)?;
-            if json { out::json(&value(&question)) } else { show(&question) }
+            if place.json { out::json(&value(&question)) } else { show(&question) }
         }
     }
 }
 
-fn list(place: &Place, all: bool, json: bool) -> anyhow::Result<()> {
+fn list(place: &Place, all: bool) -> anyhow::Result<()> {
     let mut questions = place.open()?.store.questions(now_ms())?;
     questions.retain(|question| all || question.state == QuestionState::Open);
-    if json {
+    if place.json {
         return out::json(&questions.iter().map(value).collect::<Vec<_>>());
     }
     if questions.is_empty() {
@@ -181,13 +181,13 @@ pub(crate) fn answer(place: &Place, answer: &Answer, yes: bool) -> anyhow::Resul
         ));
     };
     let row = who(&state, rules, answer)?;
-    if !answer.json {
+    if !place.json {
         show(&question)?;
     }
     let answered = prove(place, &state, &row, &question, answer, yes)?;
     let reached = store(&state, rules, &question, answered.clone(), &row)?;
     let number = &question.number;
-    if answer.json {
+    if place.json {
         return out::json(
             &json!({ "question": number, "person": row.name.as_str(), "yes": yes, "state": word(reached) }),
         );

@@ -1,17 +1,13 @@
-//! Reading the policy files, and putting the rulebook together.
+//! Reading the policy files, and saying what is wrong with them.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
-use toolgate_broker::assemble;
-use toolgate_broker::config::Config;
-use toolgate_broker::person::People;
 use toolgate_broker::rulebook::Rulebook;
-use toolgate_core::policy::{ExamplesSource, LoadPolicyErrors, PolicySource, PolicyWarning};
+use toolgate_core::policy::{ExamplesSource, LoadPolicyErrors, Policy, PolicySource, PolicyWarning};
 
 use crate::out::{Paint, note};
-use crate::place::State;
 
 /// What holds where nobody wrote a policy.
 pub(crate) const DEFAULT_POLICY: (&str, &str) =
@@ -23,9 +19,9 @@ pub(crate) const STARTER_EXAMPLES: (&str, &str) =
     ("starter.examples.toml", include_str!("../../../policies/starter.examples.toml"));
 
 /// The policy of the demo, and its examples.
-const DEMO: (&str, &str) = ("demo.cedar", include_str!("../../../policies/demo.cedar"));
+const DEMO: (&str, &str) = ("built-in/demo.cedar", include_str!("../../../policies/demo.cedar"));
 const DEMO_EXAMPLES: (&str, &str) =
-    ("demo.examples.toml", include_str!("../../../policies/demo.examples.toml"));
+    ("built-in/demo.examples.toml", include_str!("../../../policies/demo.examples.toml"));
 
 /// How large a policy file may be.
 const MAX_POLICY_BYTES: u64 = 4 << 20;
@@ -78,15 +74,15 @@ fn read(path: &Path) -> anyhow::Result<String> {
 }
 
 /// The policy of the demo.
-pub(crate) fn demo_sources() -> Vec<PolicySource> {
+pub(crate) fn demo() -> PolicySource {
     let examples = ExamplesSource { path: DEMO_EXAMPLES.0.into(), text: DEMO_EXAMPLES.1.into() };
-    vec![PolicySource { path: DEMO.0.into(), text: DEMO.1.into(), examples: Some(examples) }]
+    PolicySource { path: DEMO.0.into(), text: DEMO.1.into(), examples: Some(examples) }
 }
 
-/// What is in force now: configuration, accepted tools, people and these policies.
-pub(crate) fn rulebook(config: &Config, state: &State, sources: &[PolicySource]) -> anyhow::Result<Rulebook> {
-    let people = People::from_rows(&state.store.persons()?, state.key.clone())?;
-    Ok(assemble::rulebook(config, &state.store.agents()?, &state.store.pins()?, people, sources)?)
+/// How many rules the operator wrote, and how many the demo brings along.
+pub(crate) fn counts(policy: &Policy) -> (usize, usize) {
+    let own = policy.rules().iter().filter(|rule| rule.place.path != DEMO.0).count();
+    (own, policy.rules().len() - own)
 }
 
 /// What an operator should know about the policy. Without any tool, every rule would be said to cover none; it is said
@@ -95,7 +91,8 @@ pub(crate) fn warnings(rulebook: &Rulebook) -> impl Iterator<Item = String> {
     let no_tools = rulebook.tools.is_empty();
     let worth = move |warning: &&PolicyWarning| match warning {
         PolicyWarning::CoversNothing { .. } => !no_tools,
-        PolicyWarning::NoExamples { .. } | PolicyWarning::TwoQuestions { .. } => true,
+        PolicyWarning::NoExamples { path, .. } => path != DEMO.0,
+        PolicyWarning::TwoQuestions { .. } => true,
     };
     let once = no_tools.then(|| {
         "no tool is accepted yet, so nothing is known of arguments: accept tools and check again".to_owned()

@@ -24,17 +24,17 @@ use crate::place::{Place, block_on, gate_line, now_ms};
 
 pub(crate) fn run(place: &Place, command: ToolCommand) -> anyhow::Result<()> {
     match command {
-        ToolCommand::Review { server, json } => {
+        ToolCommand::Review { server } => {
             let only = server.map(|name| name.parse()).transpose()?;
             let offered = offered(place, only.as_ref())?;
-            if json {
+            if place.json {
                 out::json(&offered.iter().map(Offered::json).collect::<Vec<_>>())
             } else {
                 review(&offered)
             }
         }
         ToolCommand::Accept { names, all } => accept(place, &names, all),
-        ToolCommand::List(json) => list(place, json.json),
+        ToolCommand::List => list(place),
         ToolCommand::Remove { name } => remove(place, &name),
     }
 }
@@ -108,7 +108,7 @@ fn offered(place: &Place, only: Option<&ServerName>) -> anyhow::Result<Vec<Offer
     let state = place.open_or_make()?;
     let pins: BTreeMap<String, Pin> =
         state.store.pins()?.into_iter().map(|pin| (pin.tool.to_string(), pin)).collect();
-    let servers = gate::servers(&place.surroundings, &config)?;
+    let servers = gate::servers(&place.surroundings, &config.servers)?;
     let mut all = Vec::new();
     block_on(async {
         let upstreams = Upstreams::new(servers, Arc::new(SystemClock), Arc::new(Unobserved))?;
@@ -221,10 +221,25 @@ fn review(offered: &[Offered]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A definition as lines, hidden characters escaped.
+/// How many lines of a definition are shown, and how long they may be.
+const MAX_LINES: usize = 2_000;
+const MAX_LINE: usize = 8_000;
+
+/// A definition as lines, hidden characters escaped. What is not shown is said: nobody accepts it unseen.
 fn pretty(definition: &Document) -> Vec<String> {
     let pretty = serde_json::to_string_pretty(&definition.root().to_serde()).unwrap_or_default();
-    pretty.lines().take(400).map(|line| text::line(line, 2_000).text).collect()
+    let mut shown = Vec::new();
+    for line in pretty.lines().take(MAX_LINES) {
+        let line = text::line(line, MAX_LINE);
+        let remark = line.remark().map(|remark| format!("  ({remark})"));
+        shown.push(line.text);
+        shown.extend(remark);
+    }
+    let left = pretty.lines().count().saturating_sub(MAX_LINES);
+    if left > 0 {
+        shown.push(format!("… {left} MORE LINES ARE NOT SHOWN: `toolgate tool review --json` has them"));
+    }
+    shown
 }
 
 /// What lines go and come, with the ones around them that stay. Definitions are small, so a plain table will do.
@@ -280,7 +295,7 @@ fn accept(place: &Place, names: &[String], all: bool) -> anyhow::Result<()> {
         }
     }
     let (config, state) = (place.config()?, place.open()?);
-    let mut accepted = 0;
+    let mut accepted = Vec::new();
     for offered in chosen {
         let (tool, digest, before) = match &offered.standing {
             Standing::New { tool, digest } => (tool, *digest, None),
@@ -297,9 +312,13 @@ fn accept(place: &Place, names: &[String], all: bool) -> anyhow::Result<()> {
             }
         };
         block_on(pin(place, &state.store, &config, tool, digest, before, &offered.definition))?;
-        accepted += 1;
-        line(tool)?;
+        if !place.json {
+            line(tool)?;
+        }
+        accepted.push(json!({ "tool": tool.to_string(), "digest": digest.to_string() }));
     }
+    place.tell(|| json!(accepted))?;
+    let accepted = accepted.len();
     note(format_args!("{accepted} accepted. What none of your rules permit is still refused."));
     Ok(())
 }
@@ -332,14 +351,14 @@ async fn pin(
     Ok(())
 }
 
-fn list(place: &Place, json: bool) -> anyhow::Result<()> {
+fn list(place: &Place) -> anyhow::Result<()> {
     let config = place.config()?;
     let pins =
         if place.home.state.join("state.db").exists() { place.open()?.store.pins()? } else { Vec::new() };
     let effects = |pin: &Pin| -> Vec<String> {
         config.tools.get(&pin.tool).unwrap_or(&pin.effects).iter().map(ToString::to_string).collect()
     };
-    if json {
+    if place.json {
         let values: Vec<_> = pins
             .iter()
             .map(|pin| {
@@ -384,5 +403,5 @@ fn remove(place: &Place, name: &str) -> anyhow::Result<()> {
     let line = gate_line(record)?;
     block_on(async { Ok(state.store.remove_pin(tool.clone(), line).await?) })?;
     note(format_args!("`{tool}` is not accepted any more; no agent is offered it."));
-    Ok(())
+    place.tell(|| json!({ "tool": tool.to_string(), "removed": true }))
 }

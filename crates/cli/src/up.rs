@@ -10,11 +10,13 @@ use anyhow::Context as _;
 use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use toolgate_broker::config::Config;
+use toolgate_broker::config::{Config, Gateway};
+use toolgate_broker::demo;
 use toolgate_broker::home::{make_private, write_new};
 use toolgate_broker::identity::Roster;
 use toolgate_broker::port::Store as _;
 use toolgate_core::name::{AgentId, ServerName};
+use toolgate_core::policy::DEMO;
 use toolgate_gateway::front::guard::Names;
 use toolgate_gateway::front::http::{Front, OAuth, Settings};
 use toolgate_gateway::front::stdio;
@@ -24,12 +26,13 @@ use toolgate_gateway::upstream::{Observer, Oddity};
 use crate::args;
 use crate::gate::{self, Gate, Reloaded};
 use crate::log;
-use crate::out::{self, Paint, hinted, json_line, line, note};
+use crate::out::{self, Paint, hinted, line, note};
 use crate::place::{Place, State};
+use crate::setup::Setup;
 use crate::{agent, rules};
 
-/// How often the files are looked at.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often the files and the log are looked at: the store says at once what somebody waits for, but not each call.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// How long connections may take to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -58,6 +61,16 @@ wait = \"2m\"
 expires = \"1h\"
 ";
 
+/// What is said where the demo is open.
+const DEMO_IS_OPEN: &str = "\
+No agent is registered yet, so whoever connects from this machine is the agent `demo`. It has the tools of a made-up
+office and nothing else; its calls are judged and logged like any other. Ask Claude Code, for instance, to
+`read the document invoice-0815 and pay it`, and see the calls here.
+
+Then your own: `toolgate init` puts your servers behind the gate, `toolgate agent add NAME` registers an agent. That
+closes the demo; so does `demo = false` in `[gateway]`.
+";
+
 /// Tells the operator what servers do.
 struct Watcher;
 
@@ -80,13 +93,11 @@ pub(crate) fn run(place: &Place, up: &args::Up) -> anyhow::Result<()> {
     runtime.block_on(serve(place, up))
 }
 
-/// Reads the configuration; on an empty home, writes one first.
-fn configuration(place: &Place) -> anyhow::Result<Config> {
-    if let Some(config) = place.home.load(&place.surroundings)? {
-        return Ok(config);
-    }
-    write_first(place)?;
-    place.config()
+/// What the files look like from outside, to notice changes.
+type Fingerprint = Vec<(std::path::PathBuf, u64, i64, i64)>;
+
+fn fingerprint(place: &Place) -> Fingerprint {
+    gate::fingerprint(&place.home.config, &place.home.policies())
 }
 
 /// Writes the first configuration and policy.
@@ -108,7 +119,12 @@ pub(crate) fn write_first(place: &Place) -> anyhow::Result<()> {
 }
 
 async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
-    let config = configuration(place)?;
+    if place.home.load(&place.surroundings)?.is_none() {
+        write_first(place)?;
+    }
+    // Before anything is read: what changes from now on is a change.
+    let seen = fingerprint(place);
+    let config = place.config()?;
     let state = place.open_or_make()?;
     let listen = up.listen.unwrap_or(config.gateway.listen);
     if up.listen.is_some() && !listen.ip().is_loopback() && !config.gateway.listen.ip().eq(&listen.ip()) {
@@ -117,7 +133,8 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
             "set it in the configuration, where `danger_plain_http = true` says that you mean it",
         ));
     }
-    let first = first_agent(place, &state)?;
+    let first = first_agent(place, &state, &config)?;
+    let setup = Setup::new(config.clone(), rules::sources(&place.home.policies())?, &state.store.agents()?)?;
     let listener = TcpListener::bind(listen).await.map_err(|source| {
         hinted(
             format!("could not listen on {listen}: {source}"),
@@ -125,10 +142,10 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
         )
     })?;
     let listen = listener.local_addr()?;
-    let gate = start(place, state, &config).await?;
+    let gate = start(place, state, &setup).await?;
     let socket = config.gateway.socket.clone().unwrap_or_else(|| place.home.socket.clone());
     let unix = listen_unix(&socket)?;
-    greet(place, up, &config, listen, &socket, first.as_deref(), &gate)?;
+    greet(place, &setup, listen, &socket, first.as_deref(), &gate)?;
 
     let mut next = gate.store().size()?;
     let front =
@@ -142,7 +159,7 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut changes = gate.store().changes();
     let mut tick = tokio::time::interval(LOOK);
-    let mut watch = Watch::new(place, config);
+    let mut watch = Watch::new(config, setup.demo, seen);
     loop {
         tokio::select! {
             _ = interrupt.recv() => break,
@@ -150,11 +167,11 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
             _ = &mut serving => break,
             changed = changes.changed() => {
                 changed.context("the store has stopped")?;
-                next = print_calls(&gate, next, up.json)?;
-                watch.store_changed(&gate).await;
+                watch.store_changed(place, &gate).await;
             }
             _ = tick.tick() => watch.look(place, &gate).await,
         }
+        next = print_calls(&gate, next, place.json)?;
     }
     note("Stopping: running calls go on to their end.");
     let _gone = fs::remove_file(&socket);
@@ -164,9 +181,8 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
 }
 
 /// Starts the gate; what is wrong with the rules is shown where it is wrong.
-async fn start(place: &Place, state: State, config: &Config) -> anyhow::Result<Gate> {
-    let sources = rules::sources(&place.home.policies())?;
-    let gate = Gate::start(&place.surroundings, state, config, &sources, Arc::new(Watcher)).await;
+async fn start(place: &Place, state: State, setup: &Setup) -> anyhow::Result<Gate> {
+    let gate = Gate::start(&place.surroundings, state, setup, Arc::new(Watcher)).await;
     if let Err(error) = &gate {
         rules::explain_errors(error);
     }
@@ -213,9 +229,11 @@ fn listen_unix(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-/// On a home without agents, adds one, so that there is a line to paste.
-fn first_agent(place: &Place, state: &State) -> anyhow::Result<Option<String>> {
-    if !state.store.agents()?.is_empty() {
+/// Where no agent is registered, adds one, so that there is a line to paste; unless the demo is open, which needs no token.
+fn first_agent(place: &Place, state: &State, config: &Config) -> anyhow::Result<Option<String>> {
+    let agents = state.store.agents()?;
+    let registered = !agents.is_empty() || !config.agents.is_empty() || config.oauth.is_some();
+    if registered || demo::is_open(config, &agents) {
         return Ok(None);
     }
     let name: AgentId = FIRST_AGENT.parse()?;
@@ -226,8 +244,7 @@ fn first_agent(place: &Place, state: &State) -> anyhow::Result<Option<String>> {
 
 fn greet(
     place: &Place,
-    up: &args::Up,
-    config: &Config,
+    setup: &Setup,
     listen: std::net::SocketAddr,
     socket: &Path,
     token: Option<&str>,
@@ -235,11 +252,12 @@ fn greet(
 ) -> anyhow::Result<()> {
     let url = format!("http://{listen}/mcp");
     let rulebook = gate.broker.rulebook();
-    let (rules, tools) = (rulebook.policy.rules().len(), rulebook.tools.len());
-    if up.json {
-        return json_line(&json!({
+    let ((rules, of_demo), tools) = (rules::counts(&rulebook.policy), rulebook.tools.len());
+    if place.json {
+        return out::json(&json!({
             "event": "up", "url": url, "socket": socket, "configuration": place.home.config, "state": place.home.state,
-            "rules": rules, "tools": tools, "servers": config.servers.len(), "agent": token.map(|_| FIRST_AGENT), "token": token,
+            "rules": rules, "tools": tools, "servers": setup.config.servers.len(), "demo": setup.demo,
+            "agent": token.map(|_| FIRST_AGENT), "token": token,
         }));
     }
     let paint = Paint::out();
@@ -247,7 +265,14 @@ fn greet(
     line(format_args!("  socket         {}", socket.display()))?;
     line(format_args!("  configuration  {}", place.home.config.display()))?;
     line(format_args!("  policy         {rules} rules in {}", place.home.policies().display()))?;
-    line(format_args!("  tools          {tools} accepted, from {} servers", config.servers.len()))?;
+    if setup.demo {
+        line(format_args!("                 {of_demo} rules of the demo"))?;
+    }
+    if setup.demo {
+        line(format_args!("  tools          the {tools} of the demo, a made-up office"))?;
+    } else {
+        line(format_args!("  tools          {tools} accepted, from {} servers", setup.config.servers.len()))?;
+    }
     if gate.recovered > 0 {
         line(format_args!(
             "  {} calls were open when the gate stopped last; what became of them is not known",
@@ -257,11 +282,16 @@ fn greet(
     match token {
         Some(token) => {
             line("\nFor Claude Code, paste this once (the token is not shown again):\n")?;
-            line(format_args!("  {}\n", agent::claude_line(&url, token)))?;
+            line(format_args!("  {}\n", agent::claude_line(&url, Some(token))))?;
+        }
+        None if setup.demo => {
+            line("\nFor Claude Code, paste this:\n")?;
+            line(format_args!("  {}\n", agent::claude_line(&url, None)))?;
+            line(DEMO_IS_OPEN)?;
         }
         None => line("\n`toolgate agent add NAME` adds an agent and prints the line to paste for it.\n")?,
     }
-    if config.servers.is_empty() {
+    if setup.config.servers.is_empty() {
         line(
             "No servers yet: `toolgate init` shows those you have; `toolgate demo` shows what the gate does.\n",
         )?;
@@ -291,7 +321,7 @@ fn print_calls(gate: &Gate, from: u64, json: bool) -> anyhow::Result<u64> {
         };
         if shown {
             if json {
-                json_line(&placed.json())?
+                out::json(&placed.json())?
             } else {
                 line(log::one_line(&placed, paint))?
             }
@@ -308,21 +338,19 @@ fn print_calls(gate: &Gate, from: u64, json: bool) -> anyhow::Result<u64> {
 
 /// What was read last, to notice changes.
 struct Watch {
+    /// As it is in force. What is read only at the start is as it was then.
     config: Config,
-    seen: Vec<(std::path::PathBuf, u64, i64, i64)>,
+    /// Whether the demo is open. Once it is closed it stays so.
+    demo: bool,
+    seen: Fingerprint,
     managed: String,
     /// Why no call was opened when it was last looked at, if so.
     stopped: Option<String>,
 }
 
 impl Watch {
-    fn new(place: &Place, config: Config) -> Self {
-        Self {
-            config,
-            seen: gate::fingerprint(&place.home.config, &place.home.policies()),
-            managed: String::new(),
-            stopped: None,
-        }
+    const fn new(config: Config, demo: bool, seen: Fingerprint) -> Self {
+        Self { config, demo, seen, managed: String::new(), stopped: None }
     }
 
     /// Reads the files again if they changed. What is wrong stays outside, loudly.
@@ -335,7 +363,7 @@ impl Watch {
             }
             self.stopped = stopped;
         }
-        let now = gate::fingerprint(&place.home.config, &place.home.policies());
+        let now = fingerprint(place);
         if now == self.seen {
             return;
         }
@@ -349,30 +377,35 @@ impl Watch {
     }
 
     async fn read(&mut self, place: &Place, gate: &Gate) -> anyhow::Result<()> {
-        let config = place.config()?;
-        let sources = rules::sources(&place.home.policies())?;
-        let fixed = |config: &Config| {
-            (config.gateway.clone(), config.servers.clone(), config.oauth.clone(), config.log.clone())
-        };
-        let restart = fixed(&config) != fixed(&self.config);
-        if restart {
-            note(
-                "Servers, addresses, OAuth and the log's name are read at the start: start the gate again to use the new ones.",
-            );
+        let written = place.config()?;
+        let config = as_at_start(&self.config, &written);
+        let reloaded = self.reload(place, gate, config.clone()).await?;
+        match reloaded.rules {
+            Some(rules) => note(format_args!("The new policy is in force: {rules} rules.")),
+            None => note("The change is in force."),
         }
-        // Until then the servers are the old ones, so the rules are put together with those.
-        let merged =
-            Config { gateway: self.config.gateway.clone(), servers: self.config.servers.clone(), ..config };
-        match gate.reload(&merged, &sources).await? {
-            Reloaded::NewPolicy { rules } => note(format_args!("The new policy is in force: {rules} rules.")),
-            Reloaded::SamePolicy => note("The change is in force."),
+        for server in reloaded.servers.iter().filter(|server| server.as_str() != DEMO) {
+            let word = match (self.config.servers.contains_key(server), config.servers.contains_key(server)) {
+                (false, _) => "is there now: `toolgate tool review` shows what it offers",
+                (true, true) => "is reached otherwise from now on",
+                (true, false) => "is gone",
+            };
+            note(format_args!("Server `{server}` {word}."));
         }
-        self.config = merged;
+        let waiting = waiting_for_restart(&config, &written);
+        if !waiting.is_empty() {
+            let paint = Paint::for_terminal(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+            note(paint.red(format_args!(
+                "NOT IN FORCE YET: {}. What it says is read at the start: stop the gate and start it again.",
+                waiting.join(" and ")
+            )));
+        }
+        self.config = config;
         Ok(())
     }
 
     /// Takes up agents, people and accepted tools that another command changed.
-    async fn store_changed(&mut self, gate: &Gate) {
+    async fn store_changed(&mut self, place: &Place, gate: &Gate) {
         let store = gate.store();
         let managed = || -> anyhow::Result<String> {
             let pins: Vec<_> =
@@ -388,27 +421,43 @@ impl Watch {
             return;
         }
         self.managed = now;
-        let result = async {
-            let sources = self.sources()?;
-            gate.reload(&self.config, &sources).await
-        };
-        if let Err(error) = result.await {
+        if let Err(error) = self.reload(place, gate, self.config.clone()).await {
             rules::explain_errors(&error);
             out::report(&error);
         }
     }
 
-    fn sources(&self) -> anyhow::Result<Vec<toolgate_core::policy::PolicySource>> {
-        let config = self.seen.first().map(|(path, ..)| path.clone());
-        let folder =
-            config.as_deref().and_then(Path::parent).map(|folder| folder.to_owned()).unwrap_or_default();
-        let folder = if folder.ends_with(toolgate_broker::config::POLICY_FOLDER) {
-            folder
-        } else {
-            folder.join(toolgate_broker::config::POLICY_FOLDER)
-        };
-        rules::sources(&folder)
+    async fn reload(&mut self, place: &Place, gate: &Gate, config: Config) -> anyhow::Result<Reloaded> {
+        let sources = rules::sources(&place.home.policies())?;
+        let open = self.demo && demo::is_open(&config, &gate.store().agents()?);
+        if self.demo && !open {
+            note("The demo is over: whoever connects now has to be a registered agent.");
+        }
+        self.demo = open;
+        let setup =
+            if open { Setup::with_demo(config, sources)? } else { Setup::without_demo(config, sources) };
+        gate.reload(&setup).await
     }
+}
+
+/// What was written, but for what is read only at the start.
+fn as_at_start(start: &Config, written: &Config) -> Config {
+    Config {
+        gateway: Gateway { demo: written.gateway.demo, ..start.gateway.clone() },
+        oauth: start.oauth.clone(),
+        log: start.log.clone(),
+        ..written.clone()
+    }
+}
+
+/// The tables that were changed and are read only at the start.
+fn waiting_for_restart(config: &Config, written: &Config) -> Vec<&'static str> {
+    let tables = [
+        ("`[gateway]`", config.gateway != written.gateway),
+        ("`[oauth]`", config.oauth != written.oauth),
+        ("`[log]`", config.log != written.log),
+    ];
+    tables.into_iter().filter(|(_, other)| *other).map(|(table, _)| table).collect()
 }
 
 pub(crate) fn run_mcp(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
@@ -420,6 +469,7 @@ pub(crate) fn run_mcp(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
 }
 
 async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
+    let seen = fingerprint(place);
     let config = place.config()?;
     let state = place.open_or_make()?;
     let uid = place.surroundings.uid;
@@ -438,11 +488,12 @@ async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
             "leave `--agent` away, or change `peer_uid`",
         ));
     }
-    let gate = start(place, state, &config).await?;
+    let setup = Setup::without_demo(config.clone(), rules::sources(&place.home.policies())?);
+    let gate = start(place, state, &setup).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut changes = gate.store().changes();
     let mut tick = tokio::time::interval(LOOK);
-    let mut watch = Watch::new(place, config);
+    let mut watch = Watch::new(config, false, seen);
     let mut serving = Box::pin(stdio::serve(
         Arc::clone(&gate.router),
         Arc::clone(&agent),
@@ -458,7 +509,7 @@ async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
             _ = terminate.recv() => break "signal",
             changed = changes.changed() => {
                 changed.context("the store has stopped")?;
-                watch.store_changed(&gate).await;
+                watch.store_changed(place, &gate).await;
             }
             _ = tick.tick() => watch.look(place, &gate).await,
         }

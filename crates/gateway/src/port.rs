@@ -30,6 +30,12 @@ pub trait Identify: Send + Sync + 'static {
     /// The agent that a bearer token belongs to. Compares in constant time; called on every request.
     fn bearer<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Arc<Agent>, IdentifyError>>;
 
+    /// Who somebody on this machine is that shows nothing at all: the demo agent, where the demo is open. Nobody, unless
+    /// said otherwise.
+    fn anonymous(&self) -> Option<Arc<Agent>> {
+        None
+    }
+
     /// The agent that a user id at the other end of a Unix socket stands for, if an operator said so.
     fn peer(&self, uid: u32) -> Option<Arc<Agent>>;
 }

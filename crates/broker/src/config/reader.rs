@@ -32,6 +32,12 @@ impl ConfigError {
         Self { what: what.into(), hint: hint.into(), ..self }
     }
 
+    /// What is wrong, without where.
+    #[must_use]
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> &str {

@@ -283,7 +283,7 @@ fn question_of(rule: &Rule) -> Option<&QuestionName> {
 
 /// See [`Policy::judge`].
 pub(super) fn judge(policy: &Policy, call: &Call, facts: &Facts) -> Verdict {
-    match policy.entry(&call.server, &call.action) {
+    match policy.entry_for(&call.agent, &call.server, &call.action) {
         Some(entry) => judge_in(policy, entry, call, facts).verdict(policy),
         None => Verdict::Deny(DenyReason::NotPermitted),
     }

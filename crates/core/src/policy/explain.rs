@@ -72,7 +72,7 @@ pub(super) fn explain(policy: &Policy, call: &Call, facts: &Facts) -> Explanatio
         others: policy.rules.len(),
         unseen: Vec::new(),
     };
-    let Some(entry) = policy.entry(&call.server, &call.action) else { return nothing() };
+    let Some(entry) = policy.entry_for(&call.agent, &call.server, &call.action) else { return nothing() };
     let Some(case) = Case::new(entry, call, facts) else { return nothing() };
     let numbers = entry.parts.rules(&call.agent);
     let weighed = Weighed::new(policy, &case, &numbers);

@@ -42,7 +42,7 @@ mod tests;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::call::{Action, Agent, Call};
+use crate::call::{Action, Agent, Call, Proof};
 use crate::digest::Digest;
 use crate::name::{AgentId, GroupName, QuestionName, RuleName, ServerName};
 use crate::tool::Tool;
@@ -54,6 +54,7 @@ pub use example::trial_call;
 pub use explain::{Considered, Explanation, Finding, Reading};
 use index::Index;
 pub use rule::{Rule, RuleKind};
+pub use vocabulary::DEMO;
 use vocabulary::Vocabulary;
 
 /// The stack for reading and checking policies, in bytes.
@@ -205,13 +206,20 @@ impl Policy {
     /// `permit` is left whose condition reads the context: whether it can be fulfilled is not looked into.
     #[must_use]
     pub fn may_see(&self, agent: &Agent, server: &ServerName, action: &Action) -> bool {
-        self.entry(server, action).is_some_and(|entry| decide::may_see(self, entry, agent))
+        self.entry_for(agent, server, action).is_some_and(|entry| decide::may_see(self, entry, agent))
     }
 
     /// What the rules say about a call and why: every rule that was considered, and the values it read.
     #[must_use]
     pub fn explain(&self, call: &Call, facts: &Facts) -> Explanation {
         explain::explain(self, call, facts)
+    }
+
+    /// What is known about an action on a server, as far as there is such a thing for this agent. Whoever is the demo
+    /// agent showed nothing to prove it: for it there is the demo's server and no other, whatever the rules say.
+    fn entry_for(&self, agent: &Agent, server: &ServerName, action: &Action) -> Option<&Entry> {
+        let confined = agent.proof == Proof::Demo && server.as_str() != DEMO;
+        self.entry(server, action).filter(|_| !confined)
     }
 
     /// What is known about an action on a server; `None` if there is no such thing, so nothing permits it.

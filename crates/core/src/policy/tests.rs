@@ -280,6 +280,29 @@ fn unknown_tools_and_servers_are_not_permitted() {
     assert!(!policy.may_see(&crossed.agent, &crossed.server, &crossed.action));
 }
 
+/// Whoever connects may be it, so no rule can give it more.
+#[test]
+fn the_demo_agent_has_the_demo_server_and_nothing_else() {
+    let policy = load(&rules(&[
+        "permit(principal, action, resource);",
+        "permit(principal == Agent::\"demo\", action, resource == Server::\"shop\");",
+    ]))
+    .unwrap();
+    for (proof, tool, want) in [
+        (Proof::Demo, "demo/search_mail", true),
+        (Proof::Demo, "shop/order", false),
+        (Proof::Bearer, "shop/order", true),
+    ] {
+        let call = call(Agent { proof, ..agent("demo", &[]) }, tool, r#"{"price":1}"#);
+        let at = format!("{:?} {tool}", call.agent.proof);
+        assert_eq!(policy.may_see(&call.agent, &call.server, &call.action), want, "{at}");
+        assert_eq!(words(&policy.judge(&call, &FACTS)).starts_with("allow"), want, "{at}");
+        assert_eq!(words(&policy.explain(&call, &FACTS).verdict).starts_with("allow"), want, "{at}");
+    }
+    let agent = Agent { proof: Proof::Demo, ..agent("demo", &[]) };
+    assert!(!policy.may_see(&agent, &"shop".parse().unwrap(), &Action::ReadResource));
+}
+
 #[test]
 fn values_are_shown_exactly_or_the_call_is_refused() {
     for (condition, arguments, want) in [

@@ -14,9 +14,9 @@ use crate::json::{Document, Limits};
 use crate::name::QuestionName;
 use crate::tool::{Effect, Tool};
 
-/// The agent and the server that `toolgate demo` brings along. Rules may always name them, so that the shipped
+/// The name of the agent and of the server that the demo brings along. Rules may always name them, so that the shipped
 /// policies can be used where neither is configured.
-const BUILT_IN: &str = "demo";
+pub const DEMO: &str = "demo";
 
 /// What is not a tool call, and the JSON schema of its `args`: the members of `params` that rules can read.
 pub(super) const OTHER_ACTIONS: [(Action, &str); 10] = [
@@ -89,7 +89,7 @@ impl Vocabulary {
             context: Arc::new(context(shape_of(schema))),
             tool: None,
         });
-        let built_in = || std::iter::once(BUILT_IN.to_owned());
+        let built_in = || std::iter::once(DEMO.to_owned());
         let named_by_tools = world.tools.iter().map(|tool| tool.name.server());
         Self {
             agents: texts(world.agents.iter().map(|agent| &agent.id)).chain(built_in()).collect(),

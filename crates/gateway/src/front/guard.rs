@@ -104,6 +104,16 @@ pub fn shown(headers: &HeaderMap) -> Shown<'_> {
     if fits && scheme.eq_ignore_ascii_case("bearer") { Shown::Bearer(token) } else { Shown::Malformed }
 }
 
+/// Whether a program on this machine may have sent the request by itself: no web page, of whatever origin, and nobody
+/// behind a proxy that says so.
+#[must_use]
+pub fn is_direct(headers: &HeaderMap) -> bool {
+    let of_others = |name: &str| {
+        name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "origin" | "via" | "x-real-ip")
+    };
+    !headers.keys().any(|name| of_others(name.as_str()))
+}
+
 /// Whether the body is said to be JSON.
 #[must_use]
 pub fn sends_json(headers: &HeaderMap) -> bool {

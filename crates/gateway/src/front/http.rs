@@ -116,8 +116,8 @@ pub struct Front {
 /// Who is at the other end of a connection, as far as the system knows.
 #[derive(Debug, Clone, Copy)]
 enum Peer {
-    /// Anybody.
-    Tcp,
+    /// Anybody, on this machine or not.
+    Tcp { local: bool },
     /// A process of this user.
     Unix { uid: Option<u32> },
 }
@@ -128,7 +128,7 @@ enum Listener {
 }
 
 enum Accepted {
-    Tcp(TcpStream),
+    Tcp(TcpStream, bool),
     Unix(UnixStream, Option<u32>),
 }
 
@@ -136,10 +136,10 @@ impl Listener {
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, _address) = listener.accept().await?;
+                let (stream, address) = listener.accept().await?;
                 // Answers are one write each; waiting to fill a packet would only delay them.
                 stream.set_nodelay(true)?;
-                Ok(Accepted::Tcp(stream))
+                Ok(Accepted::Tcp(stream, address.ip().is_loopback()))
             }
             Self::Unix(listener) => {
                 let (stream, _address) = listener.accept().await?;
@@ -185,9 +185,9 @@ impl Front {
             };
             let front = Arc::clone(&self);
             match accepted {
-                Ok(Accepted::Tcp(stream)) => {
+                Ok(Accepted::Tcp(stream, local)) => {
                     connections.spawn(async move {
-                        front.connection(stream, Peer::Tcp).await;
+                        front.connection(stream, Peer::Tcp { local }).await;
                         drop(place);
                     });
                 }
@@ -255,7 +255,7 @@ impl Front {
         let headers = &head.headers;
         let names = &self.settings.names;
         // Nobody rebinds the name of a Unix socket.
-        if matches!(peer, Peer::Tcp)
+        if matches!(peer, Peer::Tcp { .. })
             && !names.host(headers, head.uri.authority().map(|authority| authority.as_str()))
         {
             return Err(plain(StatusCode::FORBIDDEN, "this host name is not served here"));
@@ -328,7 +328,9 @@ impl Front {
             Shown::Nothing => {
                 let agent = match peer {
                     Peer::Unix { uid } => uid.and_then(|uid| self.identify.peer(uid)),
-                    Peer::Tcp => None,
+                    Peer::Tcp { local } => {
+                        self.identify.anonymous().filter(|_| local && guard::is_direct(headers))
+                    }
                 };
                 return agent.ok_or_else(|| self.challenge(StatusCode::UNAUTHORIZED, None, None));
             }

@@ -149,8 +149,17 @@ impl Upstreams {
 
     /// The configured servers, in the order of their names.
     #[must_use]
-    pub fn servers(&self) -> Vec<&ServerName> {
+    pub fn servers(&self) -> Vec<ServerName> {
         self.inner.names()
+    }
+
+    /// Takes servers that are new or are reached otherwise from now on, and lets go of others. Calls that run go on to their
+    /// end, on the connection they are on; nothing is started yet.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); then nothing has changed.
+    pub fn replace(&self, new: Vec<ServerConfig>, gone: &[ServerName]) -> Result<(), UpstreamError> {
+        self.inner.replace(new, gone)
     }
 
     /// What happens to servers, from now on. A listener that is too slow loses the oldest.

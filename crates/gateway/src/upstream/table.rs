@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast;
@@ -42,8 +42,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Everything that the clones of [`super::Upstreams`] share.
 pub(super) struct Inner {
-    servers: HashMap<ServerName, Server>,
-    launcher: Option<Launcher>,
+    /// Guards which servers there are.
+    servers: RwLock<HashMap<ServerName, Arc<Server>>>,
+    /// Started with the first server that is a program.
+    launcher: OnceLock<Launcher>,
     pub(super) clock: Arc<dyn Clock>,
     observer: Arc<dyn Observer>,
     pub(super) counters: Arc<Counters>,
@@ -93,24 +95,10 @@ impl Inner {
         clock: Arc<dyn Clock>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, UpstreamError> {
-        let fail = |error: String| UpstreamError::Start(error);
-        let needs_tls = |s: &ServerConfig| matches!(&s.transport, Transport::Http(http) if http.tls);
-        let roots = servers.iter().any(needs_tls).then(system_roots).transpose().map_err(fail)?;
-        let spawns = servers.iter().any(|s| matches!(s.transport, Transport::Stdio(_)));
-        let launcher = spawns.then(Launcher::start).transpose().map_err(|error| fail(error.to_string()))?;
-        let parked = ParkedCalls::new().map_err(|error| fail(error.to_string()))?;
-        let servers = servers.into_iter().map(|config| {
-            let http = match &config.transport {
-                Transport::Http(server) => {
-                    Some(Arc::new(HttpClient::new(server.clone(), roots.clone(), config.bounds.handshake)))
-                }
-                Transport::Stdio(_) => None,
-            };
-            (config.name.clone(), Server { config, http })
-        });
-        Ok(Self {
-            servers: servers.collect(),
-            launcher,
+        let parked = ParkedCalls::new().map_err(|error| UpstreamError::Start(error.to_string()))?;
+        let inner = Self {
+            servers: RwLock::default(),
+            launcher: OnceLock::new(),
             clock,
             observer,
             counters: Arc::default(),
@@ -121,7 +109,9 @@ impl Inner {
             sessions: Mutex::default(),
             uses: AtomicU64::new(0),
             closed: AtomicBool::new(false),
-        })
+        };
+        inner.replace(servers, &[])?;
+        Ok(inner)
     }
 
     /// Remembers that the agent was asked something in the course of a call. Empty `keys` stand for coming back alone.
@@ -131,8 +121,42 @@ impl Inner {
         self.passed.put(&call.agent.id, about, keys, self.clock.now_ms(), wait_ms);
     }
 
-    pub(super) fn names(&self) -> Vec<&ServerName> {
-        let mut names: Vec<_> = self.servers.keys().collect();
+    /// Takes servers that are new or are reached otherwise from now on, and lets go of others. Calls that run go on to their
+    /// end, on the connection they are on.
+    pub(super) fn replace(&self, new: Vec<ServerConfig>, gone: &[ServerName]) -> Result<(), UpstreamError> {
+        let fail = |error: String| UpstreamError::Start(error);
+        let needs_tls = |s: &ServerConfig| matches!(&s.transport, Transport::Http(http) if http.tls);
+        let roots = new.iter().any(needs_tls).then(system_roots).transpose().map_err(fail)?;
+        let spawns = new.iter().any(|s| matches!(s.transport, Transport::Stdio(_)));
+        if spawns && self.launcher.get().is_none() {
+            let launcher = Launcher::start().map_err(|error| fail(error.to_string()))?;
+            // Another caller may have been faster; then its launcher is the one.
+            drop(self.launcher.set(launcher));
+        }
+        let new = new.into_iter().map(|config| {
+            let http = match &config.transport {
+                Transport::Http(server) => {
+                    Some(Arc::new(HttpClient::new(server.clone(), roots.clone(), config.bounds.handshake)))
+                }
+                Transport::Stdio(_) => None,
+            };
+            (config.name.clone(), Arc::new(Server { config, http }))
+        });
+        let new: HashMap<_, _> = new.collect();
+        let mut servers = self.servers.write().unwrap_or_else(PoisonError::into_inner);
+        servers.retain(|name, _| !gone.contains(name));
+        self.slots().retain(|(name, _), _| !gone.contains(name) && !new.contains_key(name));
+        servers.extend(new);
+        Ok(())
+    }
+
+    fn server(&self, name: &ServerName) -> Option<Arc<Server>> {
+        self.servers.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    pub(super) fn names(&self) -> Vec<ServerName> {
+        let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+        let mut names: Vec<_> = servers.keys().cloned().collect();
         names.sort_unstable();
         names
     }
@@ -140,11 +164,11 @@ impl Inner {
     pub(super) fn asks(&self, server: &ServerName) -> Asks {
         // An unknown server is never called; it may ask nothing.
         let none = Asks { elicitation: false, roots: false, sampling: false };
-        self.servers.get(server).map_or(none, |server| server.config.asks)
+        self.server(server).map_or(none, |server| server.config.asks)
     }
 
     pub(super) fn bounds(&self, server: &ServerName) -> Bounds {
-        self.servers.get(server).map(|server| server.config.bounds.clone()).unwrap_or_default()
+        self.server(server).map(|server| server.config.bounds.clone()).unwrap_or_default()
     }
 
     /// The connection of a session to a server, opened if need be. `client` is the agent that it is for.
@@ -154,7 +178,7 @@ impl Inner {
         session: &str,
         client: &Client,
     ) -> Result<Arc<Connection>, UpstreamError> {
-        let known = self.servers.get(server).ok_or_else(|| UpstreamError::Unknown(server.to_string()))?;
+        let known = self.server(server).ok_or_else(|| UpstreamError::Unknown(server.to_string()))?;
         let first = if is_modern(client) { First::Modern } else { First::Legacy };
         let capabilities = capabilities(client.capabilities.as_ref(), known.config.asks, false);
         let slot = self.slot(server, session)?;
@@ -169,11 +193,15 @@ impl Inner {
             backoff.note(&broken);
         }
         backoff.check(server)?;
-        match self.connect(known, session, capabilities, first).await {
+        match self.connect(&known, session, capabilities, first).await {
             Ok(connection) => {
                 *slot.connection() = Some(Arc::clone(&connection));
                 if self.closed.load(Ordering::Acquire) {
                     connection.link().close("the gate is closing");
+                }
+                // The server may have been replaced meanwhile: then this connection is of use to this caller only.
+                if self.server(server).is_none_or(|now| !Arc::ptr_eq(&now, &known)) {
+                    self.slots().retain(|_, other| !Arc::ptr_eq(other, &slot));
                 }
                 Ok(connection)
             }
@@ -190,8 +218,8 @@ impl Inner {
         server: &ServerName,
         session: &str,
     ) -> Result<Arc<Connection>, UpstreamError> {
-        let known = self.servers.get(server).ok_or_else(|| UpstreamError::Unknown(server.to_string()))?;
-        let connected = self.connect(known, session, NOTHING.to_vec(), First::Modern).await;
+        let known = self.server(server).ok_or_else(|| UpstreamError::Unknown(server.to_string()))?;
+        let connected = self.connect(&known, session, NOTHING.to_vec(), First::Modern).await;
         connected.map_err(|why| UpstreamError::Open { server: server.to_string(), why })
     }
 
@@ -204,7 +232,7 @@ impl Inner {
         session: &str,
         told: Arc<Told>,
     ) -> Result<(), String> {
-        let known = self.servers.get(server).ok_or("no such server")?;
+        let known = self.server(server).ok_or("no such server")?;
         let all = br#"{"elicitation":{},"roots":{},"sampling":{}}"#;
         let peer = agree(&link, &known.config.bounds, all, First::Modern)
             .await
@@ -299,7 +327,7 @@ impl Inner {
     }
 
     async fn start(&self, launch: &Launch, bounds: &Bounds, told: &Arc<Told>) -> Result<Link, String> {
-        let launcher = self.launcher.as_ref().ok_or("no launcher")?;
+        let launcher = self.launcher.get().ok_or("no launcher")?;
         let mut child = launcher.spawn(launch.clone()).await.map_err(|error| with_source(&error))?;
         let (stdin, stdout) = child.take_streams().ok_or("the process has no pipes")?;
         let link = StdioLink::over(stdout, stdin, Some(child), Arc::clone(told), bounds.clone());
@@ -363,7 +391,9 @@ impl Inner {
         self.closed.store(true, Ordering::Release);
         let slots: Vec<_> = self.slots().drain().map(|(_, slot)| slot).collect();
         slots.iter().for_each(|slot| slot.close("the gate is closing"));
-        let longest = self.servers.values().map(|s| s.config.bounds.grace).max().unwrap_or_default();
+        let servers: Vec<_> =
+            self.servers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let longest = servers.iter().map(|s| s.config.bounds.grace).max().unwrap_or_default();
         let ended = async {
             for slot in &slots {
                 slot.ended().await;

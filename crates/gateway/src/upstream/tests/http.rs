@@ -576,3 +576,29 @@ async fn resources_are_listed_read_and_listened_to() {
         fake.last("subscriptions/listen").body.contains(r#""notifications":{"resourceSubscriptions":["a"]}"#)
     );
 }
+
+#[tokio::test]
+async fn a_server_that_is_reached_otherwise_gets_calls_there_and_one_that_is_gone_gets_none() {
+    let result = r#"{"resultType":"complete","content":[]}"#;
+    let (old, new) = (
+        FakeHttp::start(move |seen| modern(seen, &seen.result(result))).await,
+        FakeHttp::start(move |seen| modern(seen, &seen.result(result))).await,
+    );
+    let (up, agent) = (old.upstreams(), FakeAgent::new(MODERN, &[]));
+    assert_eq!(run(&up, call("s", ARGUMENTS), &agent, false).await, format!("result {result}"));
+    let transport = Transport::Http(HttpServer::new(&new.url, &[]).unwrap());
+    up.replace(vec![ServerConfig { bounds: bounds(), ..ServerConfig::new(server(), transport) }], &[])
+        .unwrap();
+    assert_eq!(run(&up, call("s", ARGUMENTS), &agent, false).await, format!("result {result}"));
+    let calls = |fake: &FakeHttp| fake.methods().iter().filter(|method| *method == "tools/call").count();
+    assert_eq!((calls(&old), calls(&new)), (1, 1));
+    assert_eq!(
+        new.last("tools/call").header("authorization"),
+        None,
+        "the old server's credentials stay there"
+    );
+    up.replace(Vec::new(), &[server()]).unwrap();
+    assert_eq!(run(&up, call("s", ARGUMENTS), &agent, false).await, "not sent: there is no server `srv`");
+    assert_eq!((calls(&old), calls(&new)), (1, 1));
+    assert_eq!(up.counters().of(Oddity::ConnectionLost), 0, "letting go is no loss");
+}

@@ -1,0 +1,10 @@
+//! The program itself, in a home of its own: what `up` offers, what each command prints, what is refused.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on may stop")]
+#![expect(clippy::indexing_slicing, reason = "a member that is not there is null, and compares unequal")]
+
+mod help;
+mod home;
+mod init;
+mod json;
+mod mistakes;
+mod up;
