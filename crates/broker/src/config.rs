@@ -111,6 +111,8 @@ pub enum Reach {
         url: String,
         /// Headers to send with every request.
         headers: BTreeMap<String, Value>,
+        /// The certificates (PEM) that are believed about it, in place of the system's.
+        ca: Option<PathBuf>,
     },
 }
 
@@ -166,8 +168,13 @@ pub struct OAuth {
 pub enum KeySource {
     /// A JSON Web Key Set in a file.
     File(PathBuf),
-    /// A JSON Web Key Set at an address, `https` or loopback.
-    Url(String),
+    /// A JSON Web Key Set at an address.
+    Url {
+        /// The address, `https` or loopback.
+        url: String,
+        /// The certificates (PEM) that are believed about it, in place of the system's.
+        ca: Option<PathBuf>,
+    },
 }
 
 /// What concerns the log.
@@ -349,12 +356,19 @@ fn server(item: &Item<'_>, folder: &Path) -> Result<Server, ConfigError> {
     }
     let (command, url) = (table.take("command"), table.take("url"));
     let (env, cwd, headers) = (table.take("env"), table.take("cwd"), table.take("headers"));
+    let ca = table.take("ca_file");
     let reach = match (command, url) {
         (Some(command), None) => {
             if let Some(headers) = headers {
                 return Err(headers.error(
                     format!("`{}` has `headers`, but a command takes none", table.name()),
                     "pass values to a command by `env`",
+                ));
+            }
+            if let Some(ca) = ca {
+                return Err(ca.error(
+                    format!("`{}` has `ca_file`, but a command needs no certificates", table.name()),
+                    "remove it",
                 ));
             }
             let (program, arguments) = command_line(&command)?;
@@ -373,7 +387,12 @@ fn server(item: &Item<'_>, folder: &Path) -> Result<Server, ConfigError> {
                     "pass values to an address by `headers`",
                 ));
             }
-            Reach::Url { url: address(&url)?, headers: values(headers, folder, ValueOf::Header)? }
+            let url = address(&url)?;
+            Reach::Url {
+                headers: values(headers, folder, ValueOf::Header)?,
+                ca: ca.map(|ca| ca_file(&ca, &url, folder)).transpose()?,
+                url,
+            }
         }
         (None, None) => {
             let what = format!("`[{}]` has neither `command` nor `url`", table.name());
@@ -445,6 +464,17 @@ fn address(item: &Item<'_>) -> Result<String, ConfigError> {
         return Err(item.error(format!("`{}` is not encrypted", url.escape_debug()), hint));
     }
     Ok(url.to_owned())
+}
+
+/// Certificates that are believed about an address, which has to be one that shows some.
+fn ca_file(item: &Item<'_>, url: &str, folder: &Path) -> Result<PathBuf, ConfigError> {
+    if !url.starts_with("https://") {
+        return Err(item.error(
+            format!("`{}` shows no certificate to check", url.escape_debug()),
+            "use `https://…`, or remove `ca_file`",
+        ));
+    }
+    path(item, folder)
 }
 
 /// Whether `host` or `host:port` is this machine.
@@ -627,10 +657,17 @@ fn oauth(item: &Item<'_>, folder: &Path) -> Result<OAuth, ConfigError> {
     };
     let issuer = need(&mut table, "issuer", "https://login.example.org")?;
     let audience = need(&mut table, "audience", "https://gate.example.org/mcp")?;
-    let (file, url) = (table.take("jwks_file"), table.take("jwks_url"));
+    let (file, url, ca) = (table.take("jwks_file"), table.take("jwks_url"), table.take("ca_file"));
     let keys = match (file, url) {
-        (Some(file), None) => KeySource::File(path(&file, folder)?),
-        (None, Some(url)) => KeySource::Url(address(&url)?),
+        (Some(file), None) => match ca {
+            Some(ca) => return Err(ca.error("`ca_file` is for a `jwks_url`", "remove it")),
+            None => KeySource::File(path(&file, folder)?),
+        },
+        (None, Some(url)) => {
+            let url = address(&url)?;
+            let ca = ca.map(|ca| ca_file(&ca, &url, folder)).transpose()?;
+            KeySource::Url { url, ca }
+        }
         (None, None) => {
             return Err(table.error(
                 "`[oauth]` does not say where the issuer's keys are",
@@ -756,6 +793,7 @@ call_timeout = "20s"
 [servers.tickets]
 url = "https://tickets.example.org/mcp"
 headers = { Authorization = { file = "/run/secrets/tickets" } }
+ca_file = "ours.pem"
 
 [tools."files/read"]
 effects = ["read"]
@@ -794,6 +832,9 @@ origin = "gate.example.org/log"
         assert_eq!(env["API_TOKEN"], Value::Env("FILES_TOKEN".into()));
         assert_eq!(env["OTHER_KEY"], Value::File("/etc/toolgate/other.key".into()));
         assert_eq!(folder.as_deref(), Some(Path::new("/etc/toolgate/work")));
+        let tickets = &config.servers[&"tickets".parse().unwrap()];
+        let Reach::Url { ca, .. } = &tickets.reach else { panic!("{tickets:?}") };
+        assert_eq!(ca.as_deref(), Some(Path::new("/etc/toolgate/ours.pem")));
         let finance = &config.questions[&"finance".parse().unwrap()];
         assert_eq!((finance.quorum, finance.wait_ms, finance.expires_ms), (2, 60_000, 7_200_000));
         assert_eq!(config.agents[&"support".parse().unwrap()].peer_uid, Some(1000));
@@ -859,6 +900,9 @@ origin = "gate.example.org/log"
             "[oauth]\nissuer = \"https://a.example\"",
             "[oauth]\nissuer = \"https://a.example\"\naudience = \"b\"",
             "[oauth]\nissuer = \"https://a.example\"\naudience = \"b\"\njwks_url = \"http://a.example/keys\"",
+            "[servers.mail]\ncommand = [\"a\"]\nca_file = \"ca.pem\"",
+            "[servers.mail]\nurl = \"http://127.0.0.1:1/\"\nca_file = \"ca.pem\"",
+            "[oauth]\nissuer = \"https://a.example\"\naudience = \"b\"\njwks_file = \"k\"\nca_file = \"ca.pem\"",
             "[log]\norigin = \"my log\"",
         ] {
             let error = parse(text).expect_err(text);
@@ -964,6 +1008,12 @@ error: `toolgate.toml`, line 1: `[oauth]` does not say where the issuer's keys a
 hint: add `jwks_url = "https://…/jwks.json"` or `jwks_file = "path"`
 error: `toolgate.toml`, line 4: `http://a.example/keys` is not encrypted
 hint: use `https://…`; `http://` is for 127.0.0.1, [::1] and localhost
+error: `toolgate.toml`, line 3: `servers.mail` has `ca_file`, but a command needs no certificates
+hint: remove it
+error: `toolgate.toml`, line 3: `http://127.0.0.1:1/` shows no certificate to check
+hint: use `https://…`, or remove `ca_file`
+error: `toolgate.toml`, line 5: `ca_file` is for a `jwks_url`
+hint: remove it
 error: `toolgate.toml`, line 2: `my log` cannot be the name of a log
 hint: use a name without spaces and `+`, such as `gate.example.org/log`
 "#);

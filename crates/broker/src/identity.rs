@@ -516,7 +516,7 @@ group_scopes = { "toolgate:admin" = "admins" }
     #[test]
     fn the_demo_agent_comes_in_where_the_demo_is_and_is_nobody_with_a_token() {
         let office = Server {
-            reach: Reach::Url { url: "http://127.0.0.1:1/".to_owned(), headers: BTreeMap::new() },
+            reach: Reach::Url { url: "http://127.0.0.1:1/".to_owned(), headers: BTreeMap::new(), ca: None },
             call_timeout: std::time::Duration::from_secs(1),
             start_timeout: std::time::Duration::from_secs(1),
             max_result_bytes: 1,

@@ -5,27 +5,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use toolgate_broker::config::{Config, KeySource, Reach, Server};
+use toolgate_broker::config::{Reach, Server};
 use toolgate_broker::home::Surroundings;
-use toolgate_broker::identity::{IdentityError, JwtError, KeySet, Roster, Verifier};
+use toolgate_broker::identity::Roster;
 use toolgate_broker::integrate::Publishing;
 use toolgate_broker::pipeline::Broker;
-use toolgate_broker::port::{BoxFuture, Store as _, SystemClock};
+use toolgate_broker::port::{Store as _, SystemClock};
 use toolgate_broker::store::SqliteStore;
-use toolgate_core::call::Agent;
 use toolgate_core::digest::Digest;
-use toolgate_core::name::{AgentId, ServerName};
+use toolgate_core::name::ServerName;
 use toolgate_gateway::catalog::Naming;
-use toolgate_gateway::port::{Identify, IdentifyError};
 use toolgate_gateway::router::Router;
-use toolgate_gateway::upstream::fetch::Remote;
 use toolgate_gateway::upstream::{Bounds, HttpServer, Launch, Observer, ServerConfig, Transport, Upstreams};
 use toolgate_ledger::Hash;
 use toolgate_ledger::record::{Policy, PolicyAction, Start, Stop};
 use toolgate_ledger::{VerifierKey, signer};
 
-use crate::out::{hinted, note};
-use crate::place::{State, gate_line, now_ms};
+use crate::doorkeeper::Doorkeeper;
+use crate::place::{State, gate_line};
 use crate::setup::Setup;
 
 /// The pipeline with real parts.
@@ -59,7 +56,8 @@ impl Gate {
     ) -> anyhow::Result<Self> {
         let config = &setup.config;
         let rulebook = setup.rulebook(&state.store, &state.key)?;
-        let doorkeeper = Arc::new(Doorkeeper::new(config, &state.store).await?);
+        let doorkeeper =
+            Arc::new(Doorkeeper::new(config, &state.store.agents()?, Arc::new(SystemClock)).await?);
         let servers = servers(surroundings, &config.servers)?;
         let upstreams = Upstreams::new(servers, Arc::new(SystemClock), observer)?;
         let origin = state.origin(config)?;
@@ -208,105 +206,6 @@ pub(crate) struct Reloaded {
     pub(crate) servers: Vec<ServerName>,
 }
 
-/// Says who an agent is.
-pub(crate) struct Doorkeeper {
-    roster: std::sync::RwLock<Arc<Roster>>,
-    verifier: Option<Verifier>,
-    /// Where the verifier's keys come from, if not from a file.
-    keys: Option<Remote>,
-}
-
-impl Doorkeeper {
-    async fn new(config: &Config, store: &SqliteStore) -> anyhow::Result<Self> {
-        let roster = std::sync::RwLock::new(Arc::new(Roster::new(config, &store.agents()?)));
-        let Some(oauth) = &config.oauth else {
-            return Ok(Self { roster, verifier: None, keys: None });
-        };
-        let (set, keys) = match &oauth.keys {
-            KeySource::File(path) => {
-                let bytes =
-                    std::fs::read(path).with_context(|| format!("could not read `{}`", path.display()))?;
-                let set =
-                    KeySet::parse(&bytes).with_context(|| format!("`{}` cannot be used", path.display()))?;
-                (set, None)
-            }
-            KeySource::Url(url) => {
-                let hint = "check `jwks_url`, or save the key set into a file and say `jwks_file = \"…\"`";
-                let why = |why: String| hinted(format!("no keys from `{url}`: {why}"), hint);
-                let remote = Remote::new(url).map_err(|error| why(error.to_string()))?;
-                (fetch_keys(&remote).await.map_err(why)?, Some(remote))
-            }
-        };
-        Ok(Self { roster, verifier: Some(Verifier::new(oauth, set, now_ms())), keys })
-    }
-
-    fn recognize(&self, token: &str) -> Result<Arc<Agent>, IdentityError> {
-        let header = format!("Bearer {token}");
-        self.roster().authorization(Some(&header), self.verifier.as_ref(), now_ms() / 1000)
-    }
-
-    /// Recognizes an agent by its token. A key that is not known may be a new one of the issuer: its keys are fetched
-    /// anew then, but not often, so that nobody can have them fetched at will.
-    async fn recognize_or_fetch(&self, token: &str) -> Result<Arc<Agent>, IdentifyError> {
-        let mut found = self.recognize(token);
-        if let (Err(IdentityError::AccessToken(JwtError::UnknownKey)), Some(verifier), Some(keys)) =
-            (&found, &self.verifier, &self.keys)
-            && verifier.may_refresh(now_ms())
-        {
-            match fetch_keys(keys).await {
-                Ok(set) => verifier.replace_keys(set),
-                Err(why) => {
-                    note(format_args!("the issuer's keys could not be fetched anew: {why}"));
-                    return Err(IdentifyError::Unavailable);
-                }
-            }
-            found = self.recognize(token);
-        }
-        found.map_err(|error| match error {
-            IdentityError::InsufficientScope(scope) => IdentifyError::InsufficientScope { scope },
-            IdentityError::AccessToken(_)
-            | IdentityError::Malformed
-            | IdentityError::Missing
-            | IdentityError::Mistyped
-            | IdentityError::NotAToken
-            | IdentityError::UnknownPeer { .. }
-            | IdentityError::UnknownSubject
-            | IdentityError::UnknownToken => IdentifyError::Invalid,
-        })
-    }
-
-    /// Gives the agents that came in before and would not now, or not as the same.
-    fn replace(&self, roster: Roster) -> std::collections::BTreeSet<AgentId> {
-        let mut now = self.roster.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let put_out = now.put_out(&roster);
-        *now = Arc::new(roster);
-        put_out
-    }
-
-    fn roster(&self) -> Arc<Roster> {
-        Arc::clone(&self.roster.read().unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
-}
-
-async fn fetch_keys(remote: &Remote) -> Result<KeySet, String> {
-    let bytes = remote.fetch().await.map_err(|error| error.to_string())?;
-    KeySet::parse(&bytes).map_err(|error| error.to_string())
-}
-
-impl Identify for Doorkeeper {
-    fn bearer<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Arc<Agent>, IdentifyError>> {
-        Box::pin(self.recognize_or_fetch(token))
-    }
-
-    fn anonymous(&self) -> Option<Arc<Agent>> {
-        self.roster().anonymous()
-    }
-
-    fn peer(&self, uid: u32) -> Option<Arc<Agent>> {
-        self.roster().peer(uid).ok()
-    }
-}
-
 /// Configured servers with their values, as the upstream leg needs them.
 pub(crate) fn servers<'c>(
     surroundings: &Surroundings,
@@ -335,12 +234,18 @@ fn server(surroundings: &Surroundings, name: &ServerName, server: &Server) -> an
                 cwd: folder.clone(),
             })
         }
-        Reach::Url { url, headers } => {
+        Reach::Url { url, headers, ca } => {
             let mut all = Vec::new();
             for (name, value) in headers {
                 all.push((name.clone(), surroundings.value(value)?.to_string()));
             }
-            Transport::Http(HttpServer::new(url, &all)?)
+            let server = HttpServer::new(url, &all)?;
+            Transport::Http(match ca {
+                Some(path) => server
+                    .trusting(&read_pem(path)?)
+                    .with_context(|| format!("`{}` cannot be used", path.display()))?,
+                None => server,
+            })
         }
     };
     let bounds = Bounds {
@@ -350,6 +255,17 @@ fn server(surroundings: &Surroundings, name: &ServerName, server: &Server) -> an
         ..Bounds::default()
     };
     Ok(ServerConfig { bounds, ..ServerConfig::new(name.clone(), transport) })
+}
+
+/// How large a file with certificates may be.
+const MAX_PEM: u64 = 1 << 20;
+
+/// Reads a file with certificates.
+pub(crate) fn read_pem(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).with_context(|| format!("could not read `{}`", path.display()))?;
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_PEM), &mut bytes)?;
+    Ok(bytes)
 }
 
 /// What has to change for the files to be read again: names, times and lengths.

@@ -6,6 +6,7 @@ mod args;
 mod demo;
 mod demo_server;
 mod doctor;
+mod doorkeeper;
 mod extras;
 mod gate;
 mod init;

@@ -13,7 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName as TlsName;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName as TlsName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
 use super::config::HttpServer;
@@ -42,8 +43,10 @@ pub(super) struct Leased {
 }
 
 impl HttpClient {
-    /// A client for one server. `roots` are needed only for `https:`.
+    /// A client for one server. `roots` are what the system believes; needed only for `https:`, and only by a server
+    /// that has none of its own.
     pub(super) fn new(server: HttpServer, roots: Option<Arc<ClientConfig>>, connect: Duration) -> Self {
+        let roots = server.roots.clone().or(roots);
         let tls = if server.tls { roots.map(TlsConnector::from) } else { None };
         Self { server, tls, connect, kept: Mutex::default() }
     }
@@ -147,6 +150,26 @@ pub(super) fn system_roots() -> Result<Arc<ClientConfig>, String> {
     if taken == 0 {
         return Err("the system has no certificates that can be read".to_owned());
     }
+    believing(roots)
+}
+
+/// The certificates in a PEM file, each of which has to be one.
+///
+/// # Errors
+/// There is none, or one that cannot be read.
+pub(super) fn own_roots(pem: &[u8]) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| format!("not PEM: {error}"))?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if roots.is_empty() {
+        return Err("there is no `BEGIN CERTIFICATE` in it".to_owned());
+    }
+    believing(roots)
+}
+
+fn believing(roots: RootCertStore) -> Result<Arc<ClientConfig>, String> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| format!("TLS cannot be used: {error}"))?

@@ -1,12 +1,16 @@
 //! Which servers there are and how they are reached: all of it from the operator's configuration.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::uri::{Scheme, Uri};
+use tokio_rustls::rustls::ClientConfig;
 use toolgate_core::name::ServerName;
 use toolgate_sandbox::Launch;
+
+use super::client::own_roots;
 
 /// One server.
 #[derive(Debug, Clone)]
@@ -107,6 +111,8 @@ pub struct HttpServer {
     pub(super) target: Uri,
     /// What the operator wants sent along, credentials among it.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whose certificates are believed, if not those that the system believes.
+    pub(super) roots: Option<Arc<ClientConfig>>,
 }
 
 impl std::fmt::Debug for HttpServer {
@@ -133,6 +139,9 @@ pub enum HttpServerError {
         "`{0}` is not loopback, so the URL has to begin with `https:`; `danger_plain_http` permits otherwise"
     )]
     PlainHttp(String),
+    /// Certificates were named whom to believe, but there is nothing in them, or nothing to believe them about.
+    #[error("the certificates cannot be used: {0}")]
+    Certificates(String),
     /// It is no URL of this kind.
     #[error(
         "the URL has to be `https://HOST[:PORT]/PATH` (or `http:` on loopback), without user, password and fragment"
@@ -198,7 +207,19 @@ impl HttpServer {
             .map_err(|_invalid| HttpServerError::Url)?;
         let authority = HeaderValue::from_str(authority.as_str()).map_err(|_invalid| HttpServerError::Url)?;
         let headers = headers.iter().map(|(name, value)| header(name, value)).collect::<Result<_, _>>()?;
-        Ok(Self { tls, host, port, authority, target, headers })
+        Ok(Self { tls, host, port, authority, target, headers, roots: None })
+    }
+
+    /// Believes the certificates that these (PEM) signed and no others, in place of what the system believes.
+    ///
+    /// # Errors
+    /// There is no certificate in it, or the URL is `http:`.
+    pub fn trusting(self, pem: &[u8]) -> Result<Self, HttpServerError> {
+        if !self.tls {
+            return Err(HttpServerError::Certificates("the address is not `https:`".to_owned()));
+        }
+        let roots = own_roots(pem).map_err(HttpServerError::Certificates)?;
+        Ok(Self { roots: Some(roots), ..self })
     }
 }
 

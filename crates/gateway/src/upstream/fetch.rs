@@ -52,13 +52,18 @@ impl std::fmt::Debug for Remote {
 }
 
 impl Remote {
-    /// Reads the address, and the system's certificates if it needs them.
+    /// Reads the address, and the system's certificates if it needs them; `ca` (PEM) is believed in their place.
     ///
     /// # Errors
     /// The address is not accepted, or there are no certificates.
-    pub fn new(url: &str) -> Result<Self, FetchError> {
+    pub fn new(url: &str, ca: Option<&[u8]>) -> Result<Self, FetchError> {
         let server = HttpServer::new(url, &[])?;
-        let roots = server.tls.then(system_roots).transpose().map_err(FetchError::Certificates)?;
+        let server = match ca {
+            Some(pem) => server.trusting(pem)?,
+            None => server,
+        };
+        let system = server.tls && server.roots.is_none();
+        let roots = system.then(system_roots).transpose().map_err(FetchError::Certificates)?;
         Ok(Self(Arc::new(HttpClient::new(server, roots, TIME))))
     }
 
@@ -105,7 +110,7 @@ mod tests {
             let _hung_up = stream.write_all(&answer).await;
             String::from_utf8_lossy(asked.get(..read).unwrap()).into_owned()
         });
-        let result = Remote::new(&url).unwrap().fetch().await;
+        let result = Remote::new(&url, None).unwrap().fetch().await;
         assert!(serving.await.unwrap().starts_with("GET /keys?of=us HTTP/1.1\r\n"));
         result
     }
@@ -131,6 +136,6 @@ mod tests {
 
     #[test]
     fn keys_do_not_come_over_an_open_network() {
-        assert!(matches!(Remote::new("http://keys.example/jwks"), Err(FetchError::Address(_))));
+        assert!(matches!(Remote::new("http://keys.example/jwks", None), Err(FetchError::Address(_))));
     }
 }

@@ -125,7 +125,7 @@ impl Inner {
     /// end, on the connection they are on.
     pub(super) fn replace(&self, new: Vec<ServerConfig>, gone: &[ServerName]) -> Result<(), UpstreamError> {
         let fail = |error: String| UpstreamError::Start(error);
-        let needs_tls = |s: &ServerConfig| matches!(&s.transport, Transport::Http(http) if http.tls);
+        let needs_tls = |s: &ServerConfig| matches!(&s.transport, Transport::Http(http) if http.tls && http.roots.is_none());
         let roots = new.iter().any(needs_tls).then(system_roots).transpose().map_err(fail)?;
         let spawns = new.iter().any(|s| matches!(s.transport, Transport::Stdio(_)));
         if spawns && self.launcher.get().is_none() {

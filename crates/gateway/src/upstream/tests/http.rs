@@ -11,7 +11,7 @@ use super::*;
 
 /// One request as it came.
 #[derive(Debug, Clone)]
-struct Seen {
+pub(super) struct Seen {
     head: String,
     body: String,
 }
@@ -37,7 +37,7 @@ impl Seen {
         json(&self.body).root().get("id").and_then(|id| id.as_i64()).unwrap_or_default()
     }
 
-    fn result(&self, result: &str) -> String {
+    pub(super) fn result(&self, result: &str) -> String {
         ok("application/json", &format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, self.id()))
     }
 
@@ -54,7 +54,7 @@ fn answer(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
 }
 
-struct FakeHttp {
+pub(super) struct FakeHttp {
     url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
     connections: Arc<AtomicUsize>,
@@ -64,7 +64,7 @@ struct FakeHttp {
 
 impl FakeHttp {
     /// Answers each request as `script` says; an empty answer is none, and the connection stays open.
-    async fn start(script: impl Fn(&Seen) -> String + Send + Sync + 'static) -> Self {
+    pub(super) async fn start(script: impl Fn(&Seen) -> String + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/mcp?x=1", listener.local_addr().unwrap());
         let (seen, connections) = (Arc::<Mutex<Vec<Seen>>>::default(), Arc::<AtomicUsize>::default());
@@ -98,7 +98,12 @@ impl FakeHttp {
         upstreams(Transport::Http(HttpServer::new(&self.url, &headers).unwrap()))
     }
 
-    fn methods(&self) -> Vec<String> {
+    /// Where it listens.
+    pub(super) fn address(&self) -> String {
+        self.url.trim_start_matches("http://").split('/').next().unwrap().to_owned()
+    }
+
+    pub(super) fn methods(&self) -> Vec<String> {
         self.seen.lock().unwrap().iter().map(Seen::method).collect()
     }
 
@@ -123,7 +128,7 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Seen> {
 }
 
 /// What every modern server of these tests says before the call.
-fn modern(seen: &Seen, called: &str) -> String {
+pub(super) fn modern(seen: &Seen, called: &str) -> String {
     match seen.method().as_str() {
         "server/discover" => seen.result(DISCOVERED),
         "initialize" => answer("400 Bad Request", "", "no such method"),

@@ -2,6 +2,7 @@
 
 mod http;
 mod pipes;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
