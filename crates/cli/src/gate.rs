@@ -8,8 +8,10 @@ use toolgate_broker::config::{Config, KeySource, Reach, Server};
 use toolgate_broker::home::Surroundings;
 use toolgate_broker::identity::{IdentityError, JwtError, KeySet, Roster, Verifier};
 use toolgate_broker::integrate::Publishing;
+use toolgate_broker::person::People;
 use toolgate_broker::pipeline::Broker;
 use toolgate_broker::port::{BoxFuture, Store as _, SystemClock};
+use toolgate_broker::rulebook::Rulebook;
 use toolgate_broker::store::SqliteStore;
 use toolgate_core::call::Agent;
 use toolgate_core::digest::Digest;
@@ -101,20 +103,24 @@ impl Gate {
     }
 
     /// Puts in force what configuration, policies and store say now; what is wrong leaves the old rules in force.
-    pub(crate) async fn reload(&self, config: &Config, sources: &[PolicySource]) -> anyhow::Result<Reloaded> {
+    pub(crate) async fn reload(
+        &self,
+        config: &Config,
+        sources: anyhow::Result<Vec<PolicySource>>,
+    ) -> anyhow::Result<Reloaded> {
         let before = self.broker.rulebook().policy.digest();
-        let store = self.store();
-        let assembled = toolgate_broker::person::People::from_rows(&store.persons()?, self.key.clone())
-            .map_err(anyhow::Error::from)
-            .and_then(|people| {
-                let (agents, pins) = (store.agents()?, store.pins()?);
-                Ok(toolgate_broker::assemble::rulebook(config, &agents, &pins, people, sources)?)
-            });
+        let (read, assembled) = match sources {
+            Ok(sources) => {
+                let assembled = self.assemble(config, &sources);
+                (sources, assembled)
+            }
+            Err(error) => (Vec::new(), Err(error)),
+        };
         let rulebook = match assembled {
             Ok(rulebook) => rulebook,
             Err(error) => {
-                self.narrow(config)?;
-                let texts: Vec<&[u8]> = sources.iter().map(|source| source.text.as_bytes()).collect();
+                self.narrow(config);
+                let texts: Vec<&[u8]> = read.iter().map(|source| source.text.as_bytes()).collect();
                 let digest = Digest::of("toolgate/rejected-policy/v1", &texts);
                 self.note_policy(PolicyAction::Rejected, digest, Some(before), 0).await?;
                 return Err(error);
@@ -125,27 +131,31 @@ impl Gate {
             // Written down before it decides anything.
             self.note_policy(PolicyAction::Loaded, after, Some(before), rules).await?;
         }
-        self.let_in(Roster::new(config, &store.agents()?));
+        self.let_in(Roster::new(config, &self.store().agents()?));
         self.broker.replace_rulebook(rulebook);
         self.router.rules_changed();
         Ok(if after == before { Reloaded::SamePolicy } else { Reloaded::NewPolicy { rules } })
     }
 
-    /// Lets go of what the store took back: agents' tokens, tools, people. A policy that names what is gone does not load,
-    /// and that must not keep it alive.
-    fn narrow(&self, config: &Config) -> anyhow::Result<()> {
+    fn assemble(&self, config: &Config, sources: &[PolicySource]) -> anyhow::Result<Rulebook> {
         let store = self.store();
-        self.let_in(self.doorkeeper.roster().narrowed(&store.agents()?));
-        let people = toolgate_broker::person::People::from_rows(&store.persons()?, self.key.clone()).ok();
+        let people = People::from_rows(&store.persons()?, self.key.clone())?;
+        let (agents, pins) = (store.agents()?, store.pins()?);
+        Ok(toolgate_broker::assemble::rulebook(config, &agents, &pins, people, sources)?)
+    }
+
+    /// Lets go of what the store took back: agents' tokens, tools, people. A policy that names what is gone does not load,
+    /// and that must not keep it alive. What cannot be read counts as taken back.
+    fn narrow(&self, config: &Config) {
+        let store = self.store();
+        self.let_in(self.doorkeeper.roster().narrowed(&store.agents().unwrap_or_default()));
+        let rows = store.persons().unwrap_or_default();
+        let people = People::from_rows(&rows, self.key.clone());
+        let people = people.unwrap_or_else(|_damaged| People::new([], self.key.clone()));
         let before = self.broker.rulebook();
-        self.broker.replace_rulebook(toolgate_broker::assemble::narrowed(
-            &before,
-            config,
-            &store.pins()?,
-            people,
-        ));
+        let pins = store.pins().unwrap_or_default();
+        self.broker.replace_rulebook(toolgate_broker::assemble::narrowed(&before, config, &pins, people));
         self.router.rules_changed();
-        Ok(())
     }
 
     /// Lets nobody in but who is on this roster, and ends what others still have open.

@@ -151,7 +151,7 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
             changed = changes.changed() => {
                 changed.context("the store has stopped")?;
                 next = print_calls(&gate, next, up.json)?;
-                watch.store_changed(&gate).await;
+                watch.store_changed(place, &gate).await;
             }
             _ = tick.tick() => watch.look(place, &gate).await,
         }
@@ -165,7 +165,7 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
 
 /// Starts the gate; what is wrong with the rules is shown where it is wrong.
 async fn start(place: &Place, state: State, config: &Config) -> anyhow::Result<Gate> {
-    let sources = rules::sources(&place.home.policies())?;
+    let sources = sources(place)?;
     let gate = Gate::start(&place.surroundings, state, config, &sources, Arc::new(Watcher)).await;
     if let Err(error) = &gate {
         rules::explain_errors(error);
@@ -350,7 +350,7 @@ impl Watch {
 
     async fn read(&mut self, place: &Place, gate: &Gate) -> anyhow::Result<()> {
         let config = place.config()?;
-        let sources = rules::sources(&place.home.policies())?;
+        let sources = sources(place)?;
         let fixed = |config: &Config| {
             (config.gateway.clone(), config.servers.clone(), config.oauth.clone(), config.log.clone())
         };
@@ -363,7 +363,7 @@ impl Watch {
         // Until then the servers are the old ones, so the rules are put together with those.
         let merged =
             Config { gateway: self.config.gateway.clone(), servers: self.config.servers.clone(), ..config };
-        match gate.reload(&merged, &sources).await? {
+        match gate.reload(&merged, Ok(sources)).await? {
             Reloaded::NewPolicy { rules } => note(format_args!("The new policy is in force: {rules} rules.")),
             Reloaded::SamePolicy => note("The change is in force."),
         }
@@ -372,7 +372,7 @@ impl Watch {
     }
 
     /// Takes up agents, people and accepted tools that another command changed.
-    async fn store_changed(&mut self, gate: &Gate) {
+    async fn store_changed(&mut self, place: &Place, gate: &Gate) {
         let store = gate.store();
         let managed = || -> anyhow::Result<String> {
             let pins: Vec<_> =
@@ -388,27 +388,17 @@ impl Watch {
             return;
         }
         self.managed = now;
-        let result = async {
-            let sources = self.sources()?;
-            gate.reload(&self.config, &sources).await
-        };
-        if let Err(error) = result.await {
+        if let Err(error) = gate.reload(&self.config, sources(place)).await {
             rules::explain_errors(&error);
             out::report(&error);
         }
     }
+}
 
-    fn sources(&self) -> anyhow::Result<Vec<toolgate_core::policy::PolicySource>> {
-        let config = self.seen.first().map(|(path, ..)| path.clone());
-        let folder =
-            config.as_deref().and_then(Path::parent).map(|folder| folder.to_owned()).unwrap_or_default();
-        let folder = if folder.ends_with(toolgate_broker::config::POLICY_FOLDER) {
-            folder
-        } else {
-            folder.join(toolgate_broker::config::POLICY_FOLDER)
-        };
-        rules::sources(&folder)
-    }
+/// The policy files, if nobody else may have written them.
+fn sources(place: &Place) -> anyhow::Result<Vec<toolgate_core::policy::PolicySource>> {
+    place.home.check_policies(&place.surroundings)?;
+    rules::sources(&place.home.policies())
 }
 
 pub(crate) fn run_mcp(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
@@ -458,7 +448,7 @@ async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
             _ = terminate.recv() => break "signal",
             changed = changes.changed() => {
                 changed.context("the store has stopped")?;
-                watch.store_changed(&gate).await;
+                watch.store_changed(place, &gate).await;
             }
             _ = tick.tick() => watch.look(place, &gate).await,
         }
