@@ -114,7 +114,7 @@ pub fn rulebook(
 /// who are not enrolled any more. For when no new rulebook can be put together: what was in force stays in force, but
 /// nothing that was withdrawn does.
 #[must_use]
-pub fn narrowed(before: &Rulebook, config: &Config, pins: &[Pin], people: Option<People>) -> Rulebook {
+pub fn narrowed(before: &Rulebook, config: &Config, pins: &[Pin], people: People) -> Rulebook {
     let stands = |accepted: &AcceptedTool| {
         pins.iter().any(|pin| {
             pin.tool == accepted.tool.name
@@ -129,7 +129,7 @@ pub fn narrowed(before: &Rulebook, config: &Config, pins: &[Pin], people: Option
         limits: before.limits.clone(),
         tools: tools.map(|(name, accepted)| (name.clone(), Arc::clone(accepted))).collect(),
         questions: before.questions.clone(),
-        people: people.map_or_else(|| Arc::clone(&before.people), |people| Arc::new(people)),
+        people: Arc::new(people),
     }
 }
 
@@ -150,4 +150,62 @@ fn known_agents(config: &Config, agents: &[AgentRow]) -> Vec<KnownAgent> {
         known.entry(agent.name.clone()).or_default().extend(agent.groups.iter().cloned());
     }
     known.into_iter().map(|(id, groups)| KnownAgent { id, groups: groups.into_iter().collect() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use bytes::Bytes;
+    use toolgate_core::tool::Effect;
+    use zeroize::Zeroizing;
+
+    use crate::person::{Person, Seeds, StateKey};
+    use crate::store::PersonRow;
+
+    fn pin(name: &str, definition: &str, effect: Effect) -> Pin {
+        let document = Document::parse(definition.as_bytes(), &Limits::default()).unwrap();
+        Pin {
+            tool: name.parse().unwrap(),
+            definition: Bytes::copy_from_slice(definition.as_bytes()),
+            effects: BTreeSet::from([effect]),
+            digest: tool::pin(&document.root().canonical().unwrap()),
+            accepted_by: "operator".to_owned(),
+            accepted_ms: 1,
+        }
+    }
+
+    /// A policy that names what was withdrawn does not load any more. What was in force stays, without what was withdrawn.
+    #[test]
+    fn what_was_withdrawn_does_not_outlive_a_broken_policy() {
+        let text = "[servers.s]\ncommand = [\"true\"]\n[tools.\"s/declared\"]\neffects = [\"write\"]\n";
+        let config = Config::parse(std::path::Path::new("toolgate.toml"), text).unwrap();
+        let (one, other) =
+            (r#"{"name":"t","inputSchema":{}}"#, r#"{"name":"t","inputSchema":{},"title":"other"}"#);
+        let pins = ["s/stays", "s/removed", "s/changed", "s/loosened", "s/declared"]
+            .map(|name| pin(name, one, Effect::Write));
+        let person = |name: &str| {
+            let seeds = Seeds { key: Zeroizing::new([1; 32]), salt: [1; 16], nonce: [1; 24] };
+            let (person, _uri) =
+                Person::with_totp(name.parse().unwrap(), &StateKey::new([9; 32]), &seeds, 1).unwrap();
+            person.to_row()
+        };
+        let (ada, bob) = (person("ada"), person("bob"));
+        let people = |rows: &[PersonRow]| People::from_rows(rows, StateKey::new([9; 32])).unwrap();
+        let before = rulebook(&config, &[], &pins, people(&[ada.clone(), bob]), &[]).unwrap();
+        assert_eq!(before.tools.len(), 5);
+        let [stays, _, _, mut loosened, mut declared] = pins;
+        let changed = pin("s/changed", other, Effect::Write);
+        loosened.effects = BTreeSet::from([Effect::Read]);
+        // What the configuration says of its effects counts, whatever the store says.
+        declared.effects = BTreeSet::from([Effect::Read]);
+        let new = pin("s/new", one, Effect::Write);
+        let after = narrowed(&before, &config, &[stays, changed, loosened, declared, new], people(&[ada]));
+        let mut left: Vec<_> = after.tools.keys().map(ToString::to_string).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["s/declared", "s/stays"]);
+        assert_eq!(after.policy.digest(), before.policy.digest());
+        let shown = format!("{:?}", after.people);
+        assert!(shown.contains("ada") && !shown.contains("bob"), "{shown}");
+    }
 }

@@ -173,3 +173,90 @@ impl Work {
         Ok(caught_up)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    use toolgate_core::call::{CallDigest, CallId};
+    use toolgate_core::digest::Digest;
+
+    use crate::blob::RootKey;
+    use crate::port::{Closing, Line, Opened, Opening, Store as _, SystemClock};
+
+    fn line() -> Line {
+        Line { leaf: b"{}".to_vec(), disclosed: Vec::new(), subject: "gate".to_owned() }
+    }
+
+    fn opening(number: u8) -> Opening {
+        Opening {
+            call: CallId::new(1, [number; 10]),
+            agent: "a".parse().unwrap(),
+            digest: CallDigest(Digest::of("test", &[&[number]])),
+            repeats: false,
+            approval: None,
+            line: line(),
+        }
+    }
+
+    /// Where the log cannot be written or not be signed, calls are opened for a moment more, and then none.
+    #[tokio::test]
+    async fn a_log_that_is_not_published_stops_calls() {
+        let folder = std::env::temp_dir().join(format!("toolgate-integrate-{}", std::process::id()));
+        let _old = fs::remove_dir_all(&folder);
+        let (log, signer) = (folder.join("log"), folder.join("signer"));
+        let store = SqliteStore::open(&folder, RootKey::from_bytes([7; 32]), SystemClock).unwrap();
+        let mut work = Work {
+            store: Weak::new(),
+            log: log.clone(),
+            signer: signer.clone(),
+            origin: "toolgate.invalid/test".to_owned(),
+            publisher: None,
+            up_to_date: Instant::now(),
+            awaited: None,
+        };
+        let mut number = 0;
+        for (what, broken) in [("written", &log), ("signed", &signer)] {
+            let mut open = async || {
+                number += 1;
+                let opened = store.open(opening(number)).await;
+                (CallId::new(1, [number; 10]), opened.map(|opened| matches!(opened, Opened::Fresh(_))))
+            };
+            let stepped = work.step(&store);
+            assert!(matches!(stepped, Ok(true)), "{what}: {stepped:?}");
+            work.judge(&store, stepped);
+            let (running, opened) = open().await;
+            assert_eq!(opened, Ok(true), "{what}");
+
+            let aside = folder.join("aside");
+            fs::rename(broken, &aside).unwrap();
+            fs::write(broken, b"in the way").unwrap();
+            // What was open stays open: it is opened anew, as after any failure.
+            work.publisher = None;
+            let stepped = work.step(&store);
+            assert!(stepped.is_err(), "{what}");
+            work.judge(&store, stepped);
+            assert_eq!(open().await.1, Ok(true), "{what}: not at once");
+            work.up_to_date = Instant::now().checked_sub(PATIENCE).unwrap();
+            let stepped = work.step(&store);
+            work.judge(&store, stepped);
+            let (_, refused) = open().await;
+            assert!(
+                matches!(&refused, Err(StoreError::Write(why)) if why.starts_with("no call is opened")),
+                "{what}: {refused:?}"
+            );
+            let closing = Closing { call: running, line: line(), keep: false };
+            assert!(store.close(closing).await.is_ok(), "{what}: what runs is brought to its end");
+
+            fs::remove_file(broken).unwrap();
+            fs::rename(&aside, broken).unwrap();
+            let stepped = work.step(&store);
+            assert!(matches!(stepped, Ok(true)), "{what}: {stepped:?}");
+            work.judge(&store, stepped);
+            assert_eq!(open().await.1, Ok(true), "{what}: published again");
+        }
+        drop(store);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use toolgate_broker::config::{Reach, Server};
+use toolgate_broker::config::{Config, Reach, Server};
 use toolgate_broker::home::Surroundings;
 use toolgate_broker::identity::Roster;
 use toolgate_broker::integrate::Publishing;
+use toolgate_broker::person::People;
 use toolgate_broker::pipeline::Broker;
 use toolgate_broker::port::{Store as _, SystemClock};
 use toolgate_broker::store::SqliteStore;
@@ -104,17 +105,29 @@ impl Gate {
     }
 
     /// Puts in force what configuration, policies and store say now; what is wrong leaves the old rules in force.
-    pub(crate) async fn reload(&self, setup: &Setup) -> anyhow::Result<Reloaded> {
+    /// `config` is what the setup was made of; where that could not be made, what was taken back is let go of all the same.
+    pub(crate) async fn reload(
+        &self,
+        config: &Config,
+        setup: anyhow::Result<Setup>,
+    ) -> anyhow::Result<Reloaded> {
         let before = self.broker.rulebook().policy.digest();
         let store = self.store();
-        let assembled = setup
-            .rulebook(store, &self.key)
-            .and_then(|rulebook| Ok((rulebook, self.take_servers(&setup.config.servers)?)));
+        let (setup, assembled) = match setup {
+            Ok(setup) => {
+                let rulebook = setup.rulebook(store, &self.key);
+                let servers =
+                    rulebook.and_then(|rulebook| Ok((rulebook, self.take_servers(&setup.config.servers)?)));
+                (Some(setup), servers)
+            }
+            Err(error) => (None, Err(error)),
+        };
         let (rulebook, servers) = match assembled {
             Ok(assembled) => assembled,
             Err(error) => {
-                self.narrow(setup)?;
-                let texts: Vec<&[u8]> = setup.sources.iter().map(|source| source.text.as_bytes()).collect();
+                self.narrow(config, setup.as_ref());
+                let read = setup.iter().flat_map(|setup| &setup.sources);
+                let texts: Vec<&[u8]> = read.map(|source| source.text.as_bytes()).collect();
                 let digest = Digest::of("toolgate/rejected-policy/v1", &texts);
                 self.note_policy(PolicyAction::Rejected, digest, Some(before), 0).await?;
                 return Err(error);
@@ -125,7 +138,8 @@ impl Gate {
             // Written down before it decides anything.
             self.note_policy(PolicyAction::Loaded, after, Some(before), rules).await?;
         }
-        self.let_in(Roster::new(&setup.config, &store.agents()?));
+        let config = setup.as_ref().map_or(config, |setup| &setup.config);
+        self.let_in(Roster::new(config, &store.agents()?));
         self.broker.replace_rulebook(rulebook);
         self.router.rules_changed();
         Ok(Reloaded { rules: (after != before).then_some(rules), servers })
@@ -144,20 +158,17 @@ impl Gate {
     }
 
     /// Lets go of what the store took back: agents' tokens, tools, people. A policy that names what is gone does not load,
-    /// and that must not keep it alive.
-    fn narrow(&self, setup: &Setup) -> anyhow::Result<()> {
+    /// and that must not keep it alive. What cannot be read counts as taken back.
+    fn narrow(&self, config: &Config, setup: Option<&Setup>) {
         let store = self.store();
-        self.let_in(self.doorkeeper.roster().narrowed(&store.agents()?));
-        let people = toolgate_broker::person::People::from_rows(&store.persons()?, self.key.clone()).ok();
+        self.let_in(self.doorkeeper.roster().narrowed(&store.agents().unwrap_or_default()));
+        let rows = store.persons().unwrap_or_default();
+        let people = People::from_rows(&rows, self.key.clone());
+        let people = people.unwrap_or_else(|_damaged| People::new([], self.key.clone()));
         let before = self.broker.rulebook();
-        self.broker.replace_rulebook(toolgate_broker::assemble::narrowed(
-            &before,
-            &setup.config,
-            &setup.pins(store)?,
-            people,
-        ));
+        let pins = setup.map_or_else(|| Ok(store.pins()?), |setup| setup.pins(store)).unwrap_or_default();
+        self.broker.replace_rulebook(toolgate_broker::assemble::narrowed(&before, config, &pins, people));
         self.router.rules_changed();
-        Ok(())
     }
 
     /// Lets nobody in but who is on this roster, and ends what others still have open.

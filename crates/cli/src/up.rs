@@ -16,7 +16,7 @@ use toolgate_broker::home::{make_private, write_new};
 use toolgate_broker::identity::Roster;
 use toolgate_broker::port::Store as _;
 use toolgate_core::name::{AgentId, ServerName};
-use toolgate_core::policy::DEMO;
+use toolgate_core::policy::{DEMO, PolicySource};
 use toolgate_gateway::front::guard::Names;
 use toolgate_gateway::front::http::{Front, OAuth, Settings};
 use toolgate_gateway::front::stdio;
@@ -134,7 +134,7 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
         ));
     }
     let first = first_agent(place, &state, &config)?;
-    let setup = Setup::new(config.clone(), rules::sources(&place.home.policies())?, &state.store.agents()?)?;
+    let setup = Setup::new(config.clone(), sources(place)?, &state.store.agents()?)?;
     let listener = TcpListener::bind(listen).await.map_err(|source| {
         hinted(
             format!("could not listen on {listen}: {source}"),
@@ -428,16 +428,23 @@ impl Watch {
     }
 
     async fn reload(&mut self, place: &Place, gate: &Gate, config: Config) -> anyhow::Result<Reloaded> {
-        let sources = rules::sources(&place.home.policies())?;
         let open = self.demo && demo::is_open(&config, &gate.store().agents()?);
         if self.demo && !open {
             note("The demo is over: whoever connects now has to be a registered agent.");
         }
         self.demo = open;
-        let setup =
-            if open { Setup::with_demo(config, sources)? } else { Setup::without_demo(config, sources) };
-        gate.reload(&setup).await
+        let setup = sources(place).and_then(|sources| match open {
+            true => Setup::with_demo(config.clone(), sources),
+            false => Ok(Setup::without_demo(config.clone(), sources)),
+        });
+        gate.reload(&config, setup).await
     }
+}
+
+/// The policy files, if nobody else may have written them.
+fn sources(place: &Place) -> anyhow::Result<Vec<PolicySource>> {
+    place.home.check_policies(&place.surroundings)?;
+    rules::sources(&place.home.policies())
 }
 
 /// What was written, but for what is read only at the start.
@@ -488,7 +495,7 @@ async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
             "leave `--agent` away, or change `peer_uid`",
         ));
     }
-    let setup = Setup::without_demo(config.clone(), rules::sources(&place.home.policies())?);
+    let setup = Setup::without_demo(config.clone(), sources(place)?);
     let gate = start(place, state, &setup).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut changes = gate.store().changes();

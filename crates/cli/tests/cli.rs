@@ -157,6 +157,33 @@ fn a_removed_agent_is_out_also_where_the_policy_still_names_it() {
     assert_eq!(knock(host, token), "HTTP/1.1 401 Unauthorized");
 }
 
+/// Policies that somebody else may have written do not come into force, whatever made the gate read them again; what the
+/// store took back is gone all the same.
+#[test]
+fn a_policy_that_others_may_write_is_not_read_again() {
+    let home = Home::new("modes");
+    config(&home, "");
+    let policy = ".config/toolgate/policies/rules.cedar";
+    let forbid = "@id(\"nothing\") @because(\"it may do nothing\")\nforbid(principal, action, resource);\n";
+    home.write(policy, forbid, 0o600);
+    let token =
+        |name: &str| String::from_utf8(home.run(&["agent", "add", name]).stdout).unwrap().trim().to_owned();
+    let (one, two) = (token("one"), token("two"));
+    let mut gate = home.start(&["up", "--json", "--listen", "127.0.0.1:0"]);
+    let up = Running::until(&mut gate.out, "\"url\"");
+    let host = up.split("http://").nth(1).unwrap().split("/mcp").next().unwrap();
+    assert_eq!(knock(host, &one), "HTTP/1.1 200 OK");
+    // Neither by the mode of the file alone, which is no change that is looked for, nor by a change of the store.
+    fs::set_permissions(home.0.join(policy), fs::Permissions::from_mode(0o602)).unwrap();
+    assert_eq!(home.run(&["agent", "remove", "one"]).status.code(), Some(0));
+    Running::until(&mut gate.err, "rules.cedar");
+    assert_eq!(knock(host, &one), "HTTP/1.1 401 Unauthorized");
+    assert_eq!(knock(host, &two), "HTTP/1.1 200 OK");
+    let log = home.run(&["log", "tail", "--json"]);
+    let log = String::from_utf8_lossy(&log.stdout);
+    assert!(log.contains("rejected"), "{log}");
+}
+
 /// The gate over pipes takes up changes like the other one.
 #[test]
 fn a_gate_over_pipes_ends_when_its_user_is_no_agent_any_more() {

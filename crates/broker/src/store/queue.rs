@@ -15,8 +15,10 @@ const MAX_WAITING: usize = 65_536;
 /// How many writes go into one transaction.
 const MAX_BATCH: usize = 1_024;
 
-/// How many notes about delivered answers are kept for the next transaction. One that is dropped costs nothing but a
-/// stored answer that stays until its time is over.
+/// How many notes about delivered answers are kept for the next transaction. While the store writes they are never so many:
+/// each transaction takes them all, and what is delivered was closed in one before, of at most [`MAX_BATCH`]. When it does not
+/// write, nothing is opened either. A note that got lost all the same, here or with a transaction on a full disk, errs to the
+/// safe side: for ten minutes the same call is answered with what it came to before, and does not run a second time.
 const MAX_NOTES: usize = 65_536;
 
 /// One write: applied inside the transaction, answered after it is durable.

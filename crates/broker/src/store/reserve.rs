@@ -3,8 +3,12 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FallocateFlags;
+
+/// How often one looks whether there is room again.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// How much is held back, in bytes.
 const SIZE: u64 = 4 << 20;
@@ -13,12 +17,14 @@ const SIZE: u64 = 4 << 20;
 pub(super) struct Reserve {
     path: PathBuf,
     given_up: bool,
+    /// When there was no room last.
+    tried: Option<Instant>,
 }
 
 impl Reserve {
     /// Holds room in a folder. Where there is none to hold, it counts as given up.
     pub(super) fn hold(folder: &Path) -> Self {
-        let mut reserve = Self { path: folder.join("state.db.reserve"), given_up: true };
+        let mut reserve = Self { path: folder.join("state.db.reserve"), given_up: true, tried: None };
         reserve.restore();
         reserve
     }
@@ -29,6 +35,7 @@ impl Reserve {
             return false;
         }
         self.given_up = true;
+        self.tried = Some(Instant::now());
         fs::remove_file(&self.path).is_ok()
     }
 
@@ -37,10 +44,11 @@ impl Reserve {
         self.given_up
     }
 
-    /// Holds it again if it was given up and there is room.
+    /// Holds it again if it was given up and there is room. Cheap to call: it looks only now and then.
     pub(super) fn restore(&mut self) {
-        if self.given_up {
+        if self.given_up && self.tried.is_none_or(|tried| tried.elapsed() >= AGAIN) {
             self.given_up = self.allocate().is_err();
+            self.tried = self.given_up.then(Instant::now);
         }
     }
 

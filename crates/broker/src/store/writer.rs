@@ -72,6 +72,8 @@ impl Writer {
         if let Some(why) = self.queue.poisoned() {
             return answer(jobs, &Err(StoreError::Poisoned(why)));
         }
+        // Also under load: what waits all the time must not keep the store from noticing that there is room.
+        self.reserve.restore();
         let mut jobs = self.while_low(jobs);
         let mut result = self.transaction(&mut jobs, delivered);
         if result.as_ref().is_err_and(is_full) && self.reserve.give_up() {
