@@ -15,6 +15,7 @@ use toolgate_broker::demo;
 use toolgate_broker::home::{make_private, write_new};
 use toolgate_broker::identity::Roster;
 use toolgate_broker::port::Store as _;
+use toolgate_broker::store::SqliteStore;
 use toolgate_core::name::{AgentId, ServerName};
 use toolgate_core::policy::{DEMO, PolicySource};
 use toolgate_gateway::front::guard::Names;
@@ -134,6 +135,7 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
         ));
     }
     let first = first_agent(place, &state, &config)?;
+    let managed = managed(&state.store)?;
     let setup = Setup::new(config.clone(), sources(place)?, &state.store.agents()?)?;
     let listener = TcpListener::bind(listen).await.map_err(|source| {
         hinted(
@@ -159,7 +161,7 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut changes = gate.store().changes();
     let mut tick = tokio::time::interval(LOOK);
-    let mut watch = Watch::new(config, setup.demo, seen);
+    let mut watch = Watch::new(config, setup.demo, seen, managed);
     loop {
         tokio::select! {
             _ = interrupt.recv() => break,
@@ -349,8 +351,8 @@ struct Watch {
 }
 
 impl Watch {
-    const fn new(config: Config, demo: bool, seen: Fingerprint) -> Self {
-        Self { config, demo, seen, managed: String::new(), stopped: None }
+    const fn new(config: Config, demo: bool, seen: Fingerprint, managed: String) -> Self {
+        Self { config, demo, seen, managed, stopped: None }
     }
 
     /// Reads the files again if they changed. What is wrong stays outside, loudly.
@@ -406,14 +408,7 @@ impl Watch {
 
     /// Takes up agents, people and accepted tools that another command changed.
     async fn store_changed(&mut self, place: &Place, gate: &Gate) {
-        let store = gate.store();
-        let managed = || -> anyhow::Result<String> {
-            let pins: Vec<_> =
-                store.pins()?.into_iter().map(|pin| (pin.tool, pin.digest, pin.effects)).collect();
-            let people: Vec<_> = store.persons()?.into_iter().map(|row| (row.name, row.public_key)).collect();
-            Ok(format!("{:?} {pins:?} {people:?}", store.agents()?))
-        };
-        let now = match managed() {
+        let now = match managed(gate.store()) {
             Ok(now) => now,
             Err(error) => return out::report(&error),
         };
@@ -439,6 +434,13 @@ impl Watch {
         });
         gate.reload(&config, setup).await
     }
+}
+
+/// What other commands change in the store, to notice that they did.
+fn managed(store: &SqliteStore) -> anyhow::Result<String> {
+    let pins: Vec<_> = store.pins()?.into_iter().map(|pin| (pin.tool, pin.digest, pin.effects)).collect();
+    let people: Vec<_> = store.persons()?.into_iter().map(|row| (row.name, row.public_key)).collect();
+    Ok(format!("{:?} {pins:?} {people:?}", store.agents()?))
 }
 
 /// The policy files, if nobody else may have written them.
@@ -495,12 +497,13 @@ async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
             "leave `--agent` away, or change `peer_uid`",
         ));
     }
+    let managed = managed(&state.store)?;
     let setup = Setup::without_demo(config.clone(), sources(place)?);
     let gate = start(place, state, &setup).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut changes = gate.store().changes();
     let mut tick = tokio::time::interval(LOOK);
-    let mut watch = Watch::new(config, false, seen);
+    let mut watch = Watch::new(config, false, seen, managed);
     let mut serving = Box::pin(stdio::serve(
         Arc::clone(&gate.router),
         Arc::clone(&agent),
