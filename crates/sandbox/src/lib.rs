@@ -15,6 +15,7 @@
 //! What is not: a process that leaves the group (`setsid`) outlives its parent, and what a child had started
 //! before the gate was killed with `SIGKILL` is told only by the end of its pipes.
 
+pub mod cell;
 mod child;
 mod launch;
 mod stderr;
