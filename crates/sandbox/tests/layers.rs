@@ -12,9 +12,10 @@ use toolgate_sandbox::cell::Layers;
 
 /// Whether the attempt got out with these layers.
 async fn escapes(layers: Layers, arguments: &[&str]) -> bool {
-    let argv: Vec<&str> = std::iter::once(if layers.root { "/hostile" } else { env!("CARGO_BIN_EXE_cell-hostile") })
-        .chain(arguments.iter().copied())
-        .collect();
+    let argv: Vec<&str> =
+        std::iter::once(if layers.root { "/hostile" } else { env!("CARGO_BIN_EXE_cell-hostile") })
+            .chain(arguments.iter().copied())
+            .collect();
     let (mut spec, kept) = spec(&argv);
     if !layers.root {
         spec.writable = vec!["/dev/shm".to_owned()];

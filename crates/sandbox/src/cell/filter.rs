@@ -1,5 +1,4 @@
-//! Which system calls a cell may make: two filters, compiled once by the launcher's children and inherited by all that a cell
-//! starts.
+//! Which system calls a cell may make: two filters, compiled once by the launcher, and inherited by all that a cell starts.
 //!
 //! The first names what may be called at all. What is not in it does not exist (`ENOSYS`), as on an older kernel, so that the C
 //! library falls back: `clone3`, whose flags lie in memory that a filter cannot read, to `clone`, whose flags are an argument.
@@ -14,7 +13,10 @@ use seccompiler::{
 };
 
 /// The two filters, in the order in which they are to be applied.
-pub(super) fn filters() -> Result<[BpfProgram; 2], seccompiler::Error> {
+pub(super) type Filters = [BpfProgram; 2];
+
+/// Compiles the filters.
+pub(super) fn filters() -> Result<Filters, seccompiler::Error> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let allowed = calls(ALLOWED).chain(calls(ALLOWED_HERE)).map(|call| (call, Vec::new())).collect();
     let refused = calls(REFUSED).map(|call| (call, Vec::new()));

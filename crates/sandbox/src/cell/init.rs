@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socket_with
 use rustix::process::{DumpableBehavior, Signal, getegid, geteuid, set_dumpable_behavior};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
+use super::filter::Filters;
 use super::launcher::{Given, close_all_but};
 use super::lockdown::lock_down;
 use super::root::{self, Failure, Step as _};
@@ -28,9 +29,9 @@ const USER: u32 = 1000;
 const NOT_STARTED: i32 = 127;
 
 /// Goes on as the first process of a cell, to its end.
-pub(super) fn run(given: Given, layers: Layers) -> ! {
+pub(super) fn run(given: Given, layers: Layers, filters: Result<Filters, String>) -> ! {
     let Given { spec, streams, gate } = given;
-    let ended = match prepare(&spec, &streams, &gate, layers.in_force()) {
+    let ended = match prepare(&spec, &streams, &gate, layers.in_force(), filters) {
         Ok(prepared) => {
             drop((spec, streams));
             prepared.start(&gate)
@@ -60,6 +61,7 @@ fn prepare(
     streams: &[OwnedFd; 3],
     gate: &OwnedFd,
     layers: Layers,
+    filters: Result<Filters, String>,
 ) -> Result<Prepared, Failure> {
     // When the launcher dies, so does every cell.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).step("dying with the gate")?;
@@ -86,7 +88,7 @@ fn prepare(
     let nothing =
         rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step("`/dev/null`")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("not being looked into")?;
-    let landlock_abi = lock_down(layers, &spec.limits, &spec.writable)?;
+    let landlock_abi = lock_down(layers, &spec.limits, &spec.writable, filters)?;
     tell(gate, &FromCell::Started { landlock_abi }, &changes)?;
     let (program, arguments) = spec.argv.split_first().ok_or("the command is empty").step("the command")?;
     let mut command = Command::new(program);

@@ -12,7 +12,7 @@ use rustix::process::{DumpableBehavior, Gid, Uid, getuid, set_dumpable_behavior}
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::spec::Layers;
-use super::{init, wire};
+use super::{filter, init, wire};
 
 /// The name (`argv[0]`) by which a program knows that it is to be the launcher.
 pub const LAUNCHER: &str = "toolgate-launcher";
@@ -43,6 +43,8 @@ fn serve(user: Option<u32>, layers: Layers) -> Result<(), Errno> {
     drop_privilege(user)?;
     // The gate is told how each cell ended by the cell itself; nobody waits for the processes here.
     ignore_children();
+    // A cell without them fails, and says why.
+    let filters = filter::filters().map_err(|error| error.to_string());
     let stdin = std::io::stdin();
     let socket = stdin.as_fd();
     let mut buffer = [0; wire::MAX_MESSAGE];
@@ -52,7 +54,7 @@ fn serve(user: Option<u32>, layers: Layers) -> Result<(), Errno> {
         };
         let given = Given { spec, streams: [stdin, stdout, stderr], gate };
         match clone(layers) {
-            Ok(Cloned::Child) => init::run(given, layers),
+            Ok(Cloned::Child) => init::run(given, layers, filters),
             Ok(Cloned::Parent(process)) => wire::send(socket, b"ok", &[process.as_fd()])?,
             Err(error) => wire::send(socket, error.to_string().as_bytes(), &[])?,
         }

@@ -10,7 +10,7 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits, set_no_new_privs,
 };
 
-use super::filter;
+use super::filter::Filters;
 use super::root::{Failure, Step as _};
 use super::spec::{Layers, Limits};
 
@@ -18,7 +18,12 @@ use super::spec::{Layers, Limits};
 const NEWEST: ABI = ABI::V7;
 
 /// Puts everything in force. Returns the level of Landlock, 0 where it is switched off.
-pub(super) fn lock_down(layers: Layers, limits: &Limits, writable: &[String]) -> Result<u32, Failure> {
+pub(super) fn lock_down(
+    layers: Layers,
+    limits: &Limits,
+    writable: &[String],
+    filters: Result<Filters, String>,
+) -> Result<u32, Failure> {
     if layers.rlimits {
         set_limits(limits)?;
     }
@@ -28,7 +33,7 @@ pub(super) fn lock_down(layers: Layers, limits: &Limits, writable: &[String]) ->
     set_no_new_privs(true).step("no new privileges")?;
     let abi = if layers.landlock { landlock(writable)? } else { 0 };
     if layers.seccomp {
-        for program in filter::filters().step("the filters of system calls")? {
+        for program in filters.step("the filters of system calls")? {
             seccompiler::apply_filter(&program).step("the filters of system calls")?;
         }
     }
