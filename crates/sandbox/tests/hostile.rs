@@ -9,7 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 
 use common::{cells, finish, spec};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use toolgate_sandbox::cell::{Cut, Finished, Layers};
+use toolgate_sandbox::cell::{Cut, Finished, Layers, Place};
 
 /// Runs an attempt and says what it came to.
 async fn attempt(arguments: &[&str]) -> Finished {
@@ -159,19 +159,34 @@ async fn the_kernel_is_a_small_target() {
 
 #[tokio::test]
 async fn what_can_be_used_up_is_bounded() {
-    for arguments in [
-        &["forks"][..],
-        &["threads"],
-        &["memory", "heap", "4096"],
-        &["memory", "tmpfs", "64"],
-        &["disk", "64"],
-        &["inodes"],
-    ] {
+    for arguments in [&["forks"][..], &["threads"], &["memory", "tmpfs", "64"], &["disk", "64"], &["inodes"]]
+    {
         contained(arguments).await;
     }
     let finished = attempt(&["output"]).await;
     assert_eq!(finished.cut, Some(Cut::Output));
     assert_eq!(finished.stdout.len(), 1 << 20);
+}
+
+#[tokio::test]
+async fn memory_is_bounded() {
+    let cells = cells(Layers::ALL);
+    // Memory of its own, of files without a name, of files in memory.
+    for kind in ["heap", "memfd", "tmpfs"] {
+        let (mut spec, kept) = spec(&["/hostile", "memory", kind, "512"]);
+        spec.limits.memory_bytes = 64 << 20;
+        for place in &mut spec.places {
+            if let Place::Tmpfs { bytes, .. } = place {
+                *bytes = 1 << 30;
+            }
+        }
+        let Finished { ended, stdout, .. } = finish(&cells, &spec, kept).await;
+        if cells.limits_memory() {
+            assert!(ended.out_of_memory && ended.peak_bytes <= 64 << 20, "{kind}: {ended:?}");
+        } else if kind == "heap" {
+            assert!(String::from_utf8_lossy(&stdout).contains("contained"), "{kind}: {ended:?}");
+        }
+    }
 }
 
 #[tokio::test]

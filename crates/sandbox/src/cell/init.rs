@@ -76,7 +76,7 @@ fn prepare(
         .read_to_end(&mut text)
         .step("the specification")?;
     let spec: Spec = serde_json::from_slice(&text).step("the specification")?;
-    wait_for(gate)?;
+    let limit_each = wait_for(gate)?;
     rustix::process::setsid().step("a session of its own")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     rustix::system::sethostname(b"cell").step("the name of the host")?;
@@ -88,7 +88,7 @@ fn prepare(
     let nothing =
         rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step("`/dev/null`")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("not being looked into")?;
-    let landlock_abi = lock_down(layers, &spec.limits, &spec.writable, filters)?;
+    let landlock_abi = lock_down(layers, &spec.limits, limit_each, &spec.writable, filters)?;
     tell(gate, &FromCell::Started { landlock_abi }, &changes)?;
     let (program, arguments) = spec.argv.split_first().ok_or("the command is empty").step("the command")?;
     let mut command = Command::new(program);
@@ -143,11 +143,11 @@ fn map_user() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits until the gate has counted this process in.
-fn wait_for(gate: &OwnedFd) -> Result<(), Failure> {
+/// Waits until the gate has counted this process in. Says whether the memory of each process has to be limited.
+fn wait_for(gate: &OwnedFd) -> Result<bool, Failure> {
     let mut go = [0; 8];
     match wire::receive(gate, &mut go, RecvFlags::empty()).step("waiting for the gate")? {
-        Some(_) => Ok(()),
+        Some((length, _)) => Ok(go.get(..length) != Some(wire::GO)),
         None => Err("the gate is gone").step("waiting for the gate"),
     }
 }

@@ -21,11 +21,12 @@ const NEWEST: ABI = ABI::V7;
 pub(super) fn lock_down(
     layers: Layers,
     limits: &Limits,
+    limit_each: bool,
     writable: &[String],
     filters: Result<Filters, String>,
 ) -> Result<u32, Failure> {
     if layers.rlimits {
-        set_limits(limits)?;
+        set_limits(limits, limit_each)?;
     }
     if layers.capabilities {
         drop_capabilities()?;
@@ -40,11 +41,12 @@ pub(super) fn lock_down(
     Ok(abi)
 }
 
-fn set_limits(limits: &Limits) -> Result<(), Failure> {
+fn set_limits(limits: &Limits, limit_each: bool) -> Result<(), Failure> {
     let Limits { wall_ms: _, cpu_s, memory_bytes, processes, file_bytes, descriptors, output_bytes: _ } =
         *limits;
-    for (resource, most) in [
-        (Resource::As, memory_bytes),
+    // Where all processes are limited together, a program may reserve addresses as it likes, as compilers to machine code do.
+    let memory = limit_each.then_some((Resource::As, memory_bytes));
+    let others = [
         (Resource::Core, 0),
         (Resource::Cpu, cpu_s),
         (Resource::Fsize, file_bytes),
@@ -56,7 +58,8 @@ fn set_limits(limits: &Limits) -> Result<(), Failure> {
         (Resource::Sigpending, 1024),
         (Resource::Nice, 0),
         (Resource::Rtprio, 0),
-    ] {
+    ];
+    for (resource, most) in memory.into_iter().chain(others) {
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
             .step(format_args!("the limit {resource:?}"))?;
     }

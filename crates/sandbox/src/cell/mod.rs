@@ -15,8 +15,10 @@
 //! | `init.rs` | the first process of a cell |
 //! | `root.rs` | its files |
 //! | `lockdown.rs`, `filter.rs` | what it gives up |
+//! | `cgroup.rs` | limits on all its processes together |
 //! | `wire.rs` | how they talk |
 
+mod cgroup;
 mod filter;
 mod init;
 mod launcher;
@@ -26,7 +28,7 @@ mod spec;
 mod wire;
 
 use std::io::Write as _;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -41,6 +43,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
+use self::cgroup::{Cgroups, Group};
 pub use self::launcher::{LAUNCHER, launcher};
 pub use self::spec::{Access, Layers, Limits, Opened, Place, Source, Spec};
 use self::wire::FromCell;
@@ -81,6 +84,7 @@ fn system(what: &'static str) -> impl Fn(Errno) -> CellError {
 #[derive(Debug, Clone)]
 pub struct Cells {
     launcher: Arc<Launcher>,
+    cgroups: Option<Cgroups>,
 }
 
 #[derive(Debug)]
@@ -98,8 +102,10 @@ pub struct Ended {
     pub signal: Option<i32>,
     /// Processor time of the program and of all it waited for, in microseconds.
     pub cpu_us: u64,
-    /// The most memory that one of its processes held, in bytes.
+    /// The most memory that all its processes held together, or, without cgroups, one of them, in bytes.
     pub peak_bytes: u64,
+    /// Whether something was killed because the cell had no memory left.
+    pub out_of_memory: bool,
 }
 
 /// A cell in which a program runs. Dropping it kills everything in it.
@@ -107,6 +113,7 @@ pub struct Ended {
 pub struct Cell {
     _launcher: Arc<Launcher>,
     process: OwnedFd,
+    group: Option<Group>,
     gate: UnixStream,
     /// To the program's standard input.
     pub stdin: Option<pipe::Sender>,
@@ -157,8 +164,14 @@ impl Cells {
         let mut child = command.spawn().map_err(|error| CellError::System("the launcher of cells", error))?;
         // It ends when the socket does. Somebody has to wait for it all the same, or it stays as a zombie.
         std::thread::spawn(move || drop(child.wait()));
-        let socket = asynchronous(ours)?;
-        Ok(Self { launcher: Arc::new(Launcher { socket: tokio::sync::Mutex::new(socket) }) })
+        let launcher = Launcher { socket: tokio::sync::Mutex::new(asynchronous(ours)?) };
+        Ok(Self { launcher: Arc::new(launcher), cgroups: Cgroups::find() })
+    }
+
+    /// Whether the memory of a cell is limited as a whole. If not, the limit holds for each of its processes alone.
+    #[must_use]
+    pub const fn limits_memory(&self) -> bool {
+        self.cgroups.is_some()
     }
 
     /// Prepares a cell and starts its program.
@@ -174,9 +187,17 @@ impl Cells {
         let process = self.launcher.clone_cell(&[&text, &input, &output, &errors, &theirs]).await?;
         drop((text, input, output, errors, theirs));
         let gate = asynchronous(ours)?;
+        let refused = |error| CellError::System("a cgroup for the cell", error);
+        let group =
+            self.cgroups.as_ref().map(|cgroups| cgroups.make(&spec.limits)).transpose().map_err(refused)?;
+        if let Some(group) = &group {
+            group.add(number_of(&process).map_err(refused)?).map_err(refused)?;
+        }
+        let go: &[u8] = if group.is_some() { wire::GO } else { wire::GO_LIMIT_EACH };
         let mut cell = Cell {
             _launcher: Arc::clone(&self.launcher),
             process,
+            group,
             gate,
             stdin: Some(stdin),
             stdout: Some(stdout),
@@ -184,7 +205,7 @@ impl Cells {
             landlock_abi: 0,
             changes: Vec::new(),
         };
-        wire::send(&cell.gate, b"go", &[]).map_err(system("a word to the cell"))?;
+        wire::send(&cell.gate, go, &[]).map_err(system("a word to the cell"))?;
         match cell.told().await? {
             (Some(FromCell::Started { landlock_abi }), changes) => {
                 cell.landlock_abi = landlock_abi;
@@ -231,12 +252,26 @@ impl Cell {
     pub async fn ended(&self) -> Result<Ended, CellError> {
         match self.told().await? {
             (Some(FromCell::Ended { code, signal, cpu_us, peak_bytes }), _) => {
-                Ok(Ended { code, signal, cpu_us, peak_bytes })
+                let used = self.group.as_ref().map(Group::used).unwrap_or_default();
+                Ok(Ended {
+                    code,
+                    signal,
+                    cpu_us,
+                    peak_bytes: used.peak_bytes.unwrap_or(peak_bytes),
+                    out_of_memory: used.out_of_memory,
+                })
             }
             (Some(FromCell::Failed { step, why }), _) => Err(CellError::Prepare { step, why }),
             // Killed from outside, before it could tell.
             (Some(FromCell::Started { .. }) | None, _) => {
-                Ok(Ended { code: None, signal: Some(Signal::KILL.as_raw()), cpu_us: 0, peak_bytes: 0 })
+                let used = self.group.as_ref().map(Group::used).unwrap_or_default();
+                Ok(Ended {
+                    code: None,
+                    signal: Some(Signal::KILL.as_raw()),
+                    cpu_us: 0,
+                    peak_bytes: used.peak_bytes.unwrap_or(0),
+                    out_of_memory: used.out_of_memory,
+                })
             }
         }
     }
@@ -324,6 +359,13 @@ async fn receive(socket: &UnixStream) -> std::io::Result<Option<(Vec<u8>, Vec<Ow
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The number of a process, as the gate sees it.
+fn number_of(process: &OwnedFd) -> std::io::Result<u32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd()))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    number.ok_or_else(|| std::io::ErrorKind::NotFound.into())
 }
 
 /// The specification in memory that nobody can change any more.

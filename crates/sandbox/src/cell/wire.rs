@@ -18,6 +18,12 @@ pub(super) const MAX_MESSAGE: usize = 4 << 10;
 /// How many descriptors a message may carry.
 pub(super) const MAX_DESCRIPTORS: usize = 8;
 
+/// What the gate tells the first process of a cell, once: it is in a cgroup that limits the memory of all its processes together.
+pub(super) const GO: &[u8] = b"go";
+
+/// The same where there is no such cgroup: each process has to be limited.
+pub(super) const GO_LIMIT_EACH: &[u8] = b"each";
+
 /// What the first process of a cell tells the gate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
