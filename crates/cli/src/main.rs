@@ -6,6 +6,7 @@ mod args;
 mod demo;
 mod demo_server;
 mod doctor;
+mod exec;
 mod extras;
 mod gate;
 mod init;
@@ -34,6 +35,10 @@ const FAILED: u8 = 1;
 const REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
+    // Cells are made by a process of this same program, which must be nothing else: before anything else is done.
+    if let Some(status) = toolgate_sandbox::cell::launcher() {
+        return ExitCode::from(status);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -46,7 +51,7 @@ fn main() -> ExitCode {
         }
     };
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) if out::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) if error.is::<out::Refused>() => ExitCode::from(REFUSED),
         Err(error) => {
@@ -56,9 +61,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let here = || Place::find(cli.config.as_deref(), cli.state.as_deref());
     match cli.command {
+        // The only command with an exit status of its own.
+        Command::Exec(exec) => return exec::run(&exec),
         Command::Completions { shell } => extras::completions(shell),
         Command::Demo(demo) => demo::run(&demo),
         Command::DemoServer => demo_server::run(),
@@ -76,4 +83,5 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Policy(command) => policy::run(&here()?, command),
         Command::Tool(command) => tools::run(&here()?, command),
     }
+    .map(|()| ExitCode::SUCCESS)
 }

@@ -10,19 +10,23 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `profile.rs` | what a kind of cell is given, in an operator's words |
 //! | `spec.rs` | what a cell is to be |
 //! | `launcher.rs` | the small process from which cells are made |
 //! | `init.rs` | the first process of a cell |
 //! | `root.rs` | its files |
 //! | `lockdown.rs`, `filter.rs` | what it gives up |
 //! | `cgroup.rs` | limits on all its processes together |
+//! | `changes.rs` | what a cell changed in its workspace |
 //! | `wire.rs` | how they talk |
 
 mod cgroup;
+pub mod changes;
 mod filter;
 mod init;
 mod launcher;
 mod lockdown;
+mod profile;
 mod root;
 mod spec;
 mod wire;
@@ -45,6 +49,7 @@ use tokio::net::unix::pipe;
 
 use self::cgroup::{Cgroups, Group};
 pub use self::launcher::{LAUNCHER, launcher};
+pub use self::profile::{Planned, Profile, Workspace};
 pub use self::spec::{Access, Layers, Limits, Opened, Place, Source, Spec};
 use self::wire::FromCell;
 
@@ -115,7 +120,7 @@ pub struct Cell {
     process: OwnedFd,
     group: Option<Group>,
     gate: UnixStream,
-    /// To the program's standard input.
+    /// To the program's standard input, if it was started with pipes.
     pub stdin: Option<pipe::Sender>,
     /// From its standard output.
     pub stdout: Option<pipe::Receiver>,
@@ -179,10 +184,21 @@ impl Cells {
     /// # Errors
     /// The cell could not be prepared as it has to be; then nothing ran.
     pub async fn run(&self, spec: &Spec) -> Result<Cell, CellError> {
-        let text = sealed(spec)?;
         let (stdin, input) = pipe_to()?;
         let (stdout, output) = pipe_from()?;
         let (stderr, errors) = pipe_from()?;
+        let mut cell = self.run_with(spec, [input, output, errors]).await?;
+        (cell.stdin, cell.stdout, cell.stderr) = (Some(stdin), Some(stdout), Some(stderr));
+        Ok(cell)
+    }
+
+    /// Prepares a cell and starts its program with these as its input, output and errors.
+    ///
+    /// # Errors
+    /// The cell could not be prepared as it has to be; then nothing ran.
+    pub async fn run_with(&self, spec: &Spec, streams: [OwnedFd; 3]) -> Result<Cell, CellError> {
+        let text = sealed(spec)?;
+        let [input, output, errors] = streams;
         let (ours, theirs) = wire::pair().map_err(system("a pair of sockets"))?;
         let process = self.launcher.clone_cell(&[&text, &input, &output, &errors, &theirs]).await?;
         drop((text, input, output, errors, theirs));
@@ -199,9 +215,9 @@ impl Cells {
             process,
             group,
             gate,
-            stdin: Some(stdin),
-            stdout: Some(stdout),
-            stderr: Some(stderr),
+            stdin: None,
+            stdout: None,
+            stderr: None,
             landlock_abi: 0,
             changes: Vec::new(),
         };

@@ -1,4 +1,5 @@
 //! A cell for tests: the host's programs, `/proc`, `/dev`, and a place to write.
+#![allow(dead_code, clippy::allow_attributes, reason = "each test uses a part of it")]
 
 use std::path::Path;
 
