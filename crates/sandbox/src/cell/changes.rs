@@ -10,10 +10,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fchmod, fgetxattr, major, minor, mkdirat,
-    openat, openat2, readlinkat, renameat, statat, statx, symlinkat, unlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fchmod, fchown, fgetxattr, fstat, major,
+    minor, mkdirat, openat, openat2, readlinkat, renameat, statat, statx, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
 
 use super::spec::Source;
 
@@ -264,6 +265,11 @@ fn one(changes: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &str, change: &Chang
             let mut to = File::from(openat(&folder, beside.as_str(), flags, mode)?);
             io::copy(&mut from, &mut to)?;
             fchmod(&to, mode)?;
+            // Where root takes over what belongs to somebody else, it stays theirs.
+            if rustix::process::geteuid().is_root() {
+                let owner = fstat(root)?;
+                fchown(&to, Some(Uid::from_raw(owner.st_uid)), Some(Gid::from_raw(owner.st_gid)))?;
+            }
             remove(folder.as_fd(), name, true)?;
             renameat(&folder, beside.as_str(), &folder, name)?;
         }

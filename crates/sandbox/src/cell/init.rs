@@ -29,6 +29,7 @@ const USER: u32 = 1000;
 const NOT_STARTED: i32 = 127;
 
 /// Goes on as the first process of a cell, to its end.
+#[expect(clippy::exit, reason = "it is a copy of the launcher, which must not go on in it")]
 pub(super) fn run(given: Given, layers: Layers, filters: Result<Filters, String>) -> ! {
     let Given { spec, streams, gate } = given;
     let ended = match prepare(&spec, &streams, &gate, layers.in_force(), filters) {

@@ -148,6 +148,12 @@ impl Plan {
         for path in SYSTEM.iter().filter(|path| Path::new(path).exists()) {
             self.bind_at(path, Path::new(path), Access::Read)?;
         }
+        // Each version of Java keeps its settings in a folder of its own.
+        for entry in fs::read_dir("/etc").into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("java-") {
+                self.bind(&entry.path(), Access::Read)?;
+            }
+        }
         for (at, content) in [
             ("/etc/group", "agent:x:1000:\nnogroup:x:65534:\n"),
             ("/etc/hostname", "cell\n"),

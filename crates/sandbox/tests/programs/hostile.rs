@@ -19,11 +19,14 @@ use std::time::{Duration, Instant};
 /// What came of an attempt.
 type Attempt = Result<String, String>;
 
+/// What is tried, by its name.
+type Attempts = [(&'static str, fn(&[&str]) -> Attempt)];
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let name = arguments.first().map(String::as_str).unwrap_or_default();
     let rest: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
-    let attempts: &[(&str, fn(&[&str]) -> Attempt)] = &[
+    let attempts: &Attempts = &[
         ("abstract", abstract_socket),
         ("bind", bind),
         ("calls", calls),
@@ -390,7 +393,7 @@ fn traces(_: &[&str]) -> Attempt {
     let mut buffer = [0_u8; 16];
     let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: 16 };
     let vector = &raw const local as i64;
-    let child = std::process::Command::new("/bin/sleep").arg("5").spawn().unwrap();
+    let mut child = std::process::Command::new("/bin/sleep").arg("5").spawn().unwrap();
     let child_id = i64::from(child.id());
     let attempts = vec![
         ("ptrace init".to_owned(), call(libc::SYS_ptrace, [16, 1, 0, 0, 0, 0])),
@@ -403,6 +406,7 @@ fn traces(_: &[&str]) -> Attempt {
             call(libc::SYS_pidfd_getfd, [init, 0, 0, 0, 0, 0])
         }),
     ];
+    child.kill().and_then(|()| child.wait()).unwrap();
     all_fail(attempts)
 }
 
