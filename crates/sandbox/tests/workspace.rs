@@ -1,5 +1,5 @@
 //! What becomes of changes in a workspace.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on stops")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 mod common;
 

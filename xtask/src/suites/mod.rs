@@ -12,25 +12,28 @@ use anyhow::{Context as _, Result};
 
 pub(crate) use node::conformance_client;
 
-use crate::run::{Totals, Workspace, say};
+use crate::run::{Totals, Workspace, count, say};
 
 /// One suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Suite {
     Claude,
     Go,
+    Layers,
     Node,
     Python,
     Wire,
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 5] = [Self::Claude, Self::Go, Self::Node, Self::Python, Self::Wire];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Claude, Self::Go, Self::Layers, Self::Node, Self::Python, Self::Wire];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Claude => "claude",
             Self::Go => "go",
+            Self::Layers => "layers",
             Self::Node => "node",
             Self::Python => "python",
             Self::Wire => "wire",
@@ -41,6 +44,9 @@ impl Suite {
         match self {
             Self::Claude => "Claude Code, offline against a scripted model",
             Self::Go => "an independent reader of the log, written in Go",
+            Self::Layers => {
+                "hostile programs in cells of which one layer is switched off: they have to get out"
+            }
             Self::Node => "the conformance suite and the Inspector, and servers made with the TypeScript SDK",
             Self::Python => "the clients of the Python SDK and of FastMCP, in three eras",
             Self::Wire => "unknown fields, byte for byte through the gate, in both eras on both sides",
@@ -66,11 +72,19 @@ impl Suite {
         match self {
             Self::Claude => claude::run(workspace),
             Self::Go => go::run(workspace),
+            Self::Layers => layers(workspace),
             Self::Node => node::run(workspace),
             Self::Python => python::run(workspace),
             Self::Wire => wire::run(workspace),
         }
     }
+}
+
+/// The tests of the tests of cells, which need a build of their own.
+fn layers(workspace: &Workspace) -> Result<Totals> {
+    let test = ["test", "--workspace", "--locked", "--test", "layers", "--features"];
+    let mut command = workspace.cargo(test);
+    count("the layers of cells", command.arg("toolgate-sandbox/danger-switchable-layers"))
 }
 
 /// The tests of one suite as they go by.
