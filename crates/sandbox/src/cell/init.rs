@@ -12,7 +12,7 @@ use std::process::Command;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socket_with};
-use rustix::process::{DumpableBehavior, Signal, getegid, geteuid, set_dumpable_behavior};
+use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::filter::Filters;
@@ -30,18 +30,14 @@ const NOT_STARTED: i32 = 127;
 
 /// Goes on as the first process of a cell, to its end.
 #[expect(clippy::exit, reason = "it is a copy of the launcher, which must not go on in it")]
-pub(super) fn run(given: Given, layers: Layers, filters: Result<Filters, String>) -> ! {
-    let Given { spec, streams, gate } = given;
-    let ended = match prepare(&spec, &streams, &gate, layers.in_force(), filters) {
-        Ok(prepared) => {
-            drop((spec, streams));
-            prepared.start(&gate)
-        }
+pub(super) fn run(given: Given, gate: &OwnedFd, layers: Layers, filters: Result<Filters, String>) -> ! {
+    let ended = match prepare(given, gate, layers.in_force(), filters) {
+        Ok(prepared) => prepared.start(gate),
         Err(failure) => Err(failure),
     };
     let said = ended.unwrap_or_else(|Failure { step, why }| FromCell::Failed { step, why });
     // If the gate is gone, there is nobody to tell.
-    let _gone = tell(&gate, &said, &[]);
+    let _gone = tell(gate, &said, &[]);
     std::process::exit(0)
 }
 
@@ -58,24 +54,24 @@ struct Prepared {
 }
 
 fn prepare(
-    spec: &OwnedFd,
-    streams: &[OwnedFd; 3],
+    given: Given,
     gate: &OwnedFd,
     layers: Layers,
     filters: Result<Filters, String>,
 ) -> Result<Prepared, Failure> {
+    let Given { user, group, spec, streams } = given;
     // When the launcher dies, so does every cell.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).step("dying with the gate")?;
-    let [stdin, stdout, stderr] = streams;
+    let [stdin, stdout, stderr] = &streams;
     close_all_but(&[spec.as_fd(), stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), gate.as_fd()])
         .step("closing descriptors")?;
     dup2_stdin(stdin).and(dup2_stdout(stdout)).and(dup2_stderr(stderr)).step("the streams")?;
     default_signals();
-    map_user()?;
+    // The program has them; here they would keep them open.
+    drop(streams);
+    map_user(user, group)?;
     let mut text = Vec::new();
-    File::from(spec.try_clone().step("the specification")?)
-        .read_to_end(&mut text)
-        .step("the specification")?;
+    File::from(spec).read_to_end(&mut text).step("the specification")?;
     let spec: Spec = serde_json::from_slice(&text).step("the specification")?;
     let limit_each = wait_for(gate)?;
     rustix::process::setsid().step("a session of its own")?;
@@ -132,8 +128,7 @@ fn default_signals() {
 }
 
 /// One user and one group, and no way to drop groups.
-fn map_user() -> Result<(), Failure> {
-    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+fn map_user(user: u32, group: u32) -> Result<(), Failure> {
     for (file, text) in [
         ("setgroups", "deny".to_owned()),
         ("gid_map", format!("{USER} {group} 1")),

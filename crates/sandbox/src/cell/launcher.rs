@@ -8,7 +8,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use rustix::process::{DumpableBehavior, Gid, Uid, getuid, set_dumpable_behavior};
+use rustix::process::{DumpableBehavior, Gid, Uid, getegid, geteuid, getuid, set_dumpable_behavior};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::spec::Layers;
@@ -32,11 +32,13 @@ pub fn launcher() -> Option<u8> {
     })
 }
 
-/// What comes with a message: the specification, three streams, and the socket to the gate.
+/// What a cell is made of: the specification, three streams; and who the launcher is, which a process in a new namespace cannot
+/// find out any more.
 pub(super) struct Given {
+    pub(super) user: u32,
+    pub(super) group: u32,
     pub(super) spec: OwnedFd,
     pub(super) streams: [OwnedFd; 3],
-    pub(super) gate: OwnedFd,
 }
 
 fn serve(user: Option<u32>, layers: Layers) -> Result<(), Errno> {
@@ -52,9 +54,10 @@ fn serve(user: Option<u32>, layers: Layers) -> Result<(), Errno> {
         let Ok([spec, stdin, stdout, stderr, gate]) = <[OwnedFd; 5]>::try_from(descriptors) else {
             return Err(Errno::PROTO);
         };
-        let given = Given { spec, streams: [stdin, stdout, stderr], gate };
+        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+        let given = Given { user, group, spec, streams: [stdin, stdout, stderr] };
         match clone(layers) {
-            Ok(Cloned::Child) => init::run(given, layers, filters),
+            Ok(Cloned::Child) => init::run(given, &gate, layers, filters),
             Ok(Cloned::Parent(process)) => wire::send(socket, b"ok", &[process.as_fd()])?,
             Err(error) => wire::send(socket, error.to_string().as_bytes(), &[])?,
         }

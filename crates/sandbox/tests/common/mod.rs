@@ -6,7 +6,7 @@ use std::path::Path;
 use toolgate_sandbox::cell::{Access, Cells, Finished, Layers, Limits, Opened, Place, Source, Spec};
 
 /// Somebody without any privilege, where the tests run as root.
-pub(crate) const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 4_242;
 
 pub(crate) fn cells(layers: Layers) -> Cells {
     Cells::start(Path::new(env!("CARGO_BIN_EXE_cell-launcher")), NOBODY, layers).unwrap()
