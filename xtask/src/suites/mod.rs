@@ -2,6 +2,7 @@
 //! failure, never a test left out.
 
 mod claude;
+mod flush;
 pub(crate) mod gate;
 mod go;
 mod node;
@@ -18,6 +19,7 @@ use crate::run::{Totals, Workspace, count, say};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Suite {
     Claude,
+    Flush,
     Go,
     Layers,
     Node,
@@ -26,12 +28,13 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Claude, Self::Go, Self::Layers, Self::Node, Self::Python, Self::Wire];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Claude, Self::Flush, Self::Go, Self::Layers, Self::Node, Self::Python, Self::Wire];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Claude => "claude",
+            Self::Flush => "flush",
             Self::Go => "go",
             Self::Layers => "layers",
             Self::Node => "node",
@@ -43,6 +46,7 @@ impl Suite {
     pub(crate) fn about(self) -> &'static str {
         match self {
             Self::Claude => "Claude Code, offline against a scripted model",
+            Self::Flush => "the flushes of the store, counted by strace",
             Self::Go => "an independent reader of the log, written in Go",
             Self::Layers => {
                 "hostile programs in cells of which one layer is switched off: they have to get out"
@@ -71,6 +75,7 @@ impl Suite {
     pub(crate) fn run(self, workspace: &Workspace) -> Result<Totals> {
         match self {
             Self::Claude => claude::run(workspace),
+            Self::Flush => flush::run(workspace),
             Self::Go => go::run(workspace),
             Self::Layers => layers(workspace),
             Self::Node => node::run(workspace),
