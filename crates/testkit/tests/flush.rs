@@ -2,6 +2,7 @@
 //!
 //! Run with `cargo test -p toolgate-testkit --test flush -- --ignored`. It needs `strace`; the suite `flush` brings it.
 #![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::indexing_slicing, reason = "tests")]
 
 use std::process::Command;
 
