@@ -124,14 +124,16 @@ mod tests {
         let policy: &cedar_policy_core::ast::Policy = policy.as_ref();
         let condition = policy.non_scope_constraints_arc().unwrap();
         let context = context();
-        let ValueKind::Record(members) = &context.value else { unreachable!() };
-        let members = Context::Value(Arc::clone(members));
+        let members = match &context.value {
+            ValueKind::Record(members) => Some(Context::Value(Arc::clone(members))),
+            _ => None,
+        };
         let uid = |text: &str| (text.parse::<EntityUID>().unwrap(), None);
         let request = Request::new(
             uid("Agent::\"a\""),
             uid("Action::\"x\""),
             uid("Server::\"s\""),
-            members,
+            members.unwrap(),
             None::<&RequestSchemaAllPass>,
             Extensions::all_available(),
         )
