@@ -19,8 +19,28 @@ use crate::{
 /// A part: its name, and what measures it.
 type Part = (&'static str, fn(&Workspace) -> Result<Vec<Value>>);
 
-const PARTS: [Part; 5] =
-    [("policy", policy), ("store", store), ("ledger", ledger), ("gateway", gateway), ("list", list)];
+const PARTS: [Part; 6] = [
+    ("policy", policy),
+    ("store", store),
+    ("ledger", ledger),
+    ("gateway", gateway),
+    ("list", list),
+    ("memory", memory),
+];
+
+/// How many calls the part `memory` makes, unless the variable `TOOLGATE_BENCH_CALLS` says otherwise.
+const CALLS: u32 = 1_000_000;
+
+/// Everything that the parts run, by one command: others would build what it depends on again, with other features.
+#[rustfmt::skip]
+const BUILD: &[&str] = &[
+    "build", "--quiet", "--release", "--locked",
+    "-p", "toolgate", "--bin", "toolgate",
+    "-p", "toolgate-fixtures", "--bin", "bench-client", "--bin", "bench-upstream",
+    "-p", "toolgate-core", "--example", "policy_speed",
+    "-p", "toolgate-broker", "--example", "store_speed",
+    "-p", "toolgate-ledger", "--example", "make_log", "--example", "verify_log",
+];
 
 /// How many records the log of the part `ledger` has.
 const RECORDS: &str = "1000000";
@@ -35,21 +55,32 @@ pub(crate) fn run(workspace: &Workspace, names: &[String], json: bool) -> Result
         bail!("`{unknown}` is no benchmark; there are: {}", known.join(", "));
     }
     let workspace = workspace.released();
-    let mut rows = vec![load("before")?];
+    say("building");
+    output(&mut workspace.cargo(BUILD.iter().copied()))?;
+    let (mut rows, mut failed) = (vec![load("before")?], Vec::new());
     for (name, measure) in
         PARTS.iter().filter(|(part, _)| names.is_empty() || names.iter().any(|n| n == part))
     {
         if !json {
             say(&format!("measuring {name}"));
         }
-        rows.extend(measure(&workspace).with_context(|| format!("the benchmark `{name}`"))?);
+        match measure(&workspace) {
+            Ok(measured) => rows.extend(measured),
+            Err(error) => {
+                say(&format!("the benchmark `{name}` failed: {error:#}"));
+                failed.push(*name);
+            }
+        }
     }
     rows.push(load("after")?);
     match json {
         true => rows.iter().for_each(|row| println!("{row}")),
         false => print!("{}", table(&rows)),
     }
-    Ok(())
+    match failed.as_slice() {
+        [] => Ok(()),
+        names => bail!("not measured: {}", names.join(", ")),
+    }
 }
 
 /// How busy the machine is.
@@ -64,20 +95,14 @@ fn row(name: impl Into<String>, value: f64, unit: &str) -> Value {
     json!({"name": name.into(), "value": value, "unit": unit})
 }
 
-fn build(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
-    let begin = ["build", "--quiet", "--release", "--locked"];
-    output(&mut workspace.cargo(begin.into_iter().chain(arguments.iter().copied()))).map(drop)
-}
-
-/// Builds an example and says what it prints.
-fn example(workspace: &Workspace, package: &str, name: &str, arguments: &[&str]) -> Result<String> {
-    build(workspace, &["-p", package, "--example", name])?;
+/// What an example prints.
+fn example(workspace: &Workspace, name: &str, arguments: &[&str]) -> Result<String> {
     output(limited(workspace.built("examples").join(name)).args(arguments))
 }
 
 /// Verdicts of a large policy.
 fn policy(workspace: &Workspace) -> Result<Vec<Value>> {
-    Ok(figures(&example(workspace, "toolgate-core", "policy_speed", &[])?))
+    Ok(figures(&example(workspace, "policy_speed", &[])?))
 }
 
 /// Lines of the form `what was measured   VALUE UNIT`; others are left out.
@@ -96,7 +121,7 @@ fn figures(text: &str) -> Vec<Value> {
 /// Writes of the store, against a plain file.
 fn store(workspace: &Workspace) -> Result<Vec<Value>> {
     let folder = scratch(workspace, "bench", "store")?;
-    let text = example(workspace, "toolgate-broker", "store_speed", &[&folder.to_string_lossy(), "1"])?;
+    let text = example(workspace, "store_speed", &[&folder.to_string_lossy(), "1"])?;
     let mut rows = Vec::new();
     for line in text.lines() {
         let line: Value = serde_json::from_str(line)?;
@@ -131,9 +156,6 @@ fn set(row: &mut Value, name: &str, value: f64) {
 /// Writing and verifying a log of a million records.
 fn ledger(workspace: &Workspace) -> Result<Vec<Value>> {
     let folder = scratch(workspace, "bench", "ledger")?;
-    for name in ["make_log", "verify_log"] {
-        build(workspace, &["-p", "toolgate-ledger", "--example", name])?;
-    }
     let timed = |name: &str, arguments: &[&std::ffi::OsStr]| -> Result<Value> {
         let begin = Instant::now();
         output(limited(workspace.built("examples").join(name)).args(arguments))?;
@@ -148,10 +170,8 @@ fn ledger(workspace: &Workspace) -> Result<Vec<Value>> {
     Ok(rows)
 }
 
-/// Builds the gate and what drives it, and starts a server with some tools and a gate in front of it.
+/// Starts a server with some tools and a gate in front of it.
 fn stage(workspace: &Workspace, test: &str, tools: &str) -> Result<(Program, Gate)> {
-    build(workspace, &["-p", "toolgate-cli", "--bin", "toolgate"])?;
-    build(workspace, &["-p", "toolgate-fixtures", "--bin", "bench-client", "--bin", "bench-upstream"])?;
     let upstream = Program::fixture(workspace, "bench-upstream", &["--tools", tools])?;
     let servers = format!("[servers.bench]\nurl = \"{}\"\n", upstream.url());
     let gate = Gate::start(workspace, "bench", test, &servers, Some(ALLOW_ALL))?;
@@ -170,13 +190,18 @@ fn client(workspace: &Workspace, url: &str, token: Option<&Path>, arguments: &[&
 
 /// Calls through the whole gate, each with two durable records, against the same calls without it.
 fn gateway(workspace: &Workspace) -> Result<Vec<Value>> {
-    let (upstream, gate) = stage(workspace, "gateway", "1")?;
+    let (upstream, mut gate) = stage(workspace, "gateway", "1")?;
     let token = gate.token_file();
-    let id = gate.id().context("the gate is not up")?;
-    let mut rows = vec![row("gate memory, idle", resident(id)?, "MiB")];
+    gate.down()?;
     let begin = Instant::now();
-    client(workspace, gate.url(), Some(&token), &["--tool", "bench__echo", "--calls", "1"])?;
-    rows.push(row("gate first 21 calls", begin.elapsed().as_secs_f64() * 1e3, "ms"));
+    gate.up()?;
+    let first = ["--tool", "bench__echo", "--calls", "1", "--cold"];
+    client(workspace, gate.url(), Some(&token), &first)?;
+    let mut rows = vec![row("start to first call", begin.elapsed().as_secs_f64() * 1e3, "ms")];
+    gate.down()?;
+    gate.up()?;
+    let id = gate.id().context("the gate is not up")?;
+    rows.push(row("gate memory, idle", resident(id)?, "MiB"));
     for (connections, calls) in [("1", "500"), ("16", "4000")] {
         let load = ["--connections", connections, "--calls", calls];
         let direct = client(workspace, upstream.url(), None, &load)?;
@@ -213,6 +238,28 @@ fn list(workspace: &Workspace) -> Result<Vec<Value>> {
     }
     gate.stop()?;
     Ok(rows)
+}
+
+/// What the gate holds after a tenth of many calls, and after all of them.
+fn memory(workspace: &Workspace) -> Result<Vec<Value>> {
+    let calls = match std::env::var("TOOLGATE_BENCH_CALLS") {
+        Ok(text) => text.parse().context("`TOOLGATE_BENCH_CALLS` is a number of calls")?,
+        Err(_absent) => CALLS,
+    };
+    let (_upstream, gate) = stage(workspace, "memory", "1")?;
+    let id = gate.id().context("the gate is not up")?;
+    let tenth = (calls / 10).to_string();
+    let load = ["--connections", "256", "--calls", &tenth, "--tool", "bench__echo"];
+    let mut held = Vec::new();
+    for _tenth in 0..10 {
+        client(workspace, gate.url(), Some(&gate.token_file()), &load)?;
+        held.push(resident(id)?);
+    }
+    gate.stop()?;
+    let (Some(first), Some(last)) = (held.first(), held.last()) else { bail!("nothing was measured") };
+    let mut row = row(format!("gate memory after {calls} calls (direct: after a tenth)"), *last, "MiB");
+    set(&mut row, "direct", *first);
+    Ok(vec![row])
 }
 
 /// The processor time that a process has used.

@@ -9,8 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// All our code, with the upstream made with the official SDK, which is built only where it is needed.
-pub(crate) const EVERYTHING: [&str; 3] = ["--workspace", "--features", "toolgate-fixtures/rmcp"];
+/// All our code, with the upstream made with the official SDK and the switches of the cells' layers, which are built only where they
+/// are needed.
+pub(crate) const EVERYTHING: [&str; 3] =
+    ["--workspace", "--features", "toolgate-fixtures/rmcp,toolgate-sandbox/danger-switchable-layers"];
 
 /// Where things are.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! How fast the store is, against a plain file with the same group commit, in the same run.
 //!
-//! `cargo run --release -p toolgate-broker --example store_speed -- [FOLDER] [SECONDS]` prints one line of JSON for each
-//! number of writes in flight. The folder is made, and removed at the end; it decides which disk is measured.
+//! `cargo run --release -p toolgate-broker --example store_speed -- [FOLDER] [SECONDS] [IN_FLIGHT]` prints one line of JSON for
+//! each number of writes in flight, or for one. The folder is made, and removed at the end; it decides which disk is measured.
 #![expect(clippy::print_stdout, reason = "this program is there to print figures")]
 
 use std::error::Error;
@@ -31,9 +31,10 @@ fn main() -> Result<(), Failure> {
         arguments.next().map_or_else(|| std::env::temp_dir().join("toolgate-store-speed"), PathBuf::from);
     let seconds = arguments.next().map_or(Ok(2.0), |text| text.parse())?;
     let span = Duration::from_secs_f64(seconds);
+    let one = arguments.next().map(|text| text.parse()).transpose()?;
     std::fs::create_dir_all(&folder)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    for in_flight in [1, 16, 64, 256] {
+    for in_flight in one.map_or(vec![1, 16, 64, 256], |one| vec![one]) {
         let plain = runtime.block_on(plain_file(&folder, in_flight, span))?;
         let records = runtime.block_on(records(&folder, in_flight, span))?;
         let calls = runtime.block_on(calls(&folder, in_flight, span))?;
@@ -149,7 +150,6 @@ async fn calls(folder: &Path, in_flight: usize, span: Duration) -> Result<Speed,
             let line = |disclosed| Line { leaf: vec![b'x'; LEAF], disclosed, subject: "agent".to_owned() };
             let opening = Opening {
                 call,
-                agent: "agent".parse()?,
                 digest,
                 repeats: true,
                 approval: None,

@@ -122,7 +122,7 @@ pub async fn open<S: Store>(
             (obligations, Some(approval))
         }
     };
-    let opening = Opening { call: call.id, agent: call.agent.id.clone(), digest, repeats, approval, line };
+    let opening = Opening { call: call.id, digest, repeats, approval, line };
     // COMMIT POINT: once this returns `Fresh`, the intent is on the log whatever happens next.
     Ok(match store.open(opening).await? {
         Opened::Fresh(intent) => {

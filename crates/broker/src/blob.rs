@@ -1,12 +1,12 @@
 //! Values that may have to be forgotten: encrypted beside the log, which only commits to them.
 //!
 //! Three layers of keys. The *root key* lies in a file of its own ([`crate::home`]) and wraps the keys of the subjects. A *subject's key*
-//! lies in the store and wraps the data keys of everything that is about that subject (an agent). A *data key* is
-//! random, used for one record, and lies wrapped beside what it encrypts. To forget one record, its row is deleted; to
-//! forget a subject, wherever copies may be, its keys are deleted.
+//! lies in the store; the data keys of everything that is about that subject (an agent) are derived from it. A *data
+//! key* is used for one record: it is the HMAC-SHA-256 of a random *seed*, which lies beside what it encrypts. To
+//! forget one record, its row is deleted; to forget a subject, wherever copies may be, its keys are deleted.
 //!
-//! All of it is XChaCha20-Poly1305. Wrapping uses random nonces of 24 bytes. A data key seals at most one message of
-//! each [`Part`], whose number is the nonce.
+//! Wrapping is XChaCha20-Poly1305 with random nonces of 24 bytes. Data keys are for ChaCha20-Poly1305; each seals at
+//! most one message of each [`Part`], whose number is the nonce.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,13 +15,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
-use toolgate_core::digest::Digest;
+use hmac::{Hmac, Mac as _};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::port::Disclosed;
 
 const KEY: usize = 32;
 const NONCE: usize = 24;
+const SEED: usize = 32;
 
 /// Why something could not be sealed or opened. It never says what was in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -163,58 +166,61 @@ impl Part {
         }
     }
 
-    fn nonce(self) -> XNonce {
-        let mut nonce = XNonce::default();
-        nonce.fill(self.number());
-        nonce
+    const fn nonce(self) -> [u8; 12] {
+        [self.number(); 12]
     }
 
-    fn context(self, bound: &[u8]) -> Vec<u8> {
-        [b"toolgate/blob/v1".as_slice(), &[self.number()], bound].concat()
+    fn context(self, bound: &[u8]) -> Aad<Vec<u8>> {
+        Aad::from([b"toolgate/blob/v1".as_slice(), &[self.number()], bound].concat())
     }
 }
 
 /// A data key: made for one record.
 pub(crate) struct DataKey {
-    cipher: XChaCha20Poly1305,
-    /// The key, wrapped by the subject's key.
-    pub(crate) wrapped: Vec<u8>,
+    key: LessSafeKey,
+    /// What it is derived from, together with the subject's key.
+    pub(crate) seed: [u8; SEED],
 }
 
 impl DataKey {
     pub(crate) fn new(subject: &SubjectKey) -> Result<Self, SealError> {
-        // One request for key and nonce: randomness is a system call.
-        let mut random = Zeroizing::new([0; KEY + NONCE]);
-        fill(&mut *random)?;
-        let (key, nonce) = random.split_first_chunk::<KEY>().ok_or(SealError::NoRandomness)?;
-        let wrapped = wrap_with(&subject.key, nonce, b"toolgate/data/v1", key)?;
-        Ok(Self { cipher: XChaCha20Poly1305::new(&(*key).into()), wrapped })
+        let mut seed = [0; SEED];
+        fill(&mut seed)?;
+        Self::from_seed(subject, seed)
     }
 
-    pub(crate) fn from_row(subject: &SubjectKey, wrapped: &[u8]) -> Result<Self, SealError> {
-        let key = unwrap(&subject.key, b"toolgate/data/v1", wrapped)?;
-        let cipher = XChaCha20Poly1305::new_from_slice(&key).map_err(|_length| SealError::Wrong)?;
-        Ok(Self { cipher, wrapped: wrapped.to_vec() })
+    pub(crate) fn from_row(subject: &SubjectKey, seed: &[u8]) -> Result<Self, SealError> {
+        Self::from_seed(subject, seed.try_into().map_err(|_length| SealError::Wrong)?)
     }
 
-    pub(crate) fn seal(&self, part: Part, bound: &[u8], bytes: &[u8]) -> Result<Vec<u8>, SealError> {
-        let aad = part.context(bound);
-        self.cipher
-            .encrypt(&part.nonce(), Payload { msg: bytes, aad: &aad })
-            .map_err(|_opaque| SealError::Wrong)
+    fn from_seed(subject: &SubjectKey, seed: [u8; SEED]) -> Result<Self, SealError> {
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&*subject.key).map_err(|_any_length_will_do| SealError::Wrong)?;
+        mac.update(b"toolgate/data/v2");
+        mac.update(&seed);
+        let key = Zeroizing::new(<[u8; KEY]>::from(mac.finalize().into_bytes()));
+        let key = UnboundKey::new(&CHACHA20_POLY1305, &*key).map_err(|_length| SealError::Wrong)?;
+        Ok(Self { key: LessSafeKey::new(key), seed })
     }
 
-    pub(crate) fn open(&self, part: Part, bound: &[u8], sealed: &[u8]) -> Result<Vec<u8>, SealError> {
-        let aad = part.context(bound);
-        self.cipher
-            .decrypt(&part.nonce(), Payload { msg: sealed, aad: &aad })
-            .map_err(|_opaque| SealError::Wrong)
+    pub(crate) fn seal(&self, part: Part, bound: &[u8], mut bytes: Vec<u8>) -> Result<Vec<u8>, SealError> {
+        let nonce = Nonce::assume_unique_for_key(part.nonce());
+        self.key
+            .seal_in_place_append_tag(nonce, part.context(bound), &mut bytes)
+            .map_err(|_opaque| SealError::Wrong)?;
+        Ok(bytes)
     }
-}
 
-/// What the values of a record are bound to.
-pub(crate) fn leaf_binding(leaf: &[u8]) -> [u8; 32] {
-    *Digest::of("toolgate/blob/leaf/v1", &[leaf]).as_bytes()
+    pub(crate) fn open(&self, part: Part, bound: &[u8], mut sealed: Vec<u8>) -> Result<Vec<u8>, SealError> {
+        let nonce = Nonce::assume_unique_for_key(part.nonce());
+        let length = self
+            .key
+            .open_in_place(nonce, part.context(bound), &mut sealed)
+            .map_err(|_opaque| SealError::Wrong)?
+            .len();
+        sealed.truncate(length);
+        Ok(sealed)
+    }
 }
 
 /// A value that a record commits to, as it was read back.
@@ -231,7 +237,9 @@ pub struct Value {
 /// Puts values one after another: a byte with the length of the path, the path, the salt, four bytes with the length
 /// of the value, the value.
 pub(crate) fn frame(values: &[Disclosed]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(values.iter().map(|v| v.path.len() + v.bytes.len() + 37).sum());
+    // With room for the tag that sealing adds.
+    let room: usize = values.iter().map(|v| v.path.len() + v.bytes.len() + 37).sum();
+    let mut out = Vec::with_capacity(room + CHACHA20_POLY1305.tag_len());
     for Disclosed { path, salt, bytes } in values {
         let path = path.as_bytes().get(..255).unwrap_or(path.as_bytes());
         out.push(u8::try_from(path.len()).unwrap_or(u8::MAX));
@@ -271,15 +279,10 @@ fn fill(bytes: &mut [u8]) -> Result<(), SealError> {
 fn wrap(key: &[u8; KEY], context: &[u8], bytes: &[u8]) -> Result<Vec<u8>, SealError> {
     let mut nonce = [0; NONCE];
     fill(&mut nonce)?;
-    wrap_with(key, &nonce, context, bytes)
-}
-
-fn wrap_with(key: &[u8; KEY], nonce: &[u8], context: &[u8], bytes: &[u8]) -> Result<Vec<u8>, SealError> {
-    let at: &XNonce = nonce.try_into().map_err(|_length| SealError::Wrong)?;
     let sealed = XChaCha20Poly1305::new(&(*key).into())
-        .encrypt(at, Payload { msg: bytes, aad: context })
+        .encrypt(&XNonce::from(nonce), Payload { msg: bytes, aad: context })
         .map_err(|_opaque| SealError::Wrong)?;
-    Ok([nonce, &sealed].concat())
+    Ok([nonce.as_slice(), &sealed].concat())
 }
 
 fn unwrap(key: &[u8; KEY], context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
@@ -327,19 +330,28 @@ mod tests {
     fn a_data_key_opens_with_its_subject_key_and_its_binding() {
         let subject = SubjectKey::new(&root(1), "ada").unwrap();
         let data = DataKey::new(&subject).unwrap();
-        let sealed = data.seal(Part::Values, b"leaf", b"value").unwrap();
+        let sealed = data.seal(Part::Values, b"leaf", b"value".to_vec()).unwrap();
 
         let again = SubjectKey::from_row(&root(1), subject.id, "ada", subject.wrapped.clone()).unwrap();
-        let read = DataKey::from_row(&again, &data.wrapped).unwrap();
-        assert_eq!(read.open(Part::Values, b"leaf", &sealed).unwrap(), b"value");
-        assert_eq!(read.open(Part::Values, b"other leaf", &sealed).unwrap_err(), SealError::Wrong);
-        assert_eq!(read.open(Part::Statement, b"leaf", &sealed).unwrap_err(), SealError::Wrong);
+        let read = DataKey::from_row(&again, &data.seed).unwrap();
+        assert_eq!(read.open(Part::Values, b"leaf", sealed.clone()).unwrap(), b"value");
+        assert_eq!(read.open(Part::Values, b"other leaf", sealed.clone()).unwrap_err(), SealError::Wrong);
+        assert_eq!(read.open(Part::Statement, b"leaf", sealed.clone()).unwrap_err(), SealError::Wrong);
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert_eq!(read.open(Part::Values, b"leaf", changed).unwrap_err(), SealError::Wrong, "byte {at}");
+        }
 
         assert!(SubjectKey::from_row(&root(1), subject.id, "bob", subject.wrapped.clone()).is_err());
         assert!(SubjectKey::from_row(&root(1), subject.id ^ 1, "ada", subject.wrapped.clone()).is_err());
         assert!(SubjectKey::from_row(&root(2), subject.id, "ada", subject.wrapped.clone()).is_err());
         let other = SubjectKey::new(&root(1), "ada").unwrap();
-        assert!(DataKey::from_row(&other, &data.wrapped).is_err());
+        for (subject, seed) in [(&other, data.seed), (&subject, [0; SEED])] {
+            let data = DataKey::from_row(subject, &seed).unwrap();
+            assert_eq!(data.open(Part::Values, b"leaf", sealed.clone()).unwrap_err(), SealError::Wrong);
+        }
+        assert!(DataKey::from_row(&subject, &data.seed[1..]).is_err());
     }
 
     #[test]

@@ -192,7 +192,6 @@ mod tests {
     fn opening(number: u8) -> Opening {
         Opening {
             call: CallId::new(1, [number; 10]),
-            agent: "a".parse().unwrap(),
             digest: CallDigest(Digest::of("test", &[&[number]])),
             repeats: false,
             approval: None,

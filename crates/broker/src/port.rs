@@ -10,7 +10,7 @@ use bytes::Bytes;
 use toolgate_core::call::{Agent, Call, CallDigest, CallId};
 use toolgate_core::digest::Digest;
 use toolgate_core::json::Document;
-use toolgate_core::name::{AgentId, PersonName, QuestionName};
+use toolgate_core::name::{PersonName, QuestionName};
 use toolgate_core::refusal::Refusal;
 use toolgate_core::scrub::Raw;
 
@@ -67,8 +67,6 @@ pub struct Line {
 pub struct Opening {
     /// The call's number.
     pub call: CallId,
-    /// Who calls.
-    pub agent: AgentId,
     /// What it would do.
     pub digest: CallDigest,
     /// Whether an answer that was stored but never delivered may stand in for running the same call again:

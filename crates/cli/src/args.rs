@@ -66,6 +66,15 @@ pub(crate) enum Command {
   toolgate doctor
   toolgate doctor --json             for programs")]
     Doctor,
+    /// Run a command in a cell: it sees the system's programs and this folder, and reaches no network
+    #[command(after_help = "Examples:
+  toolgate exec -- python3 script.py             changes to this folder are listed, and dropped
+  toolgate exec --changes apply -- make          changes are taken over, but what runs by itself is not
+  toolgate exec --time 10 --memory 256 -- ./untrusted
+  toolgate exec --read ~/.cargo --env RUST_LOG=debug -- cargo test --offline
+
+The exit status is the command's own; 124: its time was over; 127: it could not be started.")]
+    Exec(Exec),
     /// The agents that may connect
     #[command(
         subcommand,
@@ -149,6 +158,51 @@ pub(crate) enum Command {
     /// The demo's own MCP server, over standard input and output
     #[command(hide = true)]
     DemoServer,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// The folder to work in [default: this one]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) workspace: Option<PathBuf>,
+    /// What becomes of changes to it
+    #[arg(long, value_enum, default_value_t = Keep::List)]
+    pub(crate) changes: Keep,
+    /// Another file or folder that can be read and run; can be given several times
+    #[arg(long, value_name = "PATH")]
+    pub(crate) read: Vec<PathBuf>,
+    /// Another file or folder that can be written; can be given several times
+    #[arg(long, value_name = "PATH")]
+    pub(crate) write: Vec<PathBuf>,
+    /// A variable of the environment, with a value or with its own; can be given several times
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// How long it may take, in seconds [default: an hour]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) time: Option<u64>,
+    /// How much memory it may use, in MiB [default: 4096]
+    #[arg(long, value_name = "MIB")]
+    pub(crate) memory: Option<u64>,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+/// What becomes of changes to the folder that is worked in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Keep {
+    /// Taken over, but not what runs by itself, leads out, or gives rights
+    Apply,
+    /// Taken over, also what runs by itself
+    ApplyAll,
+    /// Made at once, on the folder itself
+    Direct,
+    /// Dropped
+    Discard,
+    /// Listed and dropped
+    List,
+    /// There can be none: the folder is read-only
+    None,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ mod demo;
 mod demo_server;
 mod doctor;
 mod doorkeeper;
+mod exec;
 mod extras;
 mod gate;
 mod init;
@@ -36,6 +37,10 @@ const FAILED: u8 = 1;
 const REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
+    // Cells are made by a process of this same program, which must be nothing else: before anything else is done.
+    if let Some(status) = toolgate_sandbox::cell::launcher() {
+        return ExitCode::from(status);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -48,7 +53,7 @@ fn main() -> ExitCode {
         }
     };
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) if out::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) if error.is::<out::Refused>() => ExitCode::from(REFUSED),
         Err(error) => {
@@ -58,9 +63,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let here = || Place::find(cli.config.as_deref(), cli.state.as_deref(), cli.json);
     match cli.command {
+        // The only command with an exit status of its own.
+        Command::Exec(exec) => return exec::run(&exec),
         Command::Completions { shell } => extras::completions(shell, cli.json),
         Command::Demo(demo) => demo::run(&demo, cli.json),
         Command::DemoServer => demo_server::run(),
@@ -78,4 +85,5 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Policy(command) => policy::run(&here()?, command),
         Command::Tool(command) => tools::run(&here()?, command),
     }
+    .map(|()| ExitCode::SUCCESS)
 }

@@ -1,6 +1,8 @@
-//! The launcher of everything that executes.
+//! Everything that starts programs: [cells](cell), and plain children.
 //!
-//! **This is not a sandbox yet.** A [`Launcher`] starts plain child processes: with an environment that holds only what
+//! A [cell](cell) is a sandbox: what runs in it reaches what it was given and nothing else. `toolgate exec` runs commands in them.
+//!
+//! **A plain child is not in a cell**, and MCP servers are plain children. A [`Launcher`] starts them: with an environment that holds only what
 //! is named, their own session-less process group, pipes for all three streams, and an end that takes the whole group
 //! along. A child has all the rights of the user who runs the gate: it can read the gate's files and reach the network.
 //! Only what the operator's configuration names is ever started; nothing an agent or a server says becomes a
@@ -15,6 +17,7 @@
 //! What is not: a process that leaves the group (`setsid`) outlives its parent, and what a child had started
 //! before the gate was killed with `SIGKILL` is told only by the end of its pipes.
 
+pub mod cell;
 mod child;
 mod launch;
 mod stderr;

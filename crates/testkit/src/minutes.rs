@@ -129,7 +129,7 @@ fn push(kept: &mut Kept, line: Line) -> Position {
 
 impl Store for FakeStore {
     async fn open(&self, opening: Opening) -> Result<Opened, StoreError> {
-        let Opening { call, agent: _, digest, repeats, approval, line } = opening;
+        let Opening { call, digest, repeats, approval, line } = opening;
         self.write(Write::Open, "open", |kept| {
             if let Some(approval) = approval {
                 let usable = |q: &&mut Question| {

@@ -56,14 +56,9 @@ pub fn policy(which: &str) -> Digest {
 }
 
 /// The opening of a call.
-///
-/// # Panics
-/// Never: the name is one.
 #[must_use]
-#[expect(clippy::unwrap_used, reason = "a fixed name")]
 pub fn opening(call: u64, what: &str, repeats: bool, approval: Option<Approval>) -> Opening {
-    let (call, agent) = (number(call), "agent".parse().unwrap());
-    Opening { call, agent, digest: digest(what), repeats, approval, line: line("intent") }
+    Opening { call: number(call), digest: digest(what), repeats, approval, line: line("intent") }
 }
 
 /// The closing of a call, whose answer is kept if it has one.

@@ -280,7 +280,7 @@ async fn a_changed_value_does_not_open() {
     // Another record's values in its place, with their own key.
     connection
         .execute(
-            "UPDATE blob SET (wrapped, sealed) = (SELECT wrapped, sealed FROM blob WHERE idx = ?1) WHERE idx = ?2",
+            "UPDATE blob SET (seed, sealed) = (SELECT seed, sealed FROM blob WHERE idx = ?1) WHERE idx = ?2",
             [at.0, to.0].map(|index| i64::try_from(index).unwrap()),
         )
         .unwrap();
@@ -329,8 +329,7 @@ async fn old_answers_go_away() {
         bench.store().close(closing(call, Some(b"paid"))).await.unwrap();
     }
     let connection = rusqlite::Connection::open(bench.folder.path().join("state.db")).unwrap();
-    let count =
-        || connection.query_row("SELECT count(*) FROM answer", [], |row| row.get::<_, i64>(0)).unwrap();
+    let count = || connection.query_row("SELECT count(*) FROM call", [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(count(), 600);
     bench.advance(REPEAT_WINDOW_MS + 1);
     // The writer tidies when it has nothing else to do.

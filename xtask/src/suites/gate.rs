@@ -176,7 +176,7 @@ impl Gate {
             added.get("token").and_then(Value::as_str).context("a new agent has no token")?.to_owned();
         std::fs::write(gate.token_file(), &gate.token)?;
         gate.run(&["tool", "accept", "--all"])?;
-        gate.up = Some(Program::start(gate.command(&["up"]), endpoint)?);
+        gate.up()?;
         Ok(gate)
     }
 
@@ -207,11 +207,20 @@ impl Gate {
         output(&mut self.command(arguments))
     }
 
+    /// Stops the gate, for a while.
+    pub(crate) fn down(&mut self) -> Result<()> {
+        self.up.take().map_or(Ok(()), Program::stop)
+    }
+
+    /// Starts the gate.
+    pub(crate) fn up(&mut self) -> Result<()> {
+        self.up = Some(Program::start(self.command(&["up"]), endpoint)?);
+        Ok(())
+    }
+
     /// Stops the gate, and verifies its log.
     pub(crate) fn stop(mut self) -> Result<String> {
-        if let Some(up) = self.up.take() {
-            up.stop()?;
-        }
+        self.down()?;
         self.run(&["log", "verify"])
     }
 

@@ -2,6 +2,7 @@
 //! failure, never a test left out.
 
 mod claude;
+mod flush;
 pub(crate) mod gate;
 mod go;
 mod node;
@@ -12,25 +13,30 @@ use anyhow::{Context as _, Result};
 
 pub(crate) use node::conformance_client;
 
-use crate::run::{Totals, Workspace, say};
+use crate::run::{Totals, Workspace, count, say};
 
 /// One suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Suite {
     Claude,
+    Flush,
     Go,
+    Layers,
     Node,
     Python,
     Wire,
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 5] = [Self::Claude, Self::Go, Self::Node, Self::Python, Self::Wire];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Claude, Self::Flush, Self::Go, Self::Layers, Self::Node, Self::Python, Self::Wire];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Claude => "claude",
+            Self::Flush => "flush",
             Self::Go => "go",
+            Self::Layers => "layers",
             Self::Node => "node",
             Self::Python => "python",
             Self::Wire => "wire",
@@ -40,7 +46,11 @@ impl Suite {
     pub(crate) fn about(self) -> &'static str {
         match self {
             Self::Claude => "Claude Code, offline against a scripted model",
+            Self::Flush => "the flushes of the store, counted by strace",
             Self::Go => "an independent reader of the log, written in Go",
+            Self::Layers => {
+                "hostile programs in cells of which one layer is switched off: they have to get out"
+            }
             Self::Node => "the conformance suite and the Inspector, and servers made with the TypeScript SDK",
             Self::Python => "the clients of the Python SDK and of FastMCP, in three eras",
             Self::Wire => "unknown fields, byte for byte through the gate, in both eras on both sides",
@@ -65,12 +75,21 @@ impl Suite {
     pub(crate) fn run(self, workspace: &Workspace) -> Result<Totals> {
         match self {
             Self::Claude => claude::run(workspace),
+            Self::Flush => flush::run(workspace),
             Self::Go => go::run(workspace),
+            Self::Layers => layers(workspace),
             Self::Node => node::run(workspace),
             Self::Python => python::run(workspace),
             Self::Wire => wire::run(workspace),
         }
     }
+}
+
+/// The tests of the tests of cells, which need a build of their own.
+fn layers(workspace: &Workspace) -> Result<Totals> {
+    let test = ["test", "--workspace", "--locked", "--test", "layers", "--features"];
+    let mut command = workspace.cargo(test);
+    count("the layers of cells", command.arg("toolgate-sandbox/danger-switchable-layers"))
 }
 
 /// The tests of one suite as they go by.

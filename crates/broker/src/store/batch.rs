@@ -96,6 +96,11 @@ impl<'a> Batch<'a> {
             .is_some_and(|sealed| was_stored(&sealed.key) && !self.keys.ids.contains(&sealed.key.id))
     }
 
+    /// The place of the next record.
+    pub(super) const fn next(&self) -> Position {
+        Position(self.next)
+    }
+
     /// Sequences a record and stores its sealed values.
     pub(super) fn sequence(&mut self, record: &Record) -> rusqlite::Result<Position> {
         let index = self.next;
@@ -104,9 +109,9 @@ impl<'a> Batch<'a> {
             if let Some(values) = &sealed.values {
                 self.connection
                     .prepare_cached(
-                        "INSERT INTO blob (idx, subject_key, wrapped, sealed) VALUES (?1, ?2, ?3, ?4)",
+                        "INSERT INTO blob (idx, subject_key, seed, sealed) VALUES (?1, ?2, ?3, ?4)",
                     )?
-                    .execute(params![sql(index), sealed.key.id, sealed.wrapped, values])?;
+                    .execute(params![sql(index), sealed.key.id, sealed.seed, values])?;
             }
         }
         // The length was checked when the record was made.
@@ -143,7 +148,9 @@ impl<'a> Batch<'a> {
 
     /// Deletes the stored answer of a call: it was delivered.
     pub(super) fn delete_answer(&self, call: CallId) -> rusqlite::Result<()> {
-        self.connection.prepare_cached("DELETE FROM answer WHERE call = ?1")?.execute([call.as_bytes()])?;
+        self.connection
+            .prepare_cached("DELETE FROM call WHERE id = ?1 AND outcome IS NOT NULL")?
+            .execute([call.as_bytes()])?;
         Ok(())
     }
 
@@ -152,7 +159,8 @@ impl<'a> Batch<'a> {
         let deleted = self
             .connection
             .prepare_cached(
-                "DELETE FROM answer WHERE until_ms < ?1 AND call IN (SELECT call FROM answer ORDER BY call LIMIT 256)",
+                "DELETE FROM call WHERE until_ms < ?1 AND id IN \
+                 (SELECT id FROM call WHERE outcome IS NOT NULL ORDER BY id LIMIT 256)",
             )?
             .execute([sql(self.now_ms)])?;
         Ok(deleted == 256)

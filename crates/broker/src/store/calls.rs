@@ -41,33 +41,26 @@ const RESULT: &str = "result";
 
 impl SqliteStore {
     pub(super) async fn open_call(&self, opening: Opening) -> Result<Opened, StoreError> {
-        let Opening { call, agent, digest, repeats, approval, line } = opening;
+        let Opening { call, digest, repeats, approval, line } = opening;
         if let Some(why) = self.stopped() {
             return Err(StoreError::Write(format!("no call is opened: {why}")));
         }
         let digest = *digest.0.as_bytes();
-        let agent = agent.to_string();
         let found = self
             .write(line, None, Kind::Other, move |batch, record| {
                 if repeats && let Some(kept) = kept_answer(batch, &digest)? {
                     return Ok(Found::Repeat(kept));
                 }
-                if is_open(batch, call)? {
+                if !insert_call(batch, call, &digest)? {
                     return Ok(Found::Twice);
                 }
                 if let Some(approval) = &approval
                     && !take_approval(batch, approval)?
                 {
+                    delete_call(batch, call)?;
                     return Ok(Found::ApprovalGone);
                 }
-                let intent = batch.sequence(record)?;
-                batch
-                    .sql()
-                    .prepare_cached(
-                        "INSERT INTO call (id, owner, agent, digest, opened_ms, intent) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                    )?
-                    .execute(params![call.as_bytes(), batch.owner, agent, digest, sql(batch.now_ms), sql(intent.0)])?;
-                Ok(Found::Fresh(intent))
+                batch.sequence(record).map(Found::Fresh)
             })
             .await?;
         match found {
@@ -90,18 +83,20 @@ impl SqliteStore {
     pub(super) async fn take_over_calls(&self) -> Result<Vec<(CallId, Position)>, StoreError> {
         let folder = self.folder.clone();
         self.write_no_record(move |batch| {
-            let mut owners = batch.sql().prepare_cached("SELECT DISTINCT owner FROM call")?;
+            let mut owners =
+                batch.sql().prepare_cached("SELECT DISTINCT owner FROM call WHERE outcome IS NULL")?;
             let owners = owners.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
             for gone in
                 owners.into_iter().filter(|owner| *owner != batch.owner && !owner::is_alive(&folder, *owner))
             {
                 batch
                     .sql()
-                    .prepare_cached("UPDATE call SET owner = ?1 WHERE owner = ?2")?
+                    .prepare_cached("UPDATE call SET owner = ?1 WHERE owner = ?2 AND outcome IS NULL")?
                     .execute(params![batch.owner, gone])?;
             }
-            let mut calls =
-                batch.sql().prepare_cached("SELECT id, intent FROM call WHERE owner = ?1 ORDER BY intent")?;
+            let mut calls = batch.sql().prepare_cached(
+                "SELECT id, intent FROM call WHERE owner = ?1 AND outcome IS NULL ORDER BY intent",
+            )?;
             calls
                 .query_map([batch.owner], |row| {
                     Ok((CallId::from_bytes(row.get(0)?), Position(unsql(row.get(1)?)?)))
@@ -158,8 +153,36 @@ fn newest_key(sql: &rusqlite::Connection, subject: &str) -> rusqlite::Result<Opt
     .optional()
 }
 
-fn is_open(batch: &Batch<'_>, call: CallId) -> rusqlite::Result<bool> {
-    batch.exists("SELECT 1 FROM call WHERE id = ?1", [call.as_bytes()])
+/// Writes that a call is open, its intent the next record; says whether its number was free.
+fn insert_call(batch: &Batch<'_>, call: CallId, digest: &[u8; 32]) -> rusqlite::Result<bool> {
+    let inserted = batch
+        .sql()
+        .prepare_cached(
+            "INSERT INTO call (id, owner, digest, intent, until_ms) VALUES (?1, ?2, ?3, ?4, 0) \
+             ON CONFLICT (id) DO NOTHING",
+        )?
+        .execute(params![call.as_bytes(), batch.owner, digest, sql(batch.next().0)])?;
+    Ok(inserted == 1)
+}
+
+/// Writes that a call is not open any more; says whether it was.
+fn delete_call(batch: &Batch<'_>, call: CallId) -> rusqlite::Result<bool> {
+    let deleted = batch
+        .sql()
+        .prepare_cached("DELETE FROM call WHERE id = ?1 AND outcome IS NULL")?
+        .execute([call.as_bytes()])?;
+    Ok(deleted == 1)
+}
+
+/// Writes that a call is not open any more, and that its answer, the values of the next record, is to be kept; says
+/// whether it was open.
+fn keep_answer(batch: &Batch<'_>, call: CallId) -> rusqlite::Result<bool> {
+    let until_ms = batch.now_ms.saturating_add(REPEAT_WINDOW_MS);
+    let updated = batch
+        .sql()
+        .prepare_cached("UPDATE call SET outcome = ?2, until_ms = ?3 WHERE id = ?1 AND outcome IS NULL")?
+        .execute(params![call.as_bytes(), sql(batch.next().0), sql(until_ms)])?;
+    Ok(updated == 1)
 }
 
 /// Uses the approval up. It has to be for this very call and policy, and not expired.
@@ -180,8 +203,8 @@ fn kept_answer(batch: &Batch<'_>, digest: &[u8; 32]) -> rusqlite::Result<Option<
     batch
         .sql()
         .prepare_cached(
-            "SELECT call, intent, outcome FROM answer JOIN blob ON blob.idx = outcome \
-             WHERE digest = ?1 AND until_ms >= ?2 ORDER BY call LIMIT 1",
+            "SELECT id, intent, outcome FROM call JOIN blob ON blob.idx = outcome \
+             WHERE outcome IS NOT NULL AND digest = ?1 AND until_ms >= ?2 ORDER BY id LIMIT 1",
         )?
         .query_row(params![digest, sql(batch.now_ms)], |row| {
             Ok(Kept {
@@ -200,24 +223,6 @@ fn close(
     call: CallId,
     keep: bool,
 ) -> rusqlite::Result<Option<Position>> {
-    let row = batch
-        .sql()
-        .prepare_cached("DELETE FROM call WHERE id = ?1 RETURNING digest, intent")?
-        .query_row([call.as_bytes()], |row| Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, i64>(1)?)))
-        .optional()?;
-    let Some((digest, intent)) = row else {
-        return Ok(None);
-    };
-    let outcome = batch.sequence(record)?;
-    if keep {
-        let until_ms = batch.now_ms.saturating_add(REPEAT_WINDOW_MS);
-        batch
-            .sql()
-            .prepare_cached(
-                "INSERT INTO answer (call, digest, until_ms, intent, outcome) VALUES (?1, ?2, ?3, ?4, ?5) \
-                 ON CONFLICT (call) DO NOTHING",
-            )?
-            .execute(params![call.as_bytes(), digest, sql(until_ms), intent, sql(outcome.0)])?;
-    }
-    Ok(Some(outcome))
+    let was_open = if keep { keep_answer(batch, call)? } else { delete_call(batch, call)? };
+    was_open.then(|| batch.sequence(record)).transpose()
 }

@@ -80,7 +80,9 @@ fn delete(batch: &mut Batch<'_>, what: &Erase) -> rusqlite::Result<bool> {
             let index = sql(*index);
             batch
                 .sql()
-                .prepare_cached("DELETE FROM answer WHERE intent = ?1 OR outcome = ?1")?
+                .prepare_cached(
+                    "DELETE FROM call WHERE outcome IS NOT NULL AND (intent = ?1 OR outcome = ?1)",
+                )?
                 .execute([index])?;
             Ok(batch.sql().prepare_cached("DELETE FROM blob WHERE idx = ?1")?.execute([index])? == 1)
         }
@@ -89,7 +91,7 @@ fn delete(batch: &mut Batch<'_>, what: &Erase) -> rusqlite::Result<bool> {
                 return Ok(false);
             }
             for query in [
-                "DELETE FROM answer WHERE outcome IN (SELECT idx FROM blob JOIN subject_key ON subject_key.id = blob.subject_key \
+                "DELETE FROM call WHERE outcome IN (SELECT idx FROM blob JOIN subject_key ON subject_key.id = blob.subject_key \
                  WHERE subject = ?1)",
                 "DELETE FROM blob WHERE subject_key IN (SELECT id FROM subject_key WHERE subject = ?1)",
                 "UPDATE question SET statement = NULL, \

@@ -51,7 +51,7 @@ pub use self::questions::NewAnswer;
 use self::batch::{Batch, KnownKeys};
 use self::connection::Readers;
 use self::owner::Owner;
-use self::queue::{Job, Queue};
+use self::queue::{Job, Queue, Rest};
 use self::record::{Aside, Record};
 use self::reserve::Reserve;
 use self::writer::{Counters, Writer};
@@ -238,9 +238,9 @@ impl SqliteStore {
             let (reply, said) = oneshot::channel();
             self.queue.push(Box::new(Task { record, work, done: None, reply, kind }));
             match said.await {
-                Ok(Said::Done(done)) => return Ok(done),
-                Ok(Said::Failed(error)) => return Err(error),
-                Ok(Said::Stale(back)) => {
+                Ok((Said::Done(done), _rest)) => return Ok(done),
+                Ok((Said::Failed(error), _rest)) => return Err(error),
+                Ok((Said::Stale(back), _rest)) => {
                     (record, work) = *back;
                     if let Some(sealed) = &record.sealed {
                         self.keys.forget(&sealed.key);
@@ -265,9 +265,11 @@ impl SqliteStore {
         let work = move |batch: &mut Batch<'_>, _record: &Record| work(batch);
         self.queue.push(Box::new(Task { record, work, done: None, reply, kind: Kind::Other }));
         match said.await {
-            Ok(Said::Done(done)) => Ok(done),
-            Ok(Said::Failed(error)) => Err(error),
-            Ok(Said::Stale(_)) | Err(_) => Err(StoreError::Poisoned("the writer has stopped".to_owned())),
+            Ok((Said::Done(done), _rest)) => Ok(done),
+            Ok((Said::Failed(error), _rest)) => Err(error),
+            Ok((Said::Stale(_), _)) | Err(_) => {
+                Err(StoreError::Poisoned("the writer has stopped".to_owned()))
+            }
         }
     }
 }
@@ -307,7 +309,7 @@ struct Task<T, F> {
     record: Record,
     work: F,
     done: Option<Done<T>>,
-    reply: oneshot::Sender<Said<T, F>>,
+    reply: oneshot::Sender<(Said<T, F>, Option<Rest>)>,
     kind: Kind,
 }
 
@@ -339,7 +341,7 @@ where
         Ok(())
     }
 
-    fn answer(self: Box<Self>, durable: Result<(), StoreError>) {
+    fn answer(self: Box<Self>, durable: Result<(), StoreError>, rest: Option<Rest>) {
         let Self { record, work, done, reply, kind: _ } = *self;
         let said = match (durable, done) {
             (Err(error), _) => Said::Failed(error),
@@ -347,8 +349,8 @@ where
             (Ok(()), Some(Done::Stale)) => Said::Stale(Box::new((record, work))),
             (Ok(()), None) => Said::Failed(StoreError::Write("a write was not applied".to_owned())),
         };
-        // Whoever waited may be gone; the write stands.
-        let _ = reply.send(said);
+        // Whoever waited may be gone; the write stands, and the rest is answered as this is dropped.
+        let _ = reply.send((said, rest));
     }
 
     fn ends_a_call(&self) -> bool {

@@ -40,7 +40,7 @@ pub struct NewAnswer {
 struct QuestionRow {
     question: Question,
     key: Option<KeyRow>,
-    wrapped: Vec<u8>,
+    seed: Vec<u8>,
     sealed: Option<Vec<u8>>,
 }
 
@@ -103,12 +103,12 @@ impl SqliteStore {
     }
 
     fn open_question(&self, row: QuestionRow) -> Result<Question, StoreError> {
-        let QuestionRow { mut question, key, wrapped, sealed } = row;
+        let QuestionRow { mut question, key, seed, sealed } = row;
         // Without its key or its bytes the statement was erased; it stays empty, and nothing can be approved by it.
         if let (Some(KeyRow { id, subject, wrapped: key }), Some(sealed)) = (key, sealed) {
             let open = || -> Result<Vec<u8>, SealError> {
                 let key = SubjectKey::from_row(self.keys.root(), id, &subject, key)?;
-                DataKey::from_row(&key, &wrapped)?.open(Part::Statement, question.number.as_bytes(), &sealed)
+                DataKey::from_row(&key, &seed)?.open(Part::Statement, question.number.as_bytes(), sealed)
             };
             question.statement = open().map_err(read_error)?.into();
         }
@@ -183,7 +183,7 @@ fn insert(batch: &mut Batch<'_>, record: &Record, question: &Question) -> rusqli
     batch
         .sql()
         .prepare_cached(
-            "INSERT INTO question (number, name, digest, policy, asked_ms, expires_ms, state, subject_key, wrapped, statement) \
+            "INSERT INTO question (number, name, digest, policy, asked_ms, expires_ms, state, subject_key, seed, statement) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'open', ?7, ?8, ?9)",
         )?
         .execute(params![
@@ -194,7 +194,7 @@ fn insert(batch: &mut Batch<'_>, record: &Record, question: &Question) -> rusqli
             sql(question.asked_ms),
             sql(question.expires_ms),
             sealed.key.id,
-            sealed.wrapped,
+            sealed.seed,
             sealed.aside,
         ])?;
     Ok(())
@@ -203,7 +203,7 @@ fn insert(batch: &mut Batch<'_>, record: &Record, question: &Question) -> rusqli
 fn find(sql: &Connection, number: &str) -> rusqlite::Result<Option<QuestionRow>> {
     let found = sql
         .prepare_cached(
-            "SELECT number, name, digest, policy, asked_ms, expires_ms, state, question.wrapped, statement, \
+            "SELECT number, name, digest, policy, asked_ms, expires_ms, state, seed, statement, \
              subject_key.id, subject, subject_key.wrapped \
              FROM question LEFT JOIN subject_key ON subject_key.id = question.subject_key WHERE number = ?1",
         )?
@@ -235,7 +235,7 @@ fn question_row(row: &Row<'_>) -> rusqlite::Result<QuestionRow> {
         (Some(id), Some(subject), Some(wrapped)) => Some(KeyRow { id, subject, wrapped }),
         _ => None,
     };
-    Ok(QuestionRow { question, key, wrapped: row.get(7)?, sealed: row.get(8)? })
+    Ok(QuestionRow { question, key, seed: row.get(7)?, sealed: row.get(8)? })
 }
 
 fn answered(row: &Row<'_>) -> rusqlite::Result<Answered> {

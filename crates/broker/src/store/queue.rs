@@ -27,11 +27,38 @@ pub(super) trait Job: Send {
     /// transaction back.
     fn apply(&mut self, batch: &mut Batch<'_>) -> rusqlite::Result<()>;
 
-    /// Answers who waits: with what `apply` found, or why it is not durable.
-    fn answer(self: Box<Self>, durable: Result<(), StoreError>);
+    /// Answers who waits: with what `apply` found, or why it is not durable. Hands over the `rest` with it.
+    fn answer(self: Box<Self>, durable: Result<(), StoreError>, rest: Option<Rest>);
 
     /// Whether it is still written when the disk is full: what ends a call is.
     fn ends_a_call(&self) -> bool;
+}
+
+/// The answers of a transaction that are still to be given. Whoever lets go of them gives them.
+///
+/// The thread that writes gives one answer, and these with it: who is woken by it wakes the others, while the next
+/// transaction begins.
+pub(super) struct Rest {
+    jobs: Vec<Box<dyn Job>>,
+    durable: Result<(), StoreError>,
+}
+
+impl Rest {
+    /// Answers them all, the first one from here.
+    pub(super) fn begin(mut jobs: Vec<Box<dyn Job>>, durable: Result<(), StoreError>) {
+        if let Some(first) = jobs.pop() {
+            let rest = Self { jobs, durable: durable.clone() };
+            first.answer(durable, Some(rest));
+        }
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        for job in self.jobs.drain(..) {
+            job.answer(self.durable.clone(), None);
+        }
+    }
 }
 
 /// What the thread that writes finds.
@@ -76,7 +103,7 @@ impl Queue {
         };
         if let Some(error) = refused {
             drop(state);
-            job.answer(Err(error));
+            job.answer(Err(error), None);
             return;
         }
         state.jobs.push_back(job);
@@ -129,7 +156,7 @@ impl Queue {
         let waiting = std::mem::take(&mut state.jobs);
         drop(state);
         for job in waiting {
-            job.answer(Err(StoreError::Poisoned(why.to_owned())));
+            job.answer(Err(StoreError::Poisoned(why.to_owned())), None);
         }
     }
 

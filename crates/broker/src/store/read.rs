@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::calls::KeyRow;
 use super::connection::{sql, unsql};
 use super::{OpenStoreError, SqliteStore, read_error};
-use crate::blob::{DataKey, Part, SealError, SubjectKey, Value, leaf_binding, unframe};
+use crate::blob::{DataKey, Part, SealError, SubjectKey, Value, unframe};
 use crate::port::{Position, StoreError};
 
 /// How many bytes of records are read at once, but for the last transaction among them.
@@ -14,7 +14,7 @@ const MAX_READ: usize = 8 << 20;
 /// A row of `blob` with its key.
 struct BlobRow {
     key: KeyRow,
-    wrapped: Vec<u8>,
+    seed: Vec<u8>,
     sealed: Vec<u8>,
 }
 
@@ -51,12 +51,12 @@ impl SqliteStore {
     pub fn values(&self, index: Position) -> Result<Vec<Value>, StoreError> {
         let (leaf, row) =
             self.readers.with(|sql| Ok((records(sql, index.0, 1)?.pop(), blob_row(sql, index.0)?)))?;
-        let (Some(leaf), Some(BlobRow { key, wrapped, sealed })) = (leaf, row) else {
+        let (Some(leaf), Some(BlobRow { key, seed, sealed })) = (leaf, row) else {
             return Ok(Vec::new());
         };
         let open = || -> Result<Vec<u8>, SealError> {
             let key = SubjectKey::from_row(self.keys.root(), key.id, &key.subject, key.wrapped)?;
-            DataKey::from_row(&key, &wrapped)?.open(Part::Values, &leaf_binding(&leaf), &sealed)
+            DataKey::from_row(&key, &seed)?.open(Part::Values, &leaf, sealed)
         };
         unframe(open().map_err(read_error)?)
             .ok_or_else(|| read_error("stored values are not framed as they should be"))
@@ -111,12 +111,12 @@ fn unframed(framed: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn blob_row(connection: &Connection, index: u64) -> rusqlite::Result<Option<BlobRow>> {
     connection
         .prepare_cached(
-            "SELECT subject_key.id, subject, subject_key.wrapped, blob.wrapped, sealed \
+            "SELECT subject_key.id, subject, subject_key.wrapped, seed, sealed \
              FROM blob JOIN subject_key ON subject_key.id = blob.subject_key WHERE idx = ?1",
         )?
         .query_row([sql(index)], |row| {
             let key = KeyRow { id: row.get(0)?, subject: row.get(1)?, wrapped: row.get(2)? };
-            Ok(BlobRow { key, wrapped: row.get(3)?, sealed: row.get(4)? })
+            Ok(BlobRow { key, seed: row.get(3)?, sealed: row.get(4)? })
         })
         .optional()
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::blob::{DataKey, Part, SealError, SubjectKey, frame, leaf_binding};
+use crate::blob::{DataKey, Part, SealError, SubjectKey, frame};
 use crate::port::{Disclosed, StoreError};
 
 /// The longest record that fits the log: an entry bundle has two bytes for its length.
@@ -20,7 +20,8 @@ pub(super) struct Record {
 /// What is sealed under one data key.
 pub(super) struct Sealed {
     pub(super) key: Arc<SubjectKey>,
-    pub(super) wrapped: Vec<u8>,
+    /// What the data key is derived from.
+    pub(super) seed: [u8; 32],
     /// The values that the record commits to.
     pub(super) values: Option<Vec<u8>>,
     /// Something kept elsewhere: the statement of a question.
@@ -62,8 +63,8 @@ pub(super) fn seal(
     let data = DataKey::new(&key)?;
     let values = match disclosed {
         [] => None,
-        some => Some(data.seal(Part::Values, &leaf_binding(leaf), &frame(some))?),
+        some => Some(data.seal(Part::Values, leaf, frame(some))?),
     };
-    let aside = aside.map(|aside| data.seal(aside.part, &aside.bound, &aside.bytes)).transpose()?;
-    Ok(Sealed { key, wrapped: data.wrapped, values, aside })
+    let aside = aside.map(|aside| data.seal(aside.part, &aside.bound, aside.bytes.to_vec())).transpose()?;
+    Ok(Sealed { key, seed: data.seed, values, aside })
 }

@@ -28,33 +28,26 @@ CREATE TABLE subject_key (
     wrapped BLOB    NOT NULL
 );
 
--- The values that a record commits to, sealed under a data key of their own.
+-- The values that a record commits to, sealed under a data key of their own, which `seed` and the subject's key make.
 CREATE TABLE blob (
     idx         INTEGER PRIMARY KEY,
     subject_key INTEGER NOT NULL,
-    wrapped     BLOB    NOT NULL,
+    seed        BLOB    NOT NULL,
     sealed      BLOB    NOT NULL
 );
 
--- Calls whose intent is on the log and whose outcome is not. `owner` is the process that runs the call.
+-- Calls whose intent is on the log. While `outcome` is NULL the call is open, and `owner` is the process that runs it.
+-- After that the row stands for an answer that was not delivered, for a client that asks for the same again: it is the
+-- values of the outcome, and is kept until `until_ms`.
 CREATE TABLE call (
-    id        BLOB    PRIMARY KEY,
-    owner     INTEGER NOT NULL,
-    agent     TEXT    NOT NULL,
-    digest    BLOB    NOT NULL,
-    opened_ms INTEGER NOT NULL,
-    intent    INTEGER NOT NULL
-) WITHOUT ROWID;
-
--- Answers that were not delivered, for a client that asks for the same again: the values of the outcome. Short-lived.
-CREATE TABLE answer (
-    call     BLOB    PRIMARY KEY,
+    id       BLOB    PRIMARY KEY,
+    owner    INTEGER NOT NULL,
     digest   BLOB    NOT NULL,
-    until_ms INTEGER NOT NULL,
     intent   INTEGER NOT NULL,
-    outcome  INTEGER NOT NULL
+    outcome  INTEGER,
+    until_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX answer_digest ON answer (digest);
+CREATE INDEX call_kept ON call (digest) WHERE outcome IS NOT NULL;
 
 -- Questions to people. `statement` is sealed, since it shows arguments; NULL once it was erased.
 CREATE TABLE question (
@@ -66,7 +59,7 @@ CREATE TABLE question (
     expires_ms  INTEGER NOT NULL,
     state       TEXT    NOT NULL CHECK (state IN ('open', 'approved', 'denied', 'expired', 'used')),
     subject_key INTEGER NOT NULL,
-    wrapped     BLOB    NOT NULL,
+    seed        BLOB    NOT NULL,
     statement   BLOB
 );
 CREATE INDEX question_digest ON question (digest);

@@ -17,7 +17,7 @@ use toolgate_core::call::CallId;
 
 use super::batch::{Batch, KnownKeys};
 use super::connection::is_full;
-use super::queue::{Job, Queue, Taken};
+use super::queue::{Job, Queue, Rest, Taken};
 use super::reserve::Reserve;
 use crate::port::StoreError;
 
@@ -70,7 +70,7 @@ impl Writer {
 
     fn write(&mut self, jobs: Vec<Box<dyn Job>>, delivered: &[CallId]) {
         if let Some(why) = self.queue.poisoned() {
-            return answer(jobs, &Err(StoreError::Poisoned(why)));
+            return Rest::begin(jobs, Err(StoreError::Poisoned(why)));
         }
         // Also under load: what waits all the time must not keep the store from noticing that there is room.
         self.reserve.restore();
@@ -87,7 +87,7 @@ impl Writer {
                 if pruned {
                     self.pruned = Instant::now();
                 }
-                answer(jobs, &Ok(()));
+                Rest::begin(jobs, Ok(()));
                 if changed {
                     self.changes.send_modify(|count| *count += 1);
                 }
@@ -100,7 +100,7 @@ impl Writer {
                     StoreError::Write(why.clone())
                 };
                 self.queue.poison(&why);
-                answer(jobs, &Err(told));
+                Rest::begin(jobs, Err(told));
             }
         }
     }
@@ -111,9 +111,9 @@ impl Writer {
             return jobs;
         }
         let (ending, refused) = jobs.into_iter().partition(|job| job.ends_a_call());
-        answer(
+        Rest::begin(
             refused,
-            &Err(StoreError::Full("the disk is full; only what ends a call is written".to_owned())),
+            Err(StoreError::Full("the disk is full; only what ends a call is written".to_owned())),
         );
         ending
     }
@@ -176,13 +176,10 @@ impl Writer {
     fn has_old_answers(&self) -> rusqlite::Result<bool> {
         let now = super::connection::sql((self.now_ms)());
         self.connection
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM (SELECT until_ms FROM answer ORDER BY call LIMIT 256) WHERE until_ms < ?1)")?
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM (SELECT until_ms FROM call WHERE outcome IS NOT NULL ORDER BY id LIMIT 256) \
+                 WHERE until_ms < ?1)",
+            )?
             .query_one([now], |row| row.get(0))
-    }
-}
-
-fn answer(jobs: Vec<Box<dyn Job>>, durable: &Result<(), StoreError>) {
-    for job in jobs {
-        job.answer(durable.clone());
     }
 }

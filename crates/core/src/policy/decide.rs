@@ -1,13 +1,14 @@
 //! The verdict: which of the considered rules match, and which of those wins.
 
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
 use std::sync::{Arc, LazyLock};
 
 use cedar_policy::{Entities, Entity, EntityId, EntityTypeName, EntityUid, Request};
-use cedar_policy_core::ast::{Context, Literal, SlotEnv, Value as Shown, ValueKind};
+use cedar_policy_core::ast::{Context, Expr, Literal, SlotEnv, Value as Shown, ValueKind};
 use cedar_policy_core::evaluator::Evaluator;
 use cedar_policy_core::extensions::Extensions;
 
+use super::direct;
 use super::index::{Index, Parts};
 use super::rule::{Rule, RuleKind};
 use super::shape::{Shape, Trail, show};
@@ -60,51 +61,67 @@ fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
 }
 
 /// One call, in the form in which rules can be evaluated on it.
-pub(super) struct Case {
-    request: Request,
-    entities: Entities,
+pub(super) struct Case<'a> {
+    entry: &'a Entry,
+    agent: &'a Agent,
+    /// A record: what rules for this action read, as far as it can be shown.
+    context: Shown,
     /// The paths, from the context on, of what rules read and cannot be shown.
     pub(super) hidden: Vec<Vec<String>>,
+    entities: OnceCell<Option<Entities>>,
 }
 
-impl Case {
-    /// `None` if the language cannot take the call at all. No such call is known.
-    pub(super) fn new(entry: &Entry, call: &Call, facts: &Facts) -> Option<Self> {
+impl<'a> Case<'a> {
+    pub(super) fn new(entry: &'a Entry, call: &'a Call, facts: &Facts) -> Self {
         let mut hidden = Vec::new();
         let context = context(entry, call, facts, &mut hidden);
-        Self::with(entry, &call.agent, context, hidden)
+        Self { entry, agent: &call.agent, context, hidden, entities: OnceCell::new() }
     }
 
-    fn with(entry: &Entry, agent: &Agent, context: Context, hidden: Vec<Vec<String>>) -> Option<Self> {
-        let principal = uid(&KINDS.agent, agent.id.as_str());
-        let entities = if entry.parts.ancestors {
-            let groups = agent.groups.iter().map(|group| uid(&KINDS.group, group.as_str())).collect();
-            let agent = Entity::new_no_attrs(principal.clone(), groups);
-            Entities::from_entities([agent, entry.action.clone()], None).ok()?
-        } else {
-            // Entities have no attributes, so that nothing can be read of them but what they are in.
-            Entities::empty()
-        };
-        let request = Request::new(principal, entry.action.uid(), entry.server.clone(), context.into(), None);
-        Some(Self { request: request.ok()?, entities, hidden })
+    /// A case without a call.
+    fn bare(entry: &'a Entry, agent: &'a Agent) -> Self {
+        let context = Shown::empty_record(None);
+        Self { entry, agent, context, hidden: Vec::new(), entities: OnceCell::new() }
     }
 
     /// Whether the conditions hold of rules whose scope covers the call.
     pub(super) fn conditions(&self) -> Conditions<'_> {
-        let request = AsRef::<cedar_policy_core::ast::Request>::as_ref(&self.request).clone();
-        let evaluator = Evaluator::new(request, self.entities.as_ref(), Extensions::all_available());
-        Conditions { evaluator, slots: SlotEnv::new() }
+        Conditions { case: self, cedar: OnceCell::new(), slots: SlotEnv::new() }
     }
 
     /// The path of an argument that the rule reads and that cannot be shown, if there is one.
     pub(super) fn hidden_from(&self, rule: &Rule) -> Option<&[String]> {
         self.hidden.iter().find(|path| rule.reads.context.touches(path)).map(Vec::as_slice)
     }
+
+    fn evaluator(&self) -> Option<Evaluator<'_>> {
+        let principal = uid(&KINDS.agent, self.agent.id.as_str());
+        let entities = self.entities.get_or_init(|| self.entities(principal.clone())).as_ref()?;
+        let ValueKind::Record(members) = &self.context.value else { return None };
+        let context = Context::Value(Arc::clone(members)).into();
+        let request =
+            Request::new(principal, self.entry.action.uid(), self.entry.server.clone(), context, None)
+                .ok()?;
+        let request = AsRef::<cedar_policy_core::ast::Request>::as_ref(&request).clone();
+        Some(Evaluator::new(request, entities.as_ref(), Extensions::all_available()))
+    }
+
+    fn entities(&self, principal: EntityUid) -> Option<Entities> {
+        // Entities have no attributes, so that nothing can be read of them but what they are in.
+        if !self.entry.parts.ancestors {
+            return Some(Entities::empty());
+        }
+        let groups = self.agent.groups.iter().map(|group| uid(&KINDS.group, group.as_str())).collect();
+        let agent = Entity::new_no_attrs(principal, groups);
+        Entities::from_entities([agent, self.entry.action.clone()], None).ok()
+    }
 }
 
 /// Evaluates the conditions of rules on one call.
 pub(super) struct Conditions<'a> {
-    evaluator: Evaluator<'a>,
+    case: &'a Case<'a>,
+    /// Cedar's evaluator, once a rule needs it. `None` if it cannot take the call; no such call is known.
+    cedar: OnceCell<Option<Evaluator<'a>>>,
     slots: SlotEnv,
 }
 
@@ -115,7 +132,17 @@ impl Conditions<'_> {
     /// They cannot be evaluated, and why.
     pub(super) fn hold(&self, rule: &Rule) -> Result<bool, String> {
         let Some(condition) = &rule.condition else { return Ok(true) };
-        match self.evaluator.interpret(condition, &self.slots).map(|value| value.value) {
+        match direct::holds(condition, &self.case.context) {
+            Some(holds) => Ok(holds),
+            None => self.hold_for_cedar(condition),
+        }
+    }
+
+    fn hold_for_cedar(&self, condition: &Expr) -> Result<bool, String> {
+        let Some(cedar) = self.cedar.get_or_init(|| self.case.evaluator()) else {
+            return Err("the policy language cannot take this call".to_owned());
+        };
+        match cedar.interpret(condition, &self.slots).map(|value| value.value) {
             Ok(ValueKind::Lit(Literal::Bool(holds))) => Ok(holds),
             Ok(_) => Err("its condition is neither true nor false".to_owned()),
             Err(error) => Err(error.to_string()),
@@ -124,25 +151,25 @@ impl Conditions<'_> {
 }
 
 /// The part of the context that some rule for this action reads.
-fn context(entry: &Entry, call: &Call, facts: &Facts, hidden: &mut Vec<Vec<String>>) -> Context {
+fn context(entry: &Entry, call: &Call, facts: &Facts, hidden: &mut Vec<Vec<String>>) -> Shown {
     let want = &entry.parts.want;
-    let mut members = BTreeMap::new();
+    let mut members = Vec::with_capacity(4);
     if let (Some(want), Some(shape)) = (want.member("args"), entry.context.at(&["args"])) {
         let args = show(shape, call.arguments.root(), want, &Trail::new("args"), hidden);
-        members.extend(args.map(|args| ("args".into(), args)));
+        members.extend(args.map(|args| ("args", args)));
     }
     if want.member("session").is_some() {
         let id = Shown::from(call.session.as_str());
-        members.insert("session".into(), Shown::record([("id", id)], None));
+        members.push(("session", Shown::record([("id", id)], None)));
     }
     if want.member("time").is_some() {
-        members.insert("time".into(), Shown::from(seconds(facts)));
+        members.push(("time", Shown::from(seconds(facts))));
     }
     if want.member("unseen").is_some() {
         let names = unseen(&entry.context, call.arguments.root());
-        members.insert("unseen".into(), Shown::set(names.into_iter().map(Shown::from), None));
+        members.push(("unseen", Shown::set(names.into_iter().map(Shown::from), None)));
     }
-    Context::Value(Arc::new(members))
+    Shown::record(members, None)
 }
 
 /// The time as rules see it.
@@ -182,7 +209,7 @@ pub(super) struct Weighed {
 
 impl Weighed {
     /// Weighs the rules with these numbers.
-    pub(super) fn new(policy: &Policy, case: &Case, numbers: &[usize]) -> Self {
+    pub(super) fn new(policy: &Policy, case: &Case<'_>, numbers: &[usize]) -> Self {
         let rules = || numbers.iter().filter_map(|number| Some((*number, policy.rules.get(*number)?)));
         let mut weighed = Self::default();
         if !case.hidden.is_empty() {
@@ -291,10 +318,7 @@ pub(super) fn judge(policy: &Policy, call: &Call, facts: &Facts) -> Verdict {
 
 /// Weighs the rules for a call whose entry is known.
 pub(super) fn judge_in(policy: &Policy, entry: &Entry, call: &Call, facts: &Facts) -> Weighed {
-    match Case::new(entry, call, facts) {
-        Some(case) => Weighed::new(policy, &case, &entry.parts.rules(&call.agent)),
-        None => Weighed { hidden: vec![(usize::MAX, "args".to_owned())], ..Weighed::default() },
-    }
+    Weighed::new(policy, &Case::new(entry, call, facts), &entry.parts.rules(&call.agent))
 }
 
 /// See [`Policy::may_see`].
@@ -311,10 +335,7 @@ pub(super) fn may_see(policy: &Policy, entry: &Entry, agent: &Agent) -> bool {
     if fixed.is_empty() {
         return may_permit;
     }
-    let Some(case) = Case::with(entry, agent, Context::empty(), Vec::new()) else {
-        return false;
-    };
-    let weighed = Weighed::new(policy, &case, &fixed);
+    let weighed = Weighed::new(policy, &Case::bare(entry, agent), &fixed);
     let permits = may_permit || !weighed.ask.is_empty() || !weighed.permit.is_empty();
     permits && weighed.broken.is_empty() && weighed.forbid.is_empty()
 }

@@ -73,7 +73,7 @@ pub(super) fn explain(policy: &Policy, call: &Call, facts: &Facts) -> Explanatio
         unseen: Vec::new(),
     };
     let Some(entry) = policy.entry_for(&call.agent, &call.server, &call.action) else { return nothing() };
-    let Some(case) = Case::new(entry, call, facts) else { return nothing() };
+    let case = Case::new(entry, call, facts);
     let numbers = entry.parts.rules(&call.agent);
     let weighed = Weighed::new(policy, &case, &numbers);
     let deciding = weighed.deciding();
@@ -94,7 +94,7 @@ pub(super) fn explain(policy: &Policy, call: &Call, facts: &Facts) -> Explanatio
     Explanation { verdict: weighed.verdict(policy), considered, others, unseen }
 }
 
-fn finding(case: &Case, rule: &Rule) -> Finding {
+fn finding(case: &Case<'_>, rule: &Rule) -> Finding {
     if let Some(path) = case.hidden_from(rule) {
         return Finding::Inexpressible { argument: argument(path) };
     }

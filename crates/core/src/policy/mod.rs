@@ -26,6 +26,7 @@
 
 mod check;
 mod decide;
+mod direct;
 mod error;
 mod example;
 mod explain;

@@ -894,7 +894,7 @@ mod property {
     ];
     const RESOURCES: [&str; 4] =
         ["resource", "resource == Server::\"demo\"", "resource in Server::\"shop\"", "resource is Server"];
-    const CONDITIONS: [&str; 9] = [
+    const CONDITIONS: [&str; 13] = [
         "",
         "when { context.time > 1700000000 }",
         "when { context.time < 1700000001 }",
@@ -904,6 +904,10 @@ mod property {
         "when { context.args has count && context.args.count > 2 }",
         "when { context.args has query && context.args.query like \"a*\" }",
         "when { context.time + 9223372036854775807 > 0 }",
+        "when { context.args has price && context.args.price.lessThan(decimal(\"1.5\")) }",
+        "unless { [\"shop\", \"x\"].contains(context.session.id) || context.time <= 0 }",
+        "when { if context.unseen.contains(\"free\") then context.time == 1700000000 else false }",
+        "when { context has session && !(context.session.id == \"\") } unless { context.time < 5 }",
     ];
     const CALLS: [(&str, &str); 4] = [
         ("demo/search_mail", r#"{"query":"abc"}"#),

@@ -1,0 +1,197 @@
+//! `toolgate exec`: a command in a cell, for people and scripts. Its streams and its exit status are the command's own.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use toolgate_sandbox::cell::changes::{self, Change, What};
+use toolgate_sandbox::cell::{
+    Cell, CellError, Cells, Ended, Layers, Limits, Place, Planned, Profile, Source, Workspace,
+};
+
+use crate::args::{Exec, Keep};
+use crate::out;
+
+/// Who cells run as where everything belongs to root.
+const NOBODY: u32 = 65_534;
+
+/// The exit status of a command whose time was over, as of `timeout`.
+const LATE: u8 = 124;
+/// The exit status of a command that could not be started, as in a shell.
+const NOT_STARTED: u8 = 127;
+
+pub(crate) fn run(exec: &Exec) -> anyhow::Result<ExitCode> {
+    let folder = exec.workspace.clone().map_or_else(std::env::current_dir, Ok)?;
+    let profile = profile(exec, &folder)?;
+    let Planned { spec, opened } = profile.plan(exec.command.clone())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let program = std::env::current_exe().context("could not find this program")?;
+        let cells = Cells::start(&program, user(&folder)?, Layers::ALL)?;
+        if !cells.limits_memory() && exec.memory.is_some() {
+            out::note("no cgroup can be used here: the limit of memory holds for each process alone");
+        }
+        let mut cell = cells.run_with(&spec, streams()?).await?;
+        drop(opened);
+        let changed = cell.changes.pop();
+        let status = finish(&cell, &profile.limits).await?;
+        drop(cell);
+        let lower = spec.places.iter().find_map(|place| match place {
+            Place::Overlay { lower, .. } => Some(lower),
+            Place::Bind { .. }
+            | Place::Dev { .. }
+            | Place::File { .. }
+            | Place::Proc
+            | Place::Symlink { .. }
+            | Place::Tmpfs { .. } => None,
+        });
+        if let (Some(changed), Some(lower)) = (changed, lower) {
+            settle(&changed, lower, exec.changes)?;
+        }
+        Ok(status)
+    })
+}
+
+fn profile(exec: &Exec, folder: &Path) -> anyhow::Result<Profile> {
+    let defaults = Limits::default();
+    let limits = Limits {
+        wall_ms: exec.time.map_or(3_600_000, |seconds| seconds.saturating_mul(1000)),
+        cpu_s: exec.time.unwrap_or(3600),
+        memory_bytes: exec.memory.map_or(4 << 30, |mib| mib.saturating_mul(1 << 20)),
+        processes: 1024,
+        file_bytes: 4 << 30,
+        descriptors: 4096,
+        ..defaults
+    };
+    let mut env = Vec::new();
+    for entry in &exec.env {
+        match entry.split_once('=') {
+            Some((name, value)) => env.push((name.to_owned(), value.to_owned())),
+            None => {
+                let value =
+                    std::env::var(entry).with_context(|| format!("the variable `{entry}` is not set"))?;
+                env.push((entry.clone(), value));
+            }
+        }
+    }
+    // So that programs know what their terminal can show; nothing in it is secret.
+    if let Ok(term) = std::env::var("TERM") {
+        env.push(("TERM".to_owned(), term));
+    }
+    let workspace = match exec.changes {
+        Keep::Apply | Keep::ApplyAll | Keep::Discard | Keep::List => Workspace::Overlay,
+        Keep::None => Workspace::Read,
+        Keep::Direct => Workspace::Write,
+    };
+    Ok(Profile {
+        read: exec.read.clone(),
+        write: exec.write.clone(),
+        workspace: Some((folder.to_owned(), workspace)),
+        env,
+        scratch_bytes: 1 << 30,
+        limits,
+        ..Profile::default()
+    })
+}
+
+/// Whose rights the cell is made of, if we are root: those of whoever owns the folder.
+fn user(folder: &Path) -> io::Result<u32> {
+    let owner = std::fs::metadata(folder)?.uid();
+    Ok(if owner == 0 { NOBODY } else { owner })
+}
+
+/// Our own streams, for the command.
+fn streams() -> io::Result<[OwnedFd; 3]> {
+    Ok([
+        io::stdin().as_fd().try_clone_to_owned()?,
+        io::stdout().as_fd().try_clone_to_owned()?,
+        io::stderr().as_fd().try_clone_to_owned()?,
+    ])
+}
+
+/// Waits for the command's end, its deadline, or somebody who presses control and C.
+async fn finish(cell: &Cell, limits: &Limits) -> anyhow::Result<ExitCode> {
+    let ended = tokio::select! {
+        ended = cell.ended() => ended,
+        () = tokio::time::sleep(Duration::from_millis(limits.wall_ms)) => {
+            cell.kill();
+            out::note(format_args!("the time is over: {} s; everything in the cell was killed", limits.wall_ms / 1000));
+            return Ok(ExitCode::from(LATE));
+        }
+        _ = tokio::signal::ctrl_c() => {
+            cell.kill();
+            return Ok(ExitCode::from(130));
+        }
+    };
+    match ended {
+        Ok(Ended { code, signal, out_of_memory, .. }) => {
+            if out_of_memory {
+                out::note("the memory of the cell was used up; raise it with --memory");
+            }
+            let signalled = signal.and_then(|signal| u8::try_from(128 + signal).ok());
+            let code = code.and_then(|code| u8::try_from(code).ok());
+            Ok(ExitCode::from(code.or(signalled).unwrap_or(1)))
+        }
+        Err(CellError::Prepare { step, why }) => {
+            out::note(format_args!("{step}: {why}"));
+            Ok(ExitCode::from(NOT_STARTED))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Says what was changed, and does with it what was asked for.
+fn settle(changed: &OwnedFd, lower: &Source, keep: Keep) -> anyhow::Result<()> {
+    let found = changes::read(changed).context("could not read what was changed")?;
+    // Folders that only lead to something say nothing by themselves.
+    let told = |change: &Change| !matches!(change.what, What::Folder { replaced: false });
+    if !found.values().any(told) {
+        return Ok(());
+    }
+    let (careful, harmless): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        found.clone().into_iter().partition(|(_, change)| change.caution.is_some());
+    let (taken, left) = match keep {
+        Keep::Apply => (harmless, careful),
+        Keep::ApplyAll => {
+            let (never, taken): (BTreeMap<_, _>, _) =
+                found.into_iter().partition(|(_, change)| change.what == What::Special);
+            (taken, never)
+        }
+        Keep::Direct | Keep::Discard | Keep::List | Keep::None => (BTreeMap::new(), found),
+    };
+    changes::apply(changed, lower, &taken).context("could not take over what was changed")?;
+    for (path, change) in taken.iter().filter(|(_, change)| told(change)) {
+        out::note(format_args!("{} {}", word(&change.what), shown(path)));
+    }
+    if keep == Keep::Discard {
+        return Ok(());
+    }
+    let left: Vec<_> = left.iter().filter(|(_, change)| told(change)).collect();
+    for (path, change) in &left {
+        let why = change.caution.map(|caution| format!(" ({})", caution.words())).unwrap_or_default();
+        out::note(format_args!("not taken over: {} {}{why}", word(&change.what), shown(path)));
+    }
+    if !left.is_empty() && keep == Keep::List {
+        out::note("the folder is as it was; `--changes apply` takes changes over");
+    }
+    Ok(())
+}
+
+fn shown(path: &str) -> String {
+    path.escape_debug().to_string()
+}
+
+const fn word(what: &What) -> &'static str {
+    match what {
+        What::File { .. } => "file",
+        What::Folder { .. } => "folder",
+        What::Link { .. } => "link",
+        What::Removed => "removed",
+        What::Special => "special file",
+    }
+}

@@ -1,0 +1,429 @@
+//! Cells: what executes, executes here, and reaches only what it was given.
+//!
+//! ```text
+//! gate ──▶ launcher ──clone──▶ first process of a cell ──fork──▶ program
+//!      (once, no threads,      builds the root, drops            in the cell, with
+//!       empty environment)     everything, waits, reports        what it was given
+//! ```
+//!
+//! A file is one idea:
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `profile.rs` | what a kind of cell is given, in an operator's words |
+//! | `spec.rs` | what a cell is to be |
+//! | `launcher.rs` | the small process from which cells are made |
+//! | `init.rs` | the first process of a cell |
+//! | `root.rs` | its files |
+//! | `lockdown.rs`, `filter.rs` | what it gives up |
+//! | `cgroup.rs` | limits on all its processes together |
+//! | `changes.rs` | what a cell changed in its workspace |
+//! | `wire.rs` | how they talk |
+
+mod cgroup;
+pub mod changes;
+mod filter;
+mod init;
+mod launcher;
+mod lockdown;
+mod profile;
+mod root;
+mod spec;
+mod wire;
+
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{MemfdFlags, SealFlags, memfd_create};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use rustix::process::{Signal, pidfd_send_signal};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+
+use self::cgroup::{Cgroups, Group};
+pub use self::launcher::{LAUNCHER, launcher};
+pub use self::profile::{Planned, Profile, Workspace};
+pub use self::spec::{Access, Layers, Limits, Opened, Place, Source, Spec};
+use self::wire::FromCell;
+
+/// Why there is no cell.
+#[derive(Debug, thiserror::Error)]
+pub enum CellError {
+    /// The launcher is gone.
+    #[error("the launcher of cells has ended; restart the gate")]
+    NoLauncher,
+    /// The cell could not be prepared; the program did not run.
+    #[error("the cell failed at {step}: {why}")]
+    Prepare {
+        /// At what.
+        step: String,
+        /// What the system said.
+        why: String,
+    },
+    /// A file or folder of the host cannot be given to a cell.
+    #[error("`{path}` cannot be given to a cell: {why}")]
+    Source {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// The system refused something the gate itself needs for it.
+    #[error("the system refused {0}")]
+    System(&'static str, #[source] std::io::Error),
+}
+
+fn system(what: &'static str) -> impl Fn(Errno) -> CellError {
+    move |error| CellError::System(what, error.into())
+}
+
+/// Makes cells. Clones and cells share one launcher, which ends when the last of them is dropped; if the gate dies, it ends with
+/// all its cells.
+#[derive(Debug, Clone)]
+pub struct Cells {
+    launcher: Arc<Launcher>,
+    cgroups: Option<Cgroups>,
+}
+
+#[derive(Debug)]
+struct Launcher {
+    /// One request at a time.
+    socket: tokio::sync::Mutex<UnixStream>,
+}
+
+/// How a program in a cell ended, and what it used up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit status, if it ended by itself.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Processor time of the program and of all it waited for, in microseconds.
+    pub cpu_us: u64,
+    /// The most memory that all its processes held together, or, without cgroups, one of them, in bytes.
+    pub peak_bytes: u64,
+    /// Whether something was killed because the cell had no memory left.
+    pub out_of_memory: bool,
+}
+
+/// A cell in which a program runs. Dropping it kills everything in it.
+#[derive(Debug)]
+pub struct Cell {
+    _launcher: Arc<Launcher>,
+    process: OwnedFd,
+    group: Option<Group>,
+    gate: UnixStream,
+    /// To the program's standard input, if it was started with pipes.
+    pub stdin: Option<pipe::Sender>,
+    /// From its standard output.
+    pub stdout: Option<pipe::Receiver>,
+    /// From its standard error.
+    pub stderr: Option<pipe::Receiver>,
+    /// The level of Landlock that is in force.
+    pub landlock_abi: u32,
+    /// The folders of changes of its overlays.
+    pub changes: Vec<OwnedFd>,
+}
+
+/// A program that has ended, and what it wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// How it ended.
+    pub ended: Ended,
+    /// Why it was made to, if it was.
+    pub cut: Option<Cut>,
+    /// Its standard output, up to the limit.
+    pub stdout: Vec<u8>,
+    /// Its standard error, up to the limit.
+    pub stderr: Vec<u8>,
+}
+
+/// Why a program was not left to its own end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Its time was over.
+    Deadline,
+    /// It wrote more than is passed on.
+    Output,
+}
+
+impl Cells {
+    /// Starts the launcher: `program` is one whose `main` begins with [`launcher`]. `user` is who cells run as where the gate is
+    /// root.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(program: &Path, user: u32, layers: Layers) -> Result<Self, CellError> {
+        let (ours, theirs) = wire::pair().map_err(system("a pair of sockets"))?;
+        let layers = serde_json::to_string(&layers).unwrap_or_default();
+        let mut command = Command::new(program);
+        command.arg0(LAUNCHER).args([user.to_string(), layers]).env_clear().current_dir("/");
+        command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().map_err(|error| CellError::System("the launcher of cells", error))?;
+        // It ends when the socket does. Somebody has to wait for it all the same, or it stays as a zombie.
+        std::thread::spawn(move || drop(child.wait()));
+        let launcher = Launcher { socket: tokio::sync::Mutex::new(asynchronous(ours)?) };
+        Ok(Self { launcher: Arc::new(launcher), cgroups: Cgroups::find() })
+    }
+
+    /// Whether the memory of a cell is limited as a whole. If not, the limit holds for each of its processes alone.
+    #[must_use]
+    pub const fn limits_memory(&self) -> bool {
+        self.cgroups.is_some()
+    }
+
+    /// Prepares a cell and starts its program.
+    ///
+    /// # Errors
+    /// The cell could not be prepared as it has to be; then nothing ran.
+    pub async fn run(&self, spec: &Spec) -> Result<Cell, CellError> {
+        let (stdin, input) = pipe_to()?;
+        let (stdout, output) = pipe_from()?;
+        let (stderr, errors) = pipe_from()?;
+        let mut cell = self.run_with(spec, [input, output, errors]).await?;
+        (cell.stdin, cell.stdout, cell.stderr) = (Some(stdin), Some(stdout), Some(stderr));
+        Ok(cell)
+    }
+
+    /// Prepares a cell and starts its program with these as its input, output and errors.
+    ///
+    /// # Errors
+    /// The cell could not be prepared as it has to be; then nothing ran.
+    pub async fn run_with(&self, spec: &Spec, streams: [OwnedFd; 3]) -> Result<Cell, CellError> {
+        let text = sealed(spec)?;
+        let [input, output, errors] = streams;
+        let (ours, theirs) = wire::pair().map_err(system("a pair of sockets"))?;
+        let process = self.launcher.clone_cell(&[&text, &input, &output, &errors, &theirs]).await?;
+        drop((text, input, output, errors, theirs));
+        let gate = asynchronous(ours)?;
+        let refused = |error| CellError::System("a cgroup for the cell", error);
+        let group =
+            self.cgroups.as_ref().map(|cgroups| cgroups.make(&spec.limits)).transpose().map_err(refused)?;
+        if let Some(group) = &group {
+            group.add(number_of(&process).map_err(refused)?).map_err(refused)?;
+        }
+        let go: &[u8] = if group.is_some() { wire::GO } else { wire::GO_LIMIT_EACH };
+        let mut cell = Cell {
+            _launcher: Arc::clone(&self.launcher),
+            process,
+            group,
+            gate,
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            landlock_abi: 0,
+            changes: Vec::new(),
+        };
+        // A cell that has failed already does not hear it, and says why.
+        let _deaf = wire::send(&cell.gate, go, &[]);
+        match cell.told().await? {
+            (Some(FromCell::Started { landlock_abi }), changes) => {
+                cell.landlock_abi = landlock_abi;
+                cell.changes = changes;
+                Ok(cell)
+            }
+            (Some(FromCell::Failed { step, why }), _) => Err(CellError::Prepare { step, why }),
+            (Some(FromCell::Ended { .. }) | None, _) => Err(CellError::Prepare {
+                step: "its beginning".to_owned(),
+                why: "it ended without a word".to_owned(),
+            }),
+        }
+    }
+}
+
+impl Launcher {
+    /// Has a cell cloned; nobody else talks to the launcher meanwhile.
+    async fn clone_cell(&self, descriptors: &[&OwnedFd; 5]) -> Result<OwnedFd, CellError> {
+        let socket = self.socket.lock().await;
+        let descriptors = descriptors.map(OwnedFd::as_fd);
+        wire::send(&*socket, b"cell", &descriptors).map_err(|_gone| CellError::NoLauncher)?;
+        match receive(&socket).await.map_err(|_gone| CellError::NoLauncher)? {
+            Some((_, mut process)) if process.len() == 1 => process.pop().ok_or(CellError::NoLauncher),
+            Some((why, _)) => Err(CellError::Prepare {
+                step: "its namespaces".to_owned(),
+                why: String::from_utf8_lossy(&why).into_owned(),
+            }),
+            None => Err(CellError::NoLauncher),
+        }
+    }
+}
+
+impl Cell {
+    /// Kills everything in the cell. It takes effect at once; what is torn down, is torn down in the background.
+    pub fn kill(&self) {
+        // If it is gone, that is what was wanted.
+        let _gone = pidfd_send_signal(&self.process, Signal::KILL);
+    }
+
+    /// Waits until the program has ended. Everything else in the cell is then being killed.
+    ///
+    /// # Errors
+    /// The program could not be started.
+    pub async fn ended(&self) -> Result<Ended, CellError> {
+        match self.told().await? {
+            (Some(FromCell::Ended { code, signal, cpu_us, peak_bytes }), _) => {
+                let used = self.group.as_ref().map(Group::used).unwrap_or_default();
+                Ok(Ended {
+                    code,
+                    signal,
+                    cpu_us,
+                    peak_bytes: used.peak_bytes.unwrap_or(peak_bytes),
+                    out_of_memory: used.out_of_memory,
+                })
+            }
+            (Some(FromCell::Failed { step, why }), _) => Err(CellError::Prepare { step, why }),
+            // Killed from outside, before it could tell.
+            (Some(FromCell::Started { .. }) | None, _) => {
+                let used = self.group.as_ref().map(Group::used).unwrap_or_default();
+                Ok(Ended {
+                    code: None,
+                    signal: Some(Signal::KILL.as_raw()),
+                    cpu_us: 0,
+                    peak_bytes: used.peak_bytes.unwrap_or(0),
+                    out_of_memory: used.out_of_memory,
+                })
+            }
+        }
+    }
+
+    /// Gives the program its input, reads what it writes, and sees to it that it ends: by itself, at the deadline, or when it has
+    /// written more than is passed on.
+    ///
+    /// # Errors
+    /// The program could not be started.
+    pub async fn finish(mut self, input: &[u8], limits: &Limits) -> Result<Finished, CellError> {
+        let (stdin, stdout, stderr) = (self.stdin.take(), self.stdout.take(), self.stderr.take());
+        let deadline = tokio::time::sleep(Duration::from_millis(limits.wall_ms));
+        let most = limits.output_bytes;
+        let streams =
+            async { tokio::join!(feed(stdin, input), self.read(stdout, most), self.read(stderr, most)) };
+        tokio::pin!(streams, deadline);
+        let (mut ended, mut read, mut late) = (None, None, false);
+        while ended.is_none() || read.is_none() {
+            tokio::select! {
+                said = self.ended(), if ended.is_none() => ended = Some(said),
+                ((), out, err) = &mut streams, if read.is_none() => read = Some((out, err)),
+                () = &mut deadline, if !late => {
+                    late = true;
+                    self.kill();
+                }
+            }
+        }
+        let (ended, (out, err)) = ended.zip(read).ok_or(CellError::NoLauncher)?;
+        let cut = match (late, out.over || err.over) {
+            (true, _) => Some(Cut::Deadline),
+            (false, true) => Some(Cut::Output),
+            (false, false) => None,
+        };
+        Ok(Finished { ended: ended?, cut, stdout: out.bytes, stderr: err.bytes })
+    }
+
+    /// Reads a stream to its end, or until there is more than is passed on; then everything in the cell is killed.
+    async fn read(&self, stream: Option<pipe::Receiver>, most: u64) -> Kept {
+        let mut kept = Kept::default();
+        if let Some(stream) = stream {
+            // A stream that fails has ended.
+            let _ended = stream.take(most.saturating_add(1)).read_to_end(&mut kept.bytes).await;
+        }
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        kept.over = kept.bytes.len() > most;
+        if kept.over {
+            self.kill();
+            kept.bytes.truncate(most);
+        }
+        kept
+    }
+
+    async fn told(&self) -> Result<(Option<FromCell>, Vec<OwnedFd>), CellError> {
+        match receive(&self.gate).await.map_err(|error| CellError::System("a word from the cell", error))? {
+            Some((bytes, descriptors)) => Ok((serde_json::from_slice(&bytes).ok(), descriptors)),
+            None => Ok((None, Vec::new())),
+        }
+    }
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A socket to be waited for. Its messages are read by [`wire`], whatever the type says of streams.
+fn asynchronous(socket: OwnedFd) -> Result<UnixStream, CellError> {
+    let refused = |error| CellError::System("waiting for a socket", error);
+    let socket = std::os::unix::net::UnixStream::from(socket);
+    socket.set_nonblocking(true).map_err(refused)?;
+    UnixStream::from_std(socket).map_err(refused)
+}
+
+/// The next message; `None` when the other end is closed.
+async fn receive(socket: &UnixStream) -> std::io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    let mut buffer = vec![0; wire::MAX_MESSAGE];
+    let next = || wire::receive(socket, &mut buffer, RecvFlags::DONTWAIT).map_err(Into::into);
+    match socket.async_io(Interest::READABLE, next).await {
+        Ok(Some((length, descriptors))) => {
+            buffer.truncate(length);
+            Ok(Some((buffer, descriptors)))
+        }
+        Ok(None) => Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The number of a process, as the gate sees it.
+fn number_of(process: &OwnedFd) -> std::io::Result<u32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd()))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    number.ok_or_else(|| std::io::ErrorKind::NotFound.into())
+}
+
+/// The specification in memory that nobody can change any more.
+fn sealed(spec: &Spec) -> Result<OwnedFd, CellError> {
+    let memory = memfd_create("toolgate-cell", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+        .map_err(system("memory for the specification"))?;
+    let mut file = std::fs::File::from(memory);
+    let refused = |error| CellError::System("memory for the specification", error);
+    let text = serde_json::to_vec(spec).map_err(|error| refused(error.into()))?;
+    file.write_all(&text).map_err(refused)?;
+    std::io::Seek::rewind(&mut file).map_err(refused)?;
+    let memory = OwnedFd::from(file);
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&memory, seals).map_err(system("memory for the specification"))?;
+    Ok(memory)
+}
+
+/// What was read of a stream, and whether there was more.
+#[derive(Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    over: bool,
+}
+
+/// Writes the input and closes the stream. A program need not read it.
+async fn feed(stream: Option<pipe::Sender>, input: &[u8]) {
+    if let Some(mut stream) = stream {
+        let _not_read = stream.write_all(input).await;
+    }
+}
+
+fn pipe_to() -> Result<(pipe::Sender, OwnedFd), CellError> {
+    let (theirs, ours) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(system("a pipe"))?;
+    let ours = pipe::Sender::from_owned_fd(ours).map_err(|error| CellError::System("a pipe", error))?;
+    Ok((ours, theirs))
+}
+
+fn pipe_from() -> Result<(pipe::Receiver, OwnedFd), CellError> {
+    let (ours, theirs) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(system("a pipe"))?;
+    let ours = pipe::Receiver::from_owned_fd(ours).map_err(|error| CellError::System("a pipe", error))?;
+    Ok((ours, theirs))
+}

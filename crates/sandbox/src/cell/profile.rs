@@ -1,0 +1,233 @@
+//! Profiles: what a kind of cell is given, in words an operator writes; and the specification that comes of one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::CellError;
+use super::spec::{Access, Limits, Opened, Place, Source, Spec};
+
+/// Where the program's own files go: in memory, and gone with the cell.
+const HOME: &str = "/home/agent";
+
+/// Where programs are looked up.
+const SEARCHED: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
+
+/// What of `/etc` programs need that is the same for everybody. What is not there is left out.
+const SYSTEM: &[&str] = &[
+    "/etc/alternatives",
+    "/etc/ca-certificates",
+    "/etc/debian_version",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/etc/os-release",
+    "/etc/pki/tls/certs",
+    "/etc/protocols",
+    "/etc/services",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+];
+
+/// What lies at the root beside `/usr`: links into it, or folders of their own on older systems.
+const BESIDE_USR: &[&str] = &["/bin", "/lib", "/lib32", "/lib64", "/sbin"];
+
+/// What a kind of cell is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// Files and folders of the host that can be read and run, besides the system's programs. At the same path as outside.
+    pub read: Vec<PathBuf>,
+    /// Files and folders of the host that can be written, and the host sees it.
+    pub write: Vec<PathBuf>,
+    /// The folder that is worked in.
+    pub workspace: Option<(PathBuf, Workspace)>,
+    /// The environment, besides `PATH` and `HOME`.
+    pub env: Vec<(String, String)>,
+    /// How many bytes can be written to memory in place of a disk: in the home, in `/tmp`, and as changes of the workspace, each.
+    pub scratch_bytes: u64,
+    /// How many files there can be in each of them.
+    pub scratch_inodes: u64,
+    /// What it may use up.
+    pub limits: Limits,
+}
+
+/// What becomes of changes to the folder that is worked in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Workspace {
+    /// They are kept in memory, and can be looked at and taken over, or not.
+    #[default]
+    Overlay,
+    /// There can be none.
+    Read,
+    /// They are made on the host, as they come.
+    Write,
+}
+
+impl Default for Profile {
+    /// Nothing but the system's programs.
+    fn default() -> Self {
+        Self {
+            read: Vec::new(),
+            write: Vec::new(),
+            workspace: None,
+            env: Vec::new(),
+            scratch_bytes: 256 << 20,
+            scratch_inodes: 65_536,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// A specification, and what has to be kept until the cell has started.
+#[derive(Debug)]
+pub struct Planned {
+    /// What the cell is to be.
+    pub spec: Spec,
+    /// What was looked at.
+    pub opened: Vec<Opened>,
+}
+
+impl Profile {
+    /// Plans a cell for a command, which is started in the workspace, or else in its home.
+    ///
+    /// # Errors
+    /// Something that is named is not there.
+    pub fn plan(&self, argv: Vec<String>) -> Result<Planned, CellError> {
+        let mut plan = Plan { places: Vec::new(), writable: Vec::new(), opened: Vec::new() };
+        plan.system()?;
+        plan.places.push(Place::Proc);
+        plan.places.push(Place::Dev { shm_bytes: self.scratch_bytes });
+        for at in ["/tmp", "/var/tmp", HOME] {
+            plan.places.push(Place::Tmpfs {
+                at: at.to_owned(),
+                bytes: self.scratch_bytes,
+                inodes: self.scratch_inodes,
+            });
+        }
+        plan.writable.extend(["/dev/shm", "/tmp", "/var/tmp", HOME].map(str::to_owned));
+        for path in &self.read {
+            plan.bind(path, Access::Read)?;
+        }
+        let mut cwd = HOME.to_owned();
+        if let Some((folder, workspace)) = &self.workspace {
+            cwd = plan.workspace(folder, *workspace, self)?;
+        }
+        // After the workspace, so that what lies in it can be told apart from it.
+        for path in &self.write {
+            plan.bind(path, Access::Write)?;
+        }
+        let mut env = vec![("HOME".to_owned(), HOME.to_owned())];
+        if !self.env.iter().any(|(name, _)| name == "PATH") {
+            env.push(("PATH".to_owned(), SEARCHED.to_owned()));
+        }
+        env.extend(self.env.iter().cloned());
+        let Plan { places, writable, opened } = plan;
+        let spec = Spec { argv, env, cwd, places, limits: self.limits, writable };
+        Ok(Planned { spec, opened })
+    }
+}
+
+struct Plan {
+    places: Vec<Place>,
+    writable: Vec<String>,
+    opened: Vec<Opened>,
+}
+
+impl Plan {
+    /// The system's programs and libraries, and who is who.
+    fn system(&mut self) -> Result<(), CellError> {
+        self.bind(Path::new("/usr"), Access::Read)?;
+        for path in BESIDE_USR {
+            match fs::read_link(path) {
+                Ok(to) => self.places.push(Place::Symlink { at: (*path).to_owned(), to: text(&to)? }),
+                Err(_) if Path::new(path).exists() => self.bind(Path::new(path), Access::Read)?,
+                Err(_) => {}
+            }
+        }
+        for path in SYSTEM.iter().filter(|path| Path::new(path).exists()) {
+            self.bind_at(path, Path::new(path), Access::Read)?;
+        }
+        // Each version of Java keeps its settings in a folder of its own.
+        for entry in fs::read_dir("/etc").into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("java-") {
+                self.bind(&entry.path(), Access::Read)?;
+            }
+        }
+        for (at, content) in [
+            ("/etc/group", "agent:x:1000:\nnogroup:x:65534:\n"),
+            ("/etc/hostname", "cell\n"),
+            ("/etc/hosts", "127.0.0.1 localhost cell\n::1 localhost\n"),
+            ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
+            (
+                "/etc/passwd",
+                "agent:x:1000:1000::/home/agent:/bin/sh\nnobody:x:65534:65534::/nonexistent:/usr/sbin/nologin\n",
+            ),
+            ("/etc/resolv.conf", ""),
+        ] {
+            self.places.push(Place::File { at: at.to_owned(), content: content.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Gives a file or folder at the path where it really is.
+    fn bind(&mut self, path: &Path, access: Access) -> Result<(), CellError> {
+        let real = real(path)?;
+        self.bind_at(&text(&real)?, &real, access)
+    }
+
+    fn bind_at(&mut self, at: &str, path: &Path, access: Access) -> Result<(), CellError> {
+        let source = self.source(&real(path)?)?;
+        if access == Access::Write {
+            self.writable.push(at.to_owned());
+        }
+        self.places.push(Place::Bind { at: at.to_owned(), source, access });
+        Ok(())
+    }
+
+    fn source(&mut self, path: &Path) -> Result<Source, CellError> {
+        let (source, opened) = Source::open(path)?;
+        self.opened.push(opened);
+        Ok(source)
+    }
+
+    fn workspace(
+        &mut self,
+        folder: &Path,
+        workspace: Workspace,
+        profile: &Profile,
+    ) -> Result<String, CellError> {
+        let real = real(folder)?;
+        let refused = |why: &str| CellError::Source { path: folder.to_owned(), why: why.to_owned() };
+        if !real.is_dir() {
+            return Err(refused("it is no folder"));
+        }
+        // What holds the system, or everything, is no place to work in.
+        if real.components().count() <= 2 && workspace != Workspace::Read {
+            return Err(refused("it is too large a part of the host; work in a folder below it"));
+        }
+        let at = text(&real)?;
+        match workspace {
+            Workspace::Overlay => {
+                let lower = self.source(&real)?;
+                let (bytes, inodes) = (profile.scratch_bytes, profile.scratch_inodes);
+                self.places.push(Place::Overlay { at: at.clone(), lower, bytes, inodes });
+                self.writable.push(at.clone());
+            }
+            Workspace::Read => self.bind(&real, Access::Read)?,
+            Workspace::Write => self.bind(&real, Access::Write)?,
+        }
+        Ok(at)
+    }
+}
+
+/// The path that a path really leads to.
+fn real(path: &Path) -> Result<PathBuf, CellError> {
+    fs::canonicalize(path)
+        .map_err(|error| CellError::Source { path: path.to_owned(), why: error.to_string() })
+}
+
+fn text(path: &Path) -> Result<String, CellError> {
+    let why = "its name is not UTF-8".to_owned();
+    path.to_str().map(str::to_owned).ok_or(CellError::Source { path: path.to_owned(), why })
+}

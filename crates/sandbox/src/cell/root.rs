@@ -1,0 +1,353 @@
+//! The root of a cell: built in memory, filled from what the specification names, made read-only, and entered.
+//!
+//! Everything is done by descriptor. A place below one that was bound before is looked up without following links or leaving the
+//! root, since what was bound is not ours.
+
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, symlinkat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
+    move_mount, open_tree, unmount,
+};
+use rustix::process::{fchdir, pivot_root};
+
+use super::spec::{self, Access, Place, Source};
+
+/// A step that failed, and why.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) step: String,
+    pub(super) why: String,
+}
+
+/// Names the step that a failure belongs to.
+pub(super) trait Step<T> {
+    /// The failure of this step.
+    fn step(self, step: impl fmt::Display) -> Result<T, Failure>;
+}
+
+impl<T, E: fmt::Display> Step<T> for Result<T, E> {
+    fn step(self, step: impl fmt::Display) -> Result<T, Failure> {
+        self.map_err(|why| Failure { step: step.to_string(), why: why.to_string() })
+    }
+}
+
+/// Where the new root is put while it is built: folders that every Linux has.
+const STAGES: [&str; 2] = ["/tmp", "/proc"];
+
+/// What of `/proc` belongs to the host and not to the cell, or does something when it is written. Files are covered by
+/// `/dev/null`, folders by an empty one.
+const MASKED: &[&str] = &[
+    "acpi",
+    "asound",
+    "bus",
+    "config.gz",
+    "driver",
+    "fs",
+    "interrupts",
+    "iomem",
+    "ioports",
+    "irq",
+    "kallsyms",
+    "kcore",
+    "key-users",
+    "keys",
+    "kmsg",
+    "kpagecount",
+    "kpageflags",
+    "latency_stats",
+    "modules",
+    "mtrr",
+    "pressure",
+    "sched_debug",
+    "scsi",
+    "sysrq-trigger",
+    "sysvipc",
+    "timer_list",
+    "timer_stats",
+    "tty",
+    "vmallocinfo",
+];
+
+/// Builds the root and enters it. Returns the folders of changes of the overlays, in order.
+pub(super) fn enter(places: &[Place], masks: bool) -> Result<Vec<OwnedFd>, Failure> {
+    // Mounts of the host come and go here too, or else they could not go there; none of ours is seen there.
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).step("own mounts")?;
+    let root = tmpfs(1 << 20, 4096, 0o755).step("a new root")?;
+    let stage = STAGES.into_iter().find_map(|stage| attach(root.as_fd(), CWD, stage).ok());
+    let stage = stage.ok_or(Errno::NOENT).step("a place for the new root")?;
+    let stage = spec::open(Path::new(stage)).step("the new root")?;
+    let mut changes = Vec::new();
+    for place in places {
+        let made = match place {
+            Place::Bind { at, source, access } => bind(stage.as_fd(), at, source, *access),
+            Place::Dev { shm_bytes } => dev(stage.as_fd(), *shm_bytes),
+            Place::File { at, content } => file(stage.as_fd(), at, content),
+            Place::Overlay { at, lower, bytes, inodes } => {
+                overlay(stage.as_fd(), at, lower, *bytes, *inodes).map(|upper| changes.push(upper))
+            }
+            Place::Proc => proc(stage.as_fd(), masks),
+            Place::Symlink { at, to } => link(stage.as_fd(), at, to),
+            Place::Tmpfs { at, bytes, inodes } => tmpfs(*bytes, *inodes, 0o1777)
+                .and_then(|tmpfs| attach(tmpfs.as_fd(), folder(stage.as_fd(), at)?.as_fd(), "").map(drop)),
+        };
+        made.step(place)?;
+    }
+    set_attributes(stage.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY, false).step("a read-only root")?;
+    fchdir(&stage).step("the new root")?;
+    // The old root comes to lie below the new one, and is let go of.
+    pivot_root(".", ".").step("the new root")?;
+    unmount(".", UnmountFlags::DETACH).step("leaving the old root")?;
+    fchdir(spec::open(Path::new("/")).step("the new root")?).step("the new root")?;
+    Ok(changes)
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind { at, source, .. } => write!(f, "`{}` at `{at}`", source.path.display()),
+            Self::Dev { .. } => f.write_str("`/dev`"),
+            Self::File { at, .. } => write!(f, "the file `{at}`"),
+            Self::Overlay { at, lower, .. } => {
+                write!(f, "`{}` at `{at}`, with changes in memory", lower.path.display())
+            }
+            Self::Proc => f.write_str("`/proc`"),
+            Self::Symlink { at, to } => write!(f, "the link `{at}` to `{to}`"),
+            Self::Tmpfs { at, .. } => write!(f, "memory at `{at}`"),
+        }
+    }
+}
+
+/// What no mount of a cell is without.
+const ALWAYS: MountAttrFlags = MountAttrFlags::from_bits_retain(
+    MountAttrFlags::MOUNT_ATTR_NOSUID.bits() | MountAttrFlags::MOUNT_ATTR_NODEV.bits(),
+);
+
+fn tmpfs(bytes: u64, inodes: u64, mode: u32) -> Result<OwnedFd, Errno> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "size", bytes.to_string())?;
+    fsconfig_set_string(context.as_fd(), "nr_inodes", inodes.to_string())?;
+    fsconfig_set_string(context.as_fd(), "mode", format!("{mode:o}"))?;
+    fsconfig_create(context.as_fd())?;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, ALWAYS)
+}
+
+/// Puts a mount that is nowhere yet at a place. Returns the place's name.
+fn attach<'a>(mount: BorrowedFd<'_>, at: impl AsFd, path: &'a str) -> Result<&'a str, Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    let flags = if path.is_empty() { flags | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH } else { flags };
+    move_mount(mount, "", at, path, flags).map(|()| path)
+}
+
+/// A folder in the new root, made with all that leads to it.
+fn folder(root: BorrowedFd<'_>, at: &str) -> Result<OwnedFd, Errno> {
+    let (at, mut path) = (at.trim_start_matches('/'), String::new());
+    for part in at.split('/') {
+        if !path.is_empty() {
+            path.push('/');
+        }
+        path.push_str(part);
+        match mkdirat(root, path.as_str(), Mode::from_raw_mode(0o755)) {
+            // What cannot be made because it is read-only is there, or is missed just below.
+            Ok(()) | Err(Errno::EXIST | Errno::ROFS | Errno::ACCESS) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    inside(root, at, OFlags::PATH | OFlags::DIRECTORY)
+}
+
+/// Opens a path of the new root, without leaving it.
+fn inside(root: BorrowedFd<'_>, at: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let at = at.trim_start_matches('/');
+    let at = if at.is_empty() { "." } else { at };
+    openat2(root, at, flags | OFlags::CLOEXEC, Mode::empty(), how)
+}
+
+/// The folder that a path is in, made if it is not there, and its last part.
+fn parent<'a>(root: BorrowedFd<'_>, at: &'a str) -> Result<(OwnedFd, &'a str), Errno> {
+    let at = at.trim_start_matches('/');
+    match at.rsplit_once('/') {
+        Some((above, name)) => Ok((folder(root, above)?, name)),
+        None => Ok((inside(root, "", OFlags::PATH | OFlags::DIRECTORY)?, at)),
+    }
+}
+
+/// A file in the new root that something can be put over, made if it is not there.
+fn target(root: BorrowedFd<'_>, at: &str) -> Result<OwnedFd, Errno> {
+    let (above, name) = parent(root, at)?;
+    let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    drop(openat(&above, name, flags, Mode::from_raw_mode(0o644)));
+    inside(root, at, OFlags::PATH | OFlags::NOFOLLOW)
+}
+
+/// Opens a file or folder of the host, and makes sure that it is the one that was meant.
+fn meant(source: &Source) -> Result<OwnedFd, Errno> {
+    let found = spec::open(&source.path)?;
+    if spec::identity(&found)? == (source.device, source.inode) { Ok(found) } else { Err(Errno::STALE) }
+}
+
+/// A copy of the mounts at and below a file or folder, that is nowhere yet.
+fn copy(of: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    open_tree(of, "", flags)
+}
+
+fn is_folder(of: &OwnedFd) -> Result<bool, Errno> {
+    Ok(rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(of)?.st_mode).is_dir())
+}
+
+fn bind(root: BorrowedFd<'_>, at: &str, source: &Source, access: Access) -> Result<(), Errno> {
+    let source = meant(source)?;
+    let tree = copy(&source)?;
+    let flags = match access {
+        Access::Read => ALWAYS | MountAttrFlags::MOUNT_ATTR_RDONLY,
+        Access::Write => ALWAYS,
+    };
+    set_attributes(tree.as_fd(), flags, true)?;
+    let target = if is_folder(&source)? { folder(root, at)? } else { target(root, at)? };
+    attach(tree.as_fd(), target.as_fd(), "").map(drop)
+}
+
+fn file(root: BorrowedFd<'_>, at: &str, content: &str) -> Result<(), Errno> {
+    let (above, name) = parent(root, at)?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(&above, name, flags, Mode::from_raw_mode(0o444))?;
+    let mut left = content.as_bytes();
+    while !left.is_empty() {
+        let written = rustix::io::write(&file, left)?;
+        left = left.get(written..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+fn link(root: BorrowedFd<'_>, at: &str, to: &str) -> Result<(), Errno> {
+    let (above, name) = parent(root, at)?;
+    symlinkat(to, &above, name)
+}
+
+fn proc(root: BorrowedFd<'_>, masks: bool) -> Result<(), Errno> {
+    let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(context.as_fd())?;
+    let mount =
+        fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, ALWAYS | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
+    let at = folder(root, "proc")?;
+    attach(mount.as_fd(), at.as_fd(), "")?;
+    if !masks {
+        return Ok(());
+    }
+    let null = spec::open(Path::new("/dev/null"))?;
+    let nothing = tmpfs(4096, 1, 0o555)?;
+    set_attributes(nothing.as_fd(), ALWAYS | MountAttrFlags::MOUNT_ATTR_RDONLY, false)?;
+    for name in MASKED {
+        let masked = match inside(root, &format!("proc/{name}"), OFlags::PATH | OFlags::NOFOLLOW) {
+            Ok(masked) => masked,
+            // Not every kernel has them all.
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(error),
+        };
+        let cover = if is_folder(&masked)? { copy(&nothing) } else { copy(&null) }?;
+        attach(cover.as_fd(), masked.as_fd(), "")?;
+    }
+    // What the kernel can be told is for nobody here to change.
+    let settings = inside(root, "proc/sys", OFlags::PATH | OFlags::DIRECTORY)?;
+    let tree = copy(&settings)?;
+    set_attributes(tree.as_fd(), ALWAYS | MountAttrFlags::MOUNT_ATTR_RDONLY, true)?;
+    attach(tree.as_fd(), settings.as_fd(), "").map(drop)
+}
+
+fn dev(root: BorrowedFd<'_>, shm_bytes: u64) -> Result<(), Errno> {
+    for name in ["full", "null", "random", "urandom", "zero"] {
+        let source = spec::open(Path::new(&format!("/dev/{name}")))?;
+        let tree = copy(&source)?;
+        // The only mounts where a device is one.
+        set_attributes(
+            tree.as_fd(),
+            MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+            true,
+        )?;
+        attach(tree.as_fd(), target(root, &format!("dev/{name}"))?.as_fd(), "")?;
+    }
+    for (at, to) in [
+        ("dev/fd", "/proc/self/fd"),
+        ("dev/stderr", "/proc/self/fd/2"),
+        ("dev/stdin", "/proc/self/fd/0"),
+        ("dev/stdout", "/proc/self/fd/1"),
+    ] {
+        link(root, at, to)?;
+    }
+    let shm = tmpfs(shm_bytes, 4096, 0o1777)?;
+    attach(shm.as_fd(), folder(root, "dev/shm")?.as_fd(), "").map(drop)
+}
+
+/// Mounts a folder of the host with its changes in memory; returns the folder of the changes.
+fn overlay(
+    root: BorrowedFd<'_>,
+    at: &str,
+    lower: &Source,
+    bytes: u64,
+    inodes: u64,
+) -> Result<OwnedFd, Errno> {
+    let lower = meant(lower)?;
+    let memory = tmpfs(bytes, inodes, 0o700)?;
+    for name in ["upper", "work"] {
+        mkdirat(&memory, name, Mode::from_raw_mode(0o755))?;
+    }
+    let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let part =
+        |name| openat(&memory, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let (upper, work) = (part("upper")?, part("work")?);
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "lowerdir", path(&lower))?;
+    fsconfig_set_string(context.as_fd(), "upperdir", path(&upper))?;
+    fsconfig_set_string(context.as_fd(), "workdir", path(&work))?;
+    // Without privilege its marks are in attributes that users may set.
+    fsconfig_set_flag(context.as_fd(), "userxattr")?;
+    fsconfig_create(context.as_fd())?;
+    let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, ALWAYS)?;
+    attach(mount.as_fd(), folder(root, at)?.as_fd(), "")?;
+    Ok(upper)
+}
+
+/// `struct mount_attr` of the kernel.
+#[repr(C)]
+struct Attributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    namespace: u64,
+}
+
+/// Adds attributes to a mount, or to it and all below.
+#[expect(unsafe_code, reason = "rustix does not have `mount_setattr`")]
+fn set_attributes(mount: BorrowedFd<'_>, flags: MountAttrFlags, below: bool) -> Result<(), Errno> {
+    let attributes = Attributes { set: u64::from(flags.bits()), clear: 0, propagation: 0, namespace: 0 };
+    let recursive = if below { libc::AT_RECURSIVE } else { 0 };
+    let at = AtFlags::EMPTY_PATH.bits().cast_signed() | recursive;
+    // SAFETY: the path is an empty string that ends with zero, and the structure is the kernel's, of the size that is named; it is
+    // only read.
+    // JUSTIFICATION: it is the one call that makes a whole tree of mounts read-only at once.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            at,
+            &raw const attributes,
+            size_of::<Attributes>(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    }
+}

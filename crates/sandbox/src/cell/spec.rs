@@ -1,0 +1,223 @@
+//! What a cell is to be, as plain data: the gate writes it, the first process of the cell reads it.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat2};
+use serde::{Deserialize, Serialize};
+
+use super::CellError;
+
+/// What a cell is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// The program and its arguments; a name without a slash is looked up in the `PATH` of `env`. No shell reads them.
+    pub argv: Vec<String>,
+    /// Its whole environment.
+    pub env: Vec<(String, String)>,
+    /// Its working directory, inside the cell.
+    pub cwd: String,
+    /// What is put into the root, in this order.
+    pub places: Vec<Place>,
+    /// What it may use up.
+    pub limits: Limits,
+    /// Where it may write, for Landlock: paths inside the cell. Everything else can be read and run, not written.
+    pub writable: Vec<String>,
+}
+
+/// One thing in the root of a cell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Place {
+    /// A file or folder of the host, with all that is mounted below it.
+    Bind {
+        /// Where in the cell.
+        at: String,
+        /// What.
+        source: Source,
+        /// Whether it can be written.
+        access: Access,
+    },
+    /// `/dev`: null, zero, full, random, urandom, the descriptors, and shared memory of so many bytes.
+    Dev {
+        /// Size of `/dev/shm`.
+        shm_bytes: u64,
+    },
+    /// A file with this content, read-only.
+    File {
+        /// Where in the cell.
+        at: String,
+        /// What it holds.
+        content: String,
+    },
+    /// A folder of the host, whose changes stay in memory: the host's own stays as it is.
+    Overlay {
+        /// Where in the cell.
+        at: String,
+        /// What lies below.
+        lower: Source,
+        /// How many bytes of changes there can be.
+        bytes: u64,
+        /// How many files can be changed or made.
+        inodes: u64,
+    },
+    /// `/proc` of the cell's own processes, with what belongs to the host masked.
+    Proc,
+    /// A symbolic link.
+    Symlink {
+        /// Where in the cell.
+        at: String,
+        /// Where it leads.
+        to: String,
+    },
+    /// An empty folder in memory.
+    Tmpfs {
+        /// Where in the cell.
+        at: String,
+        /// How many bytes it can hold.
+        bytes: u64,
+        /// How many files it can hold.
+        inodes: u64,
+    },
+}
+
+/// Whether a place can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// It can be read and run.
+    Read,
+    /// It can be written, and the host sees it.
+    Write,
+}
+
+/// A file or folder of the host: its path, and which one it was when it was looked at.
+///
+/// The cell opens the path again, in its own mounts, without following symbolic links, and refuses if it finds another one. The
+/// gate keeps [`Opened`] until then, so that the number cannot be given to another file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The path, with no symbolic link in it.
+    pub path: PathBuf,
+    /// The device it is on.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
+
+/// Keeps a [`Source`] from being replaced by another file of the same number.
+#[derive(Debug)]
+pub struct Opened {
+    _descriptor: OwnedFd,
+}
+
+impl Source {
+    /// Looks at a path of the host, of which no part may be a symbolic link.
+    ///
+    /// # Errors
+    /// It is not there, is not absolute, or a part of it is a link.
+    pub fn open(path: &Path) -> Result<(Self, Opened), CellError> {
+        let refused = |why: String| CellError::Source { path: path.to_owned(), why };
+        if !path.is_absolute() {
+            return Err(refused("it has to be an absolute path".to_owned()));
+        }
+        let descriptor = open(path).map_err(|error| refused(error.to_string()))?;
+        let (device, inode) = identity(&descriptor).map_err(|error| refused(error.to_string()))?;
+        Ok((Self { path: path.to_owned(), device, inode }, Opened { _descriptor: descriptor }))
+    }
+}
+
+/// Opens a path without following a link anywhere in it.
+pub(super) fn open(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let how = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), how)
+}
+
+/// Which file a descriptor is of.
+pub(super) fn identity(descriptor: &OwnedFd) -> rustix::io::Result<(u64, u64)> {
+    fstat(descriptor.as_fd()).map(|found| (found.st_dev, found.st_ino))
+}
+
+/// What a cell may use up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Time by the clock, in milliseconds; kept by the gate.
+    pub wall_ms: u64,
+    /// Time of one processor, in seconds, for each process.
+    pub cpu_s: u64,
+    /// Memory of all processes together, in bytes. Without cgroups it holds for each process alone, and only for its own memory.
+    pub memory_bytes: u64,
+    /// How many processes and threads there may be.
+    pub processes: u64,
+    /// How large one file may become, in bytes.
+    pub file_bytes: u64,
+    /// How many descriptors one process may have open.
+    pub descriptors: u64,
+    /// How many bytes of output are passed on, of each stream; kept by the gate.
+    pub output_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            wall_ms: 60_000,
+            cpu_s: 60,
+            memory_bytes: 1 << 30,
+            processes: 128,
+            file_bytes: 256 << 20,
+            descriptors: 1024,
+            output_bytes: 1 << 20,
+        }
+    }
+}
+
+/// Which layers are in force in the cells of a launcher. A program built without the feature `danger-switchable-layers` has them
+/// all, whatever is written here: the switches are there to show that the tests notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Layers {
+    /// Capabilities are dropped and cannot come back.
+    pub capabilities: bool,
+    /// Landlock.
+    pub landlock: bool,
+    /// `/proc` is masked.
+    pub masks: bool,
+    /// A network of its own, with nothing in it.
+    pub network: bool,
+    /// Processes of its own.
+    pub processes: bool,
+    /// The limits of the kernel on each process.
+    pub rlimits: bool,
+    /// A root of its own.
+    pub root: bool,
+    /// The filters of system calls.
+    pub seccomp: bool,
+}
+
+impl Layers {
+    /// All of them.
+    pub const ALL: Self = Self {
+        capabilities: true,
+        landlock: true,
+        masks: true,
+        network: true,
+        processes: true,
+        rlimits: true,
+        root: true,
+        seccomp: true,
+    };
+
+    /// Those that are in force in this program.
+    pub(super) const fn in_force(self) -> Self {
+        if cfg!(feature = "danger-switchable-layers") { self } else { Self::ALL }
+    }
+}
+
+impl Default for Layers {
+    fn default() -> Self {
+        Self::ALL
+    }
+}

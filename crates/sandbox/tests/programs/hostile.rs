@@ -1,0 +1,826 @@
+//! Programs that want out of a cell. `cell-hostile NAME [ARGUMENT…]` tries one thing and says on its last line what came of it:
+//! `contained: …`, or `ESCAPED: …`. What it did to the host, the test looks at from outside.
+#![expect(
+    unsafe_code,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "it is an attacker"
+)]
+
+use std::ffi::CString;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::time::{Duration, Instant};
+
+/// What came of an attempt.
+type Attempt = Result<String, String>;
+
+/// What is tried, by its name.
+type Attempts = [(&'static str, fn(&[&str]) -> Attempt)];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let name = arguments.first().map(String::as_str).unwrap_or_default();
+    let rest: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
+    let attempts: &Attempts = &[
+        ("abstract", abstract_socket),
+        ("bind", bind),
+        ("calls", calls),
+        ("connect", connect),
+        ("cores", cores),
+        ("descriptors", descriptors),
+        ("devices", devices),
+        ("disk", disk),
+        ("elf-loader", elf_loader),
+        ("environment", environment),
+        ("families", families),
+        ("forks", forks),
+        ("handles", handles),
+        ("hardlink", hardlink),
+        ("ia32", ia32),
+        ("init", init),
+        ("inodes", inodes),
+        ("kernel-settings", kernel_settings),
+        ("leave", leave),
+        ("memory", memory),
+        ("namespaces", namespaces),
+        ("output", output),
+        ("outlive", outlive),
+        ("processes", processes),
+        ("read", read),
+        ("recon", recon),
+        ("roots", roots),
+        ("setuid", setuid),
+        ("signals", signals),
+        ("spin", spin),
+        ("stop", stop),
+        ("terminal", terminal),
+        ("threads", threads),
+        ("traces", traces),
+        ("udp", udp),
+        ("write", write),
+        ("x32", x32),
+    ];
+    let attempt = attempts.iter().find(|(known, _)| *known == name).map(|(_, attempt)| attempt);
+    match attempt.map(|attempt| attempt(&rest)) {
+        Some(Ok(how)) => println!("contained: {how}"),
+        Some(Err(how)) => println!("ESCAPED: {how}"),
+        None => println!("ESCAPED: no attempt is called `{name}`"),
+    }
+}
+
+fn last() -> std::io::Error {
+    std::io::Error::last_os_error()
+}
+
+/// Makes a system call that must not succeed.
+fn call(number: i64, arguments: [i64; 6]) -> std::io::Result<i64> {
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: it is an attacker: whatever the kernel does with these is what is tried.
+    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    if result == -1 { Err(last()) } else { Ok(result) }
+}
+
+/// Every one of these has to fail.
+fn all_fail(attempts: Vec<(String, std::io::Result<i64>)>) -> Attempt {
+    let done: Vec<String> =
+        attempts.iter().filter(|(_, result)| result.is_ok()).map(|(name, _)| name.clone()).collect();
+    if done.is_empty() { Ok(format!("{} attempts failed", attempts.len())) } else { Err(done.join(", ")) }
+}
+
+/// Files of the host: `read PATH…`, directly and through every magic link there is.
+fn read(paths: &[&str]) -> Attempt {
+    let mut tried = 0;
+    for path in paths {
+        for prefix in ["", "/proc/self/root", "/proc/1/root", "/proc/self/root/../..", "/proc/1/cwd/../../.."]
+        {
+            tried += 1;
+            let path = format!("{prefix}{path}");
+            if let Ok(bytes) = fs::read(&path) {
+                return Err(format!("read {} bytes of {path}", bytes.len()));
+            }
+            let link = format!("/tmp/link{tried}");
+            if std::os::unix::fs::symlink(&path, &link).is_ok() && fs::read(&link).is_ok() {
+                return Err(format!("read {path} through a link"));
+            }
+        }
+    }
+    Ok(format!("{tried} paths are not there"))
+}
+
+/// `write PATH…`: makes and changes files.
+fn write(paths: &[&str]) -> Attempt {
+    for path in paths {
+        for prefix in ["", "/proc/self/root", "/proc/1/root"] {
+            let path = format!("{prefix}{path}");
+            if fs::write(&path, "pwned").is_ok() {
+                return Err(format!("wrote {path}"));
+            }
+            if fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).is_ok() {
+                return Err(format!("changed the mode of {path}"));
+            }
+            if fs::remove_file(&path).is_ok() {
+                return Err(format!("removed {path}"));
+            }
+        }
+    }
+    Ok(format!("{} paths cannot be written", paths.len()))
+}
+
+/// Roots of other processes, and ways above our own.
+fn roots(_: &[&str]) -> Attempt {
+    let ours = fs::metadata("/").unwrap();
+    for path in ["/..", "/../../..", "/proc/self/root/..", "/proc/1/root/..", "/proc/self/cwd/../../../.."] {
+        if let Ok(found) = fs::metadata(path)
+            && (found.dev(), found.ino()) != (ours.dev(), ours.ino())
+        {
+            return Err(format!("{path} is another root"));
+        }
+    }
+    let text = CString::new("/tmp").unwrap();
+    if call(libc::SYS_chroot, [text.as_ptr() as i64, 0, 0, 0, 0, 0]).is_ok() {
+        return Err("chroot".to_owned());
+    }
+    Ok("there is one root".to_owned())
+}
+
+/// Descriptors that were left open for us.
+fn descriptors(_: &[&str]) -> Attempt {
+    let mut found = Vec::new();
+    for number in 3..4096 {
+        // SAFETY: it asks about a number.
+        if unsafe { libc::fcntl(number, libc::F_GETFD) } != -1 {
+            found.push(format!("{number} {:?}", fs::read_link(format!("/proc/self/fd/{number}"))));
+        }
+    }
+    if found.is_empty() { Ok("none but the three".to_owned()) } else { Err(found.join(", ")) }
+}
+
+fn hardlink(paths: &[&str]) -> Attempt {
+    for path in paths.iter().chain(&["/usr/bin/env", "/bin/sh"]) {
+        if fs::hard_link(path, "/tmp/hard").is_ok() {
+            return Err(format!("linked {path}"));
+        }
+    }
+    Ok("no link to what is read-only".to_owned())
+}
+
+/// Programs that give rights to whoever runs them.
+fn setuid(_: &[&str]) -> Attempt {
+    fs::copy("/usr/bin/id", "/tmp/id").map_err(|error| error.to_string())?;
+    // The bits may be set on a file in memory of the cell; they must mean nothing, here or outside.
+    let _ = fs::set_permissions("/tmp/id", fs::Permissions::from_mode(0o6755));
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let no_new = status.lines().any(|line| line == "NoNewPrivs:\t1");
+    let out = std::process::Command::new("/tmp/id").arg("-u").output().map_err(|error| error.to_string())?;
+    match (no_new, String::from_utf8_lossy(&out.stdout).trim()) {
+        (true, "1000") => Ok("they give nothing".to_owned()),
+        (no_new, user) => Err(format!("no new privileges: {no_new}, user {user}")),
+    }
+}
+
+/// Leaves things for the next cell, or finds them: `leave`.
+fn leave(_: &[&str]) -> Attempt {
+    let mark = "left-by-a-cell";
+    for folder in ["/tmp", "/dev/shm", "/var/tmp", "/run", "/home", "/root", "/"] {
+        let path = format!("{folder}/{mark}");
+        if fs::metadata(&path).is_ok() {
+            return Err(format!("found {path}"));
+        }
+        let _ = fs::write(&path, mark);
+    }
+    let key = 0x7067;
+    // SAFETY: System V memory by number, which nothing else here uses.
+    let found = unsafe { libc::shmget(key, 4096, 0) };
+    if found != -1 {
+        return Err("found System V memory".to_owned());
+    }
+    // SAFETY: as above.
+    let _ = unsafe { libc::shmget(key, 4096, libc::IPC_CREAT | 0o666) };
+    let name = CString::new("/toolgate-left").unwrap();
+    // SAFETY: a name that ends with zero.
+    if unsafe { libc::mq_open(name.as_ptr(), libc::O_RDONLY) } != -1 {
+        return Err("found a message queue".to_owned());
+    }
+    Ok("left something everywhere, and found nothing".to_owned())
+}
+
+/// Files by number instead of by name.
+fn handles(_: &[&str]) -> Attempt {
+    let path = CString::new("/usr").unwrap();
+    let mut handle = [0_u64; 32];
+    handle[0] = 128;
+    let mut mount = 0_i32;
+    let named = call(
+        libc::SYS_name_to_handle_at,
+        [
+            i64::from(libc::AT_FDCWD),
+            path.as_ptr() as i64,
+            handle.as_mut_ptr() as i64,
+            &raw mut mount as i64,
+            0,
+            0,
+        ],
+    );
+    let opened =
+        call(libc::SYS_open_by_handle_at, [i64::from(libc::AT_FDCWD), handle.as_ptr() as i64, 0, 0, 0, 0]);
+    all_fail(vec![("name_to_handle_at".to_owned(), named), ("open_by_handle_at".to_owned(), opened)])
+}
+
+fn devices(_: &[&str]) -> Attempt {
+    let path = CString::new("/tmp/disk").unwrap();
+    for (kind, major, minor) in [(libc::S_IFBLK, 254, 0), (libc::S_IFCHR, 1, 1), (libc::S_IFCHR, 10, 229)] {
+        // SAFETY: a name that ends with zero.
+        if unsafe { libc::mknod(path.as_ptr(), kind | 0o666, libc::makedev(major, minor)) } == 0 {
+            return Err(format!("made device {major}:{minor}"));
+        }
+    }
+    for path in [
+        "/dev/mem",
+        "/dev/kmsg",
+        "/dev/vda",
+        "/dev/sda",
+        "/dev/kvm",
+        "/dev/fuse",
+        "/dev/net/tun",
+        "/dev/loop0",
+    ] {
+        if fs::File::open(path).is_ok() {
+            return Err(format!("opened {path}"));
+        }
+    }
+    for what in ["proc", "tmpfs", "overlay", "fuse"] {
+        let name = CString::new(what).unwrap();
+        let at = CString::new("/tmp").unwrap();
+        if call(libc::SYS_mount, [name.as_ptr() as i64, at.as_ptr() as i64, name.as_ptr() as i64, 0, 0, 0])
+            .is_ok()
+        {
+            return Err(format!("mounted {what}"));
+        }
+    }
+    Ok("no device, no mount".to_owned())
+}
+
+/// `connect HOST:PORT…`: none of them may be reached.
+fn connect(targets: &[&str]) -> Attempt {
+    for target in targets {
+        let Ok(addresses) = target.to_socket_addrs() else { continue };
+        for address in addresses {
+            if TcpStream::connect_timeout(&address, Duration::from_secs(2)).is_ok() {
+                return Err(format!("reached {address}"));
+            }
+        }
+    }
+    Ok(format!("{} targets cannot be reached", targets.len()))
+}
+
+fn udp(targets: &[&str]) -> Attempt {
+    let socket = UdpSocket::bind("0.0.0.0:0").map_err(|error| error.to_string())?;
+    for target in targets {
+        if socket.send_to(b"out", target).is_ok() {
+            return Err(format!("sent to {target}"));
+        }
+    }
+    Ok("nothing was sent".to_owned())
+}
+
+/// `abstract NAME PATH…`: sockets of the host.
+fn abstract_socket(names: &[&str]) -> Attempt {
+    for name in names {
+        let address = <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name).unwrap();
+        if UnixStream::connect_addr(&address).is_ok() {
+            return Err(format!("reached @{name}"));
+        }
+        if UnixStream::connect(name).is_ok() {
+            return Err(format!("reached {name}"));
+        }
+    }
+    Ok("no socket of the host".to_owned())
+}
+
+/// `bind PORT`: listens, for the host to try.
+fn bind(ports: &[&str]) -> Attempt {
+    let port = ports.first().map_or("0", |port| *port);
+    let listener = TcpListener::bind(format!("0.0.0.0:{port}")).map_err(|error| error.to_string())?;
+    println!("listening");
+    std::io::stdout().flush().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).unwrap();
+    if listener.accept().is_ok() { Err("somebody came".to_owned()) } else { Ok("nobody came".to_owned()) }
+}
+
+/// Ends with grandchildren that want to live on. They write to `/tmp` what they are for somebody to look for.
+fn outlive(marks: &[&str]) -> Attempt {
+    let mark = marks.first().unwrap();
+    let script =
+        format!("setsid sh -c 'trap \"\" TERM HUP INT; exec -a {mark} sleep 1000' >/dev/null 2>&1 &");
+    let status = std::process::Command::new("/bin/bash").args(["-c", &script]).status();
+    status.map(|_| "left a grandchild behind".to_owned()).map_err(|error| error.to_string())
+}
+
+/// Does not end, whatever it is asked.
+fn stop(_: &[&str]) -> Attempt {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        // SAFETY: ignoring a signal.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+    // SAFETY: it stops this process.
+    unsafe { libc::raise(libc::SIGSTOP) };
+    loop {
+        std::thread::sleep(Duration::from_secs(1000));
+    }
+}
+
+/// Spins, and has a grandchild that spins.
+fn spin(marks: &[&str]) -> Attempt {
+    let mark = marks.first().unwrap_or(&"spinner");
+    let script =
+        format!("setsid bash -c 'exec -a {mark} sh -c \"while :; do :; done\"' & while :; do :; done");
+    let _ = std::process::Command::new("/bin/bash").args(["-c", &script]).status();
+    Err("it ended".to_owned())
+}
+
+/// Processes of the host, seen or signalled.
+fn processes(_: &[&str]) -> Attempt {
+    let mut seen = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.bytes().all(|byte| byte.is_ascii_digit()) {
+            seen.push(name);
+        }
+    }
+    if seen.len() > 3 {
+        return Err(format!("sees processes {}", seen.join(" ")));
+    }
+    Ok(format!("sees {} processes, all of them its own", seen.len()))
+}
+
+/// Signals to everything.
+fn signals(targets: &[&str]) -> Attempt {
+    for target in targets {
+        let pid: i32 = target.parse().unwrap();
+        // SAFETY: it signals a process, which is what is tried.
+        if unsafe { libc::kill(pid, libc::SIGKILL) } == 0 {
+            return Err(format!("signalled {pid}"));
+        }
+    }
+    // The first process of the cell has no handlers, so what it is sent from inside does nothing.
+    // SAFETY: as above.
+    let _ = unsafe { libc::kill(1, libc::SIGKILL) };
+    Ok("nobody was signalled".to_owned())
+}
+
+/// The first process of the cell, which has the socket to the gate.
+fn init(_: &[&str]) -> Attempt {
+    for name in ["environ", "maps", "mem", "fd", "cwd", "exe", "root", "auxv", "stack", "io", "fdinfo"] {
+        let path = format!("/proc/1/{name}");
+        let read = fs::read(&path).map(|bytes| bytes.len());
+        let listed = fs::read_dir(&path).map(|entries| entries.count());
+        let linked = fs::read_link(&path);
+        if read.is_ok() || listed.is_ok_and(|count| count > 0) || linked.is_ok() {
+            return Err(format!("looked into {path}"));
+        }
+    }
+    Ok("it cannot be looked into".to_owned())
+}
+
+fn traces(_: &[&str]) -> Attempt {
+    let mut buffer = [0_u8; 16];
+    let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: 16 };
+    let vector = &raw const local as i64;
+    let mut child = std::process::Command::new("/bin/sleep").arg("5").spawn().unwrap();
+    let child_id = i64::from(child.id());
+    let attempts = vec![
+        ("ptrace init".to_owned(), call(libc::SYS_ptrace, [16, 1, 0, 0, 0, 0])),
+        ("ptrace a child".to_owned(), call(libc::SYS_ptrace, [16, child_id, 0, 0, 0, 0])),
+        ("process_vm_readv".to_owned(), call(libc::SYS_process_vm_readv, [1, vector, 1, vector, 1, 0])),
+        ("process_vm_writev".to_owned(), call(libc::SYS_process_vm_writev, [1, vector, 1, vector, 1, 0])),
+        ("kcmp".to_owned(), call(libc::SYS_kcmp, [1, child_id, 0, 0, 0, 0])),
+        ("pidfd_getfd".to_owned(), {
+            let init = call(libc::SYS_pidfd_open, [1, 0, 0, 0, 0, 0]).unwrap_or(-1);
+            call(libc::SYS_pidfd_getfd, [init, 0, 0, 0, 0, 0])
+        }),
+    ];
+    child.kill().and_then(|()| child.wait()).unwrap();
+    all_fail(attempts)
+}
+
+/// Types into the terminal of whoever started the gate.
+fn terminal(_: &[&str]) -> Attempt {
+    if fs::File::open("/dev/tty").is_ok() {
+        return Err("there is a terminal".to_owned());
+    }
+    for number in 0..3 {
+        for request in [libc::TIOCSTI, 0x541c] {
+            let byte = b'x';
+            // SAFETY: it gives the kernel one byte.
+            if unsafe { libc::ioctl(number, request as _, &raw const byte) } == 0 {
+                return Err(format!("typed into {number}"));
+            }
+        }
+    }
+    Ok("no terminal".to_owned())
+}
+
+/// Programs that are not on any list of programs. In a cell that matters to nobody: they run, and reach no more.
+fn elf_loader(_: &[&str]) -> Attempt {
+    let user = || fs::read_to_string("/proc/self/status").unwrap();
+    let status = user();
+    let filters = status.lines().any(|line| line == "Seccomp:\t2");
+    let out = std::process::Command::new("/lib64/ld-linux-x86-64.so.2")
+        .args(["/usr/bin/cat", "/proc/self/status"])
+        .output();
+    let out = String::from_utf8_lossy(&out.map_err(|error| error.to_string())?.stdout).into_owned();
+    let inherited = out.lines().any(|line| line == "Seccomp:\t2")
+        && out.lines().any(|line| line == "CapEff:\t0000000000000000");
+    if filters && inherited {
+        Ok("it runs with the same filters".to_owned())
+    } else {
+        Err("filters got lost".to_owned())
+    }
+}
+
+fn namespaces(_: &[&str]) -> Attempt {
+    let flags = [
+        ("user", libc::CLONE_NEWUSER),
+        ("mount", libc::CLONE_NEWNS),
+        ("net", libc::CLONE_NEWNET),
+        ("pid", libc::CLONE_NEWPID),
+        ("ipc", libc::CLONE_NEWIPC),
+        ("uts", libc::CLONE_NEWUTS),
+        ("cgroup", libc::CLONE_NEWCGROUP),
+        ("time", 0x80),
+    ];
+    let mut attempts = Vec::new();
+    for (name, flag) in flags {
+        attempts.push((format!("unshare {name}"), call(libc::SYS_unshare, [i64::from(flag), 0, 0, 0, 0, 0])));
+        let cloned = call(libc::SYS_clone, [i64::from(flag) | i64::from(libc::SIGCHLD), 0, 0, 0, 0, 0]);
+        if matches!(cloned, Ok(0)) {
+            // SAFETY: the child of a clone that should not have been.
+            unsafe { libc::_exit(0) };
+        }
+        // The flag of a namespace of time is the lowest byte of the signal for `clone`, where it means something else.
+        if name != "time" {
+            attempts.push((format!("clone {name}"), cloned));
+        }
+    }
+    let arguments = [u64::from(libc::CLONE_NEWUSER.cast_unsigned()), 0, 0, 0, 17, 0, 0, 0];
+    let clone3 = call(libc::SYS_clone3, [arguments.as_ptr() as i64, 64, 0, 0, 0, 0]);
+    if matches!(clone3, Ok(0)) {
+        // SAFETY: as above.
+        unsafe { libc::_exit(0) };
+    }
+    attempts.push(("clone3".to_owned(), clone3));
+    for name in ["user", "mnt", "net", "pid"] {
+        if let Ok(file) = fs::File::open(format!("/proc/1/ns/{name}")) {
+            let number = i64::from(std::os::fd::AsRawFd::as_raw_fd(&file));
+            attempts.push((format!("setns {name}"), call(libc::SYS_setns, [number, 0, 0, 0, 0, 0])));
+        }
+    }
+    all_fail(attempts)
+}
+
+/// Large parts of the kernel behind one call each.
+fn calls(_: &[&str]) -> Attempt {
+    let mut space = [0_u64; 64];
+    let p = space.as_mut_ptr() as i64;
+    let text = CString::new("user").unwrap();
+    let t = text.as_ptr() as i64;
+    let tried: Vec<(&str, i64, [i64; 6])> = vec![
+        ("acct", libc::SYS_acct, [0, 0, 0, 0, 0, 0]),
+        ("add_key", libc::SYS_add_key, [t, t, p, 8, -3, 0]),
+        ("bpf", libc::SYS_bpf, [0, p, 72, 0, 0, 0]),
+        ("delete_module", libc::SYS_delete_module, [t, 0, 0, 0, 0, 0]),
+        ("fanotify_init", libc::SYS_fanotify_init, [0, 0, 0, 0, 0, 0]),
+        ("finit_module", libc::SYS_finit_module, [0, t, 0, 0, 0, 0]),
+        ("fsopen", libc::SYS_fsopen, [t, 0, 0, 0, 0, 0]),
+        ("init_module", libc::SYS_init_module, [p, 8, t, 0, 0, 0]),
+        ("io_uring_setup", libc::SYS_io_uring_setup, [8, p, 0, 0, 0, 0]),
+        ("kexec_load", libc::SYS_kexec_load, [0, 0, 0, 0, 0, 0]),
+        ("keyctl", libc::SYS_keyctl, [0, -3, 1, 0, 0, 0]),
+        ("memfd_secret", libc::SYS_memfd_secret, [0, 0, 0, 0, 0, 0]),
+        ("modify_ldt", libc::SYS_modify_ldt, [0, p, 64, 0, 0, 0]),
+        ("open_tree", libc::SYS_open_tree, [-100, t, 1, 0, 0, 0]),
+        ("perf_event_open", libc::SYS_perf_event_open, [p, 0, -1, -1, 0, 0]),
+        ("personality", libc::SYS_personality, [0x0004_0000, 0, 0, 0, 0, 0]),
+        ("pivot_root", libc::SYS_pivot_root, [t, t, 0, 0, 0, 0]),
+        ("quotactl", libc::SYS_quotactl, [0, 0, 0, 0, 0, 0]),
+        ("reboot", libc::SYS_reboot, [0, 0, 0, 0, 0, 0]),
+        ("request_key", libc::SYS_request_key, [t, t, 0, -3, 0, 0]),
+        ("seccomp", libc::SYS_seccomp, [2, 0, p, 0, 0, 0]),
+        ("sethostname", libc::SYS_sethostname, [t, 4, 0, 0, 0, 0]),
+        ("settimeofday", libc::SYS_settimeofday, [p, 0, 0, 0, 0, 0]),
+        ("swapon", libc::SYS_swapon, [t, 0, 0, 0, 0, 0]),
+        ("syslog", libc::SYS_syslog, [3, p, 64, 0, 0, 0]),
+        ("userfaultfd", libc::SYS_userfaultfd, [1, 0, 0, 0, 0, 0]),
+        ("vmsplice", libc::SYS_vmsplice, [1, p, 0, 0, 0, 0]),
+    ];
+    let attempts = tried
+        .into_iter()
+        .map(|(name, number, arguments)| (name.to_owned(), call(number, arguments)))
+        .collect();
+    all_fail(attempts)
+}
+
+/// Families and kinds of sockets that lead to rarely tried code.
+fn families(_: &[&str]) -> Attempt {
+    let mut attempts = Vec::new();
+    let allowed = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+    for family in (0..64).filter(|family| !allowed.contains(family)) {
+        for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_RAW, libc::SOCK_SEQPACKET] {
+            attempts.push((
+                format!("family {family} kind {kind}"),
+                call(libc::SYS_socket, [family.into(), kind.into(), 0, 0, 0, 0]),
+            ));
+        }
+    }
+    for protocol in 1..32 {
+        let netlink = [libc::AF_NETLINK.into(), libc::SOCK_RAW.into(), protocol, 0, 0, 0];
+        attempts.push((format!("netlink {protocol}"), call(libc::SYS_socket, netlink)));
+    }
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for (kind, protocol) in
+            [(libc::SOCK_RAW, 1), (libc::SOCK_RAW, 255), (libc::SOCK_DCCP, 0), (libc::SOCK_RDM, 0)]
+        {
+            attempts.push((
+                format!("family {family} kind {kind}"),
+                call(libc::SYS_socket, [family.into(), kind.into(), protocol, 0, 0, 0]),
+            ));
+        }
+    }
+    all_fail(attempts)
+}
+
+/// A system call in the numbers of 32-bit programs, past a filter that knows only others.
+fn ia32(_: &[&str]) -> Attempt {
+    // SAFETY: the child asks for its number by the 32-bit gate, and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `getpid` of 32-bit programs; it changes one register.
+        unsafe {
+            let mut result: i32 = 20;
+            std::arch::asm!("int 0x80", inout("eax") result, out("r8") _, out("r9") _, out("r10") _, out("r11") _);
+            libc::_exit(i32::from(result > 0));
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        // SAFETY: it ends the child.
+        unsafe {
+            libc::_exit(0)
+        };
+    }
+    let mut status = 0;
+    // SAFETY: it waits for the child.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 1 {
+        return Err("a 32-bit call was answered".to_owned());
+    }
+    Ok("32-bit calls end the process, or fail".to_owned())
+}
+
+fn x32(_: &[&str]) -> Attempt {
+    let bit = 0x4000_0000;
+    all_fail(vec![
+        ("x32 getpid".to_owned(), call(bit | libc::SYS_getpid, [0; 6])),
+        ("x32 unshare".to_owned(), call(bit | libc::SYS_unshare, [0x1000_0000, 0, 0, 0, 0, 0])),
+        ("x32 ptrace".to_owned(), call(bit | 521, [16, 1, 0, 0, 0, 0])),
+    ])
+}
+
+/// Settings of the kernel that are not this cell's alone.
+fn kernel_settings(_: &[&str]) -> Attempt {
+    for path in [
+        "/proc/sys/kernel/core_pattern",
+        "/proc/sys/kernel/modprobe",
+        "/proc/sys/kernel/hostname",
+        "/proc/sys/kernel/randomize_va_space",
+        "/proc/sys/vm/drop_caches",
+        "/proc/sys/vm/overcommit_memory",
+        "/proc/sys/fs/binfmt_misc/register",
+        "/proc/sys/net/ipv4/ip_forward",
+        "/proc/sysrq-trigger",
+        "/proc/self/oom_score_adj",
+        "/proc/self/uid_map",
+        "/proc/self/gid_map",
+        "/sys/kernel/uevent_helper",
+        "/sys/fs/cgroup/release_agent",
+        "/sys/fs/cgroup/memory/release_agent",
+    ] {
+        let opened = fs::OpenOptions::new().write(true).open(path);
+        if let Ok(mut file) = opened {
+            // The masks are `/dev/null`, which takes everything and does nothing.
+            let is_null = file.metadata().is_ok_and(|found| found.rdev() == libc::makedev(1, 3));
+            if !is_null && file.write_all(b"0").is_ok() {
+                return Err(format!("wrote {path}"));
+            }
+        }
+    }
+    Ok("no setting can be written".to_owned())
+}
+
+/// Core dumps, into a file or into a program of the host.
+fn cores(_: &[&str]) -> Attempt {
+    let status =
+        std::process::Command::new("/bin/sh").args(["-c", "kill -SEGV $$"]).current_dir("/tmp").status();
+    let dumped =
+        std::os::unix::process::ExitStatusExt::core_dumped(&status.map_err(|error| error.to_string())?);
+    let files =
+        fs::read_dir("/tmp").unwrap().flatten().any(|e| e.file_name().to_string_lossy().starts_with("core"));
+    if dumped || files { Err("a core was dumped".to_owned()) } else { Ok("no core".to_owned()) }
+}
+
+/// Forks until it cannot.
+fn forks(_: &[&str]) -> Attempt {
+    let mut made = 0;
+    while made < 100_000 {
+        // SAFETY: the child waits to be killed.
+        match unsafe { libc::fork() } {
+            -1 => return Ok(format!("after {made} forks: {}", last())),
+            0 => loop {
+                std::thread::sleep(Duration::from_secs(1000));
+            },
+            _ => made += 1,
+        }
+    }
+    Err(format!("{made} forks"))
+}
+
+fn threads(_: &[&str]) -> Attempt {
+    let mut made = 0;
+    while made < 100_000 {
+        let thread = std::thread::Builder::new().stack_size(16 << 10).spawn(|| {
+            loop {
+                std::thread::sleep(Duration::from_secs(1000));
+            }
+        });
+        if let Err(error) = thread {
+            return Ok(format!("after {made} threads: {error}"));
+        }
+        made += 1;
+    }
+    Err(format!("{made} threads"))
+}
+
+/// `memory KIND MIB`: takes so much of one kind.
+fn memory(arguments: &[&str]) -> Attempt {
+    let (kind, mib) = (arguments[0], arguments[1].parse::<usize>().unwrap());
+    let page = vec![1_u8; 1 << 20];
+    let mut held: Vec<Vec<u8>> = Vec::new();
+    let mut files = Vec::new();
+    for taken in 0..mib {
+        let failed = match kind {
+            "heap" => {
+                let mut next = Vec::new();
+                let reserved = next.try_reserve_exact(1 << 20);
+                if reserved.is_ok() {
+                    next.resize(1 << 20, 1);
+                    held.push(next);
+                }
+                reserved.err().map(|error| error.to_string())
+            }
+            "memfd" => {
+                let name = CString::new("hog").unwrap();
+                let number = call(libc::SYS_memfd_create, [name.as_ptr() as i64, 0, 0, 0, 0, 0]);
+                let written = number.and_then(|number| {
+                    // SAFETY: the descriptor was just made.
+                    let mut file: fs::File =
+                        unsafe { std::os::fd::FromRawFd::from_raw_fd(i32::try_from(number).unwrap()) };
+                    file.write_all(&page)?;
+                    files.push(file);
+                    Ok(())
+                });
+                written.err().map(|error| error.to_string())
+            }
+            "tmpfs" => fs::File::create(format!("/tmp/{taken}"))
+                .and_then(|mut file| file.write_all(&page))
+                .err()
+                .map(|error| error.to_string()),
+            other => return Err(format!("no kind `{other}`")),
+        };
+        if let Some(why) = failed {
+            return Ok(format!("{taken} MiB of {kind}, then: {why}"));
+        }
+    }
+    Err(format!("took {mib} MiB of {kind}"))
+}
+
+/// `disk MIB`: writes so much, and a file that seems larger than any disk.
+fn disk(arguments: &[&str]) -> Attempt {
+    let mib: u64 = arguments[0].parse().unwrap();
+    // SAFETY: ignoring a signal, so that the limit is an error.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    let sparse = fs::File::create("/tmp/sparse").unwrap();
+    let stretched = sparse.set_len(1 << 40);
+    fs::remove_file("/tmp/sparse").unwrap();
+    if stretched.is_ok() {
+        return Err("a file of 1 TiB".to_owned());
+    }
+    let mut file = fs::File::create("/tmp/large").unwrap();
+    for written in 0..mib {
+        if let Err(error) = file.write_all(&vec![1; 1 << 20]) {
+            return Ok(format!("{written} MiB, then: {error}"));
+        }
+    }
+    Err(format!("wrote {mib} MiB"))
+}
+
+fn inodes(_: &[&str]) -> Attempt {
+    for made in 0..1_000_000 {
+        if let Err(error) = fs::File::create(format!("/tmp/{made}")) {
+            return Ok(format!("{made} files, then: {error}"));
+        }
+    }
+    Err("a million files".to_owned())
+}
+
+/// Writes without end.
+fn output(_: &[&str]) -> Attempt {
+    let line = vec![b'x'; 1 << 16];
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(600) {
+        if std::io::stdout().write_all(&line).is_err() {
+            return Ok("nobody reads any more".to_owned());
+        }
+    }
+    Err("wrote for ten minutes".to_owned())
+}
+
+/// `environment CANARY…`: nothing of the host's environment may be anywhere.
+fn environment(canaries: &[&str]) -> Attempt {
+    let names: Vec<String> = std::env::vars().map(|(name, _)| name).collect();
+    if names != ["PATH"] {
+        return Err(format!("finds {}", names.join(" ")));
+    }
+    for path in ["/proc/self/environ", "/proc/1/environ", "/proc/self/cmdline", "/proc/1/cmdline"] {
+        let mut text = Vec::new();
+        let _ = fs::File::open(path).and_then(|mut file| file.read_to_end(&mut text));
+        let text = String::from_utf8_lossy(&text).into_owned();
+        if path.contains('1') && canaries.iter().any(|canary| text.contains(canary)) {
+            return Err(format!("a secret is in {path}"));
+        }
+    }
+    Ok("nothing but PATH".to_owned())
+}
+
+/// What one looks at first, to learn where one is.
+fn recon(canaries: &[&str]) -> Attempt {
+    let mut found = Vec::new();
+    for path in [
+        "/etc/shadow",
+        "/etc/hostname",
+        "/etc/machine-id",
+        "/root",
+        "/home",
+        "/run",
+        "/var",
+        "/sys/class",
+        "/boot",
+        "/.dockerenv",
+        "/proc/kcore",
+        "/proc/kallsyms",
+        "/proc/keys",
+        "/proc/kmsg",
+        "/proc/timer_list",
+        "/proc/modules",
+        "/proc/acpi/wakeup",
+        "/proc/scsi/scsi",
+        "/var/run/docker.sock",
+        "/run/containerd",
+        "/dev/disk",
+        "/dev/mapper",
+    ] {
+        if fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+            || fs::read(path).is_ok_and(|bytes| !bytes.is_empty())
+        {
+            found.push(path.to_owned());
+        }
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    for (name, want) in [
+        ("CapInh", "0000000000000000"),
+        ("CapPrm", "0000000000000000"),
+        ("CapEff", "0000000000000000"),
+        ("CapBnd", "0000000000000000"),
+        ("CapAmb", "0000000000000000"),
+        ("NoNewPrivs", "1"),
+        ("Seccomp", "2"),
+    ] {
+        let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:"))).unwrap_or_default();
+        if line.trim() != want {
+            found.push(format!("{name} {}", line.trim()));
+        }
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    found.extend(
+        canaries
+            .iter()
+            .filter(|canary| mounts.contains(**canary))
+            .map(|canary| format!("{canary} in mountinfo")),
+    );
+    if found.is_empty() { Ok("nothing of the host".to_owned()) } else { Err(found.join(", ")) }
+}
