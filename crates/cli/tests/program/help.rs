@@ -72,6 +72,9 @@ fn each_example_can_be_read() {
             let words = words.split("  ").next().unwrap().split(" > ").next().unwrap();
             let arguments = shell_words(words);
             let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            // What comes after `--` belongs to another program.
+            let own = arguments.iter().position(|word| *word == "--").unwrap_or(arguments.len());
+            arguments.truncate(own);
             arguments.push("--help");
             let output = home.run(&arguments);
             assert!(output.status.success(), "in the help of `{command}`: {example}");
