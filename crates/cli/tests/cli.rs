@@ -153,6 +153,7 @@ fn a_removed_agent_is_out_also_where_the_policy_still_names_it() {
     assert_eq!(home.run(&["agent", "remove", "support"]).status.code(), Some(0));
     Running::until(&mut gate.err, "support");
     // What it had open ends.
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
     stream.read_to_string(&mut String::new()).unwrap();
     assert_eq!(knock(host, token), "HTTP/1.1 401 Unauthorized");
 }

@@ -4,6 +4,8 @@
 pub mod catalog;
 pub mod debt;
 pub mod front;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod headers;
 pub mod line;
 pub mod port;

@@ -399,6 +399,22 @@ impl Front {
         tokio::time::timeout(self.settings.body_timeout, read).await.map_err(late)?
     }
 
+    /// What is made of a request, without a connection: the status, and the body if it is one message. For `fuzzing`.
+    pub(crate) async fn posted(
+        &self,
+        headers: &HeaderMap,
+        agent: Arc<Agent>,
+        bytes: Bytes,
+    ) -> (StatusCode, Option<Bytes>) {
+        let moment = self.router.sessions().moment();
+        let (Ok(response) | Err(response)) = self.post(headers, (agent, moment), bytes, Arc::default()).await;
+        let (head, body) = response.into_parts();
+        match body {
+            Reply::Whole(bytes, _call) if is_json(&head.headers) => (head.status, Some(bytes)),
+            Reply::Whole(..) | Reply::Events(_) => (head.status, None),
+        }
+    }
+
     async fn post(
         &self,
         headers: &HeaderMap,
@@ -688,6 +704,10 @@ impl Front {
             ))
         }
     }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json")
 }
 
 /// Checks that a header is there once and says what the body says.

@@ -38,6 +38,7 @@ mod client;
 mod config;
 mod connection;
 pub mod fetch;
+pub(crate) mod fuzzing;
 mod http;
 mod link;
 mod observe;

@@ -458,13 +458,18 @@ async fn who_is_put_out_keeps_nothing_open() {
         world.router.sessions().put_out(&["all".parse().unwrap()].into());
         world.router.rules_changed();
     };
-    let (stream, listened, called, legacy_called, ()) = tokio::join!(
-        http.send("GET", &session, ""),
-        http.send("POST", &listen, &filter),
-        http.send("POST", &call, &wait),
-        http.send("POST", &session, legacy),
-        put_out,
-    );
+    let all = async {
+        tokio::join!(
+            http.send("GET", &session, ""),
+            http.send("POST", &listen, &filter),
+            http.send("POST", &call, &wait),
+            http.send("POST", &session, legacy),
+            put_out,
+        )
+    };
+    let minute = std::time::Duration::from_secs(60);
+    let all = tokio::time::timeout(minute, all).await.unwrap();
+    let (stream, listened, called, legacy_called, ()) = all;
     assert_eq!((stream.status, listened.status), (200, 200));
     for called in [called, legacy_called] {
         assert!(called.body.contains("It may have run in whole or in part"), "{called:?}");
@@ -537,7 +542,11 @@ async fn a_flood_of_refusals_is_bounded_and_counted() {
         assert_eq!(http.send("POST", &headers, &body).await.status, 200);
     }
     let (headers, body) = modern("tools/call", Some("s__nothing"), r#""name":"s__nothing""#);
-    while http.send("POST", &headers, &body).await.status == 200 {}
+    let mut refused = 0;
+    while http.send("POST", &headers, &body).await.status == 200 {
+        refused += 1;
+        assert!(refused < 5_000, "nobody is turned away");
+    }
     let mut turned_away = 1;
     assert_eq!(http.send("POST", &format!("{headers}\nAuthorization: Bearer some"), &body).await.status, 200);
     world.minutes.take();
