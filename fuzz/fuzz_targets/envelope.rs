@@ -57,8 +57,12 @@ fuzz_target!(|bytes: &[u8]| {
             () = async { for _ in 0..200 { tokio::task::yield_now().await } } => None,
         }
     });
-    let handled: Vec<String> =
-        world.minutes.take().into_iter().filter(|line| line.starts_with("handle all s/") || line.starts_with("handle all t/")).collect();
+    let handled: Vec<String> = world
+        .minutes
+        .take()
+        .into_iter()
+        .filter(|line| line.starts_with("handle all s/") || line.starts_with("handle all t/"))
+        .collect();
     if let Some((status, answer)) = posted {
         assert!(matches!(status, 200 | 202 | 400 | 404 | 429 | 503), "{status}");
         if let Some(answer) = answer.filter(|answer| !answer.is_empty() && status != 503) {
@@ -83,7 +87,8 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(only("mcp-method"), "tools/call");
             assert_eq!(headers::decode(&only("mcp-name")).as_deref(), Some(name));
             if name == "t__mirror" {
-                let argument = |key: &str| root.path(&["params", "arguments", key]).filter(|v: &Value<'_>| !v.is_null());
+                let argument =
+                    |key: &str| root.path(&["params", "arguments", key]).filter(|v: &Value<'_>| !v.is_null());
                 if let Some(region) = argument("r") {
                     assert_eq!(headers::decode(&only("mcp-param-region")).as_deref(), region.as_str());
                 }

@@ -20,8 +20,8 @@ use crate::port::StoreError;
 use crate::publish::{LogPublisher, PublishLogError};
 use crate::store::SqliteStore;
 
-/// How long after one publication the next is looked at.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long after one publication the next is looked at. Each flushes several files, which makes the flushes of calls wait.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// How long there may be records that are not published, before no call is opened any more.
 const PATIENCE: Duration = Duration::from_secs(10);
