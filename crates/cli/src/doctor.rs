@@ -6,6 +6,7 @@ use toolgate_broker::person::Person;
 use toolgate_ledger::verify::{Options, verify};
 use toolgate_ledger::{Folder, Trust, signer};
 
+use crate::exec;
 use crate::out::{self, Paint, line};
 use crate::place::{Place, State};
 use crate::rules;
@@ -83,6 +84,7 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<()> {
             );
         }
     }
+    of_cells(&mut found);
     always(&mut found);
     print(&found, place.json)?;
     let wrong = found.0.iter().filter(|(mark, ..)| *mark == Mark::Wrong).count();
@@ -225,6 +227,24 @@ fn verified(place: &Place, config: &Config, state: &State) -> anyhow::Result<u64
 }
 
 /// What this version does not do, whatever is configured.
+fn of_cells(found: &mut Findings) {
+    match exec::probe() {
+        Ok((landlock, memory)) => {
+            found.good(format!("cells work here (`toolgate exec`), with level {landlock} of Landlock"));
+            if !memory {
+                found.limit(
+                    "no cgroup can be used: the memory of a cell is limited for each process, not as a whole",
+                    "start the gate by `systemd-run --user -p Delegate=yes --scope toolgate up`",
+                );
+            }
+        }
+        Err(error) => found.limit(
+            format!("no cells can be made here: {error:#}"),
+            "they need user namespaces: `sysctl kernel.unprivileged_userns_clone`, or a profile of AppArmor for this program",
+        ),
+    }
+}
+
 fn always(found: &mut Findings) {
     found.limit(
         "what an agent does without the gate (its own shell, files and network) is not seen",

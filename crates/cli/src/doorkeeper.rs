@@ -13,8 +13,8 @@ use toolgate_core::name::AgentId;
 use toolgate_gateway::port::{Identify, IdentifyError};
 use toolgate_gateway::upstream::fetch::Remote;
 
-use crate::gate::read_pem;
 use crate::out::{hinted, note};
+use crate::place::read_pem;
 
 /// Says who an agent is.
 pub(crate) struct Doorkeeper {

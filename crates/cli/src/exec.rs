@@ -57,6 +57,22 @@ pub(crate) fn run(exec: &Exec) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Makes a cell and runs a program in it, to see what this machine can do: the level of Landlock, and whether memory is limited for
+/// the cell as a whole.
+pub(crate) fn probe() -> anyhow::Result<(u32, bool)> {
+    let Planned { spec, opened } = Profile::default().plan(vec!["true".to_owned()])?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let cells = Cells::start(&std::env::current_exe()?, NOBODY, Layers::ALL)?;
+        let cell = cells.run(&spec).await?;
+        drop(opened);
+        let landlock = cell.landlock_abi;
+        let done = cell.finish(b"", &spec.limits).await?;
+        anyhow::ensure!(done.ended.code == Some(0), "`true` ended with {:?} in a cell", done.ended);
+        Ok((landlock, cells.limits_memory()))
+    })
+}
+
 fn profile(exec: &Exec, folder: &Path) -> anyhow::Result<Profile> {
     let defaults = Limits::default();
     let limits = Limits {

@@ -23,7 +23,7 @@ use toolgate_ledger::record::{Policy, PolicyAction, Start, Stop};
 use toolgate_ledger::{VerifierKey, signer};
 
 use crate::doorkeeper::Doorkeeper;
-use crate::place::{State, gate_line};
+use crate::place::{State, gate_line, read_pem};
 use crate::setup::Setup;
 
 /// The pipeline with real parts.
@@ -266,17 +266,6 @@ fn server(surroundings: &Surroundings, name: &ServerName, server: &Server) -> an
         ..Bounds::default()
     };
     Ok(ServerConfig { bounds, ..ServerConfig::new(name.clone(), transport) })
-}
-
-/// How large a file with certificates may be.
-const MAX_PEM: u64 = 1 << 20;
-
-/// Reads a file with certificates.
-pub(crate) fn read_pem(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).with_context(|| format!("could not read `{}`", path.display()))?;
-    std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_PEM), &mut bytes)?;
-    Ok(bytes)
 }
 
 /// What has to change for the files to be read again: names, times and lengths.

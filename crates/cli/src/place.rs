@@ -144,3 +144,14 @@ pub(crate) fn since(text: &str) -> anyhow::Result<u64> {
 pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
+
+/// How large a file with certificates may be.
+const MAX_PEM: u64 = 1 << 20;
+
+/// Reads a file with certificates.
+pub(crate) fn read_pem(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).with_context(|| format!("could not read `{}`", path.display()))?;
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_PEM), &mut bytes)?;
+    Ok(bytes)
+}
