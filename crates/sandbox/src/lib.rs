@@ -1,11 +1,11 @@
-//! Everything that starts programs: [cells](cell), and plain children.
+//! Everything that starts programs: cells ([`cell`]) and plain children.
 //!
-//! A [cell](cell) is a sandbox: what runs in it reaches what it was given and nothing else. `toolgate exec` runs commands in them.
+//! A cell is a sandbox: what runs in it reaches what it was given and nothing else. `toolgate exec` runs commands in them.
 //!
-//! **A plain child is not in a cell**, and MCP servers are plain children. A [`Launcher`] starts them: with an environment that holds only what
-//! is named, their own session-less process group, pipes for all three streams, and an end that takes the whole group
-//! along. A child has all the rights of the user who runs the gate: it can read the gate's files and reach the network.
-//! Only what the operator's configuration names is ever started; nothing an agent or a server says becomes a
+//! **A plain child is in no cell**, and MCP servers are plain children. A [`Launcher`] starts them: with an environment that
+//! holds only what is named, their own session-less process group, pipes for all three streams, and an end that takes the
+//! whole group along. A child has all the rights of the user who runs the gate: it can read the gate's files and reach the
+//! network. Only what the operator's configuration names is ever started; nothing an agent or a server says becomes a
 //! program, an argument or a variable.
 //!
 //! What is enforced, each with a test in `tests/launch.rs`:
