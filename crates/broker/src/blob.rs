@@ -6,7 +6,7 @@
 //! forget one record, its row is deleted; to forget a subject, wherever copies may be, its keys are deleted.
 //!
 //! Wrapping is XChaCha20-Poly1305 with random nonces of 24 bytes. Data keys are for ChaCha20-Poly1305; each seals at
-//! most one message of each [`Part`], whose number is the nonce.
+//! most one message of each part, whose number is the nonce.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -2,7 +2,7 @@
 //!
 //! Three proofs count: a bearer token that `toolgate agent add` minted, the user id at the other end of a Unix socket
 //! as the kernel reports it, and an access token of the configured authorization server. Nobody comes in without one but
-//! the demo agent, where the [demo](crate::demo) is open.
+//! the demo agent, where the demo is open (see [`crate::demo`]).
 
 mod jwt;
 
