@@ -16,7 +16,7 @@ use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::filter::Filters;
-use super::launcher::{Given, close_all_but};
+use super::launcher::{Given, close_all_but, last_error};
 use super::lockdown::lock_down;
 use super::root::{self, Failure, Step as _};
 use super::spec::{Layers, Spec};
@@ -167,10 +167,6 @@ struct Interface {
     name: [u8; 16],
     flags: i16,
     rest: [u8; 22],
-}
-
-fn last_error() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 enum Forked {

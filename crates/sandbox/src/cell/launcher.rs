@@ -81,6 +81,11 @@ fn drop_privilege(user: Option<u32>) -> Result<(), Errno> {
     set_dumpable_behavior(DumpableBehavior::Dumpable)
 }
 
+/// What the last raw system call that failed was told.
+pub(super) fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
 enum Cloned {
     Child,
     Parent(OwnedFd),
@@ -120,7 +125,7 @@ fn clone(layers: Layers) -> Result<Cloned, Errno> {
         unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArguments>()) };
     match result {
         0 => Ok(Cloned::Child),
-        -1 => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        -1 => Err(last_error()),
         // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
         // JUSTIFICATION: a descriptor that comes out of a raw system call has to be taken over once.
         _ => Ok(Cloned::Parent(unsafe { OwnedFd::from_raw_fd(process) })),
@@ -161,9 +166,5 @@ fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     // the socket to the gate on number 0, which is below the range.
     // JUSTIFICATION: a descriptor that leaks into a cell is a hole in it, so they are closed by exclusion and not one by one.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
-    }
+    if result == 0 { Ok(()) } else { Err(last_error()) }
 }

@@ -267,30 +267,16 @@ impl Cell {
     /// # Errors
     /// The program could not be started.
     pub async fn ended(&self) -> Result<Ended, CellError> {
-        match self.told().await? {
-            (Some(FromCell::Ended { code, signal, cpu_us, peak_bytes }), _) => {
-                let used = self.group.as_ref().map(Group::used).unwrap_or_default();
-                Ok(Ended {
-                    code,
-                    signal,
-                    cpu_us,
-                    peak_bytes: used.peak_bytes.unwrap_or(peak_bytes),
-                    out_of_memory: used.out_of_memory,
-                })
-            }
-            (Some(FromCell::Failed { step, why }), _) => Err(CellError::Prepare { step, why }),
+        let said = self.told().await?.0;
+        let used = self.group.as_ref().map(Group::used).unwrap_or_default();
+        let (code, signal, cpu_us, peak_bytes) = match said {
+            Some(FromCell::Ended { code, signal, cpu_us, peak_bytes }) => (code, signal, cpu_us, peak_bytes),
+            Some(FromCell::Failed { step, why }) => return Err(CellError::Prepare { step, why }),
             // Killed from outside, before it could tell.
-            (Some(FromCell::Started { .. }) | None, _) => {
-                let used = self.group.as_ref().map(Group::used).unwrap_or_default();
-                Ok(Ended {
-                    code: None,
-                    signal: Some(Signal::KILL.as_raw()),
-                    cpu_us: 0,
-                    peak_bytes: used.peak_bytes.unwrap_or(0),
-                    out_of_memory: used.out_of_memory,
-                })
-            }
-        }
+            Some(FromCell::Started { .. }) | None => (None, Some(Signal::KILL.as_raw()), 0, 0),
+        };
+        let peak_bytes = used.peak_bytes.unwrap_or(peak_bytes);
+        Ok(Ended { code, signal, cpu_us, peak_bytes, out_of_memory: used.out_of_memory })
     }
 
     /// Gives the program its input, reads what it writes, and sees to it that it ends: by itself, at the deadline, or when it has

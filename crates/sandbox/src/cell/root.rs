@@ -16,6 +16,7 @@ use rustix::mount::{
 };
 use rustix::process::{fchdir, pivot_root};
 
+use super::launcher::last_error;
 use super::spec::{self, Access, Place, Source};
 
 /// A step that failed, and why.
@@ -345,9 +346,5 @@ fn set_attributes(mount: BorrowedFd<'_>, flags: MountAttrFlags, below: bool) -> 
             size_of::<Attributes>(),
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
-    }
+    if result == 0 { Ok(()) } else { Err(last_error()) }
 }
