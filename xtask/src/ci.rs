@@ -40,25 +40,27 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let begin = Instant::now();
     let mut totals = Totals::default();
     let mut times = Vec::new();
-    let mut broken = Vec::new();
+    let (mut broken, mut errors) = (Vec::new(), Vec::new());
     for (name, step) in STEPS {
         say(&format!("==== {name}"));
         let at = Instant::now();
         match step(workspace) {
             Ok(counted) => {
-                totals.add(counted);
                 if counted.failed > 0 {
                     broken.push(name);
                 }
+                totals.add(counted);
             }
             Err(error) => {
                 say(&format!("{name}: {error:#}"));
+                errors.push(format!("---- {name}: {error:#}"));
                 broken.push(name);
             }
         }
         times.push(format!("{name} {:.0} s", at.elapsed().as_secs_f64()));
     }
     say(&format!("{}; {:.0} s in all", times.join(", "), begin.elapsed().as_secs_f64()));
+    errors.iter().for_each(|error| println!("{error}"));
     println!("{totals}");
     match broken.is_empty() {
         true => Ok(()),

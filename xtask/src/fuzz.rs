@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    run::{Workspace, must},
+    run::{Workspace, must_quietly, say},
     tools,
 };
 
@@ -43,7 +43,8 @@ pub(crate) fn run(workspace: &Workspace, only: Option<&str>, time: Duration) -> 
         // No sanitizer: what is fuzzed has no `unsafe`, so panics and overflows are what there is to find.
         let mut fuzz = Command::new(workspace.root().join("fuzz/run"));
         fuzz.args([target.as_str(), &time.as_secs().to_string()]);
-        must(&format!("fuzzing {target} for {} s", time.as_secs()), &mut fuzz)?;
+        let said = must_quietly(&format!("fuzzing {target} for {} s", time.as_secs()), &mut fuzz)?;
+        said.lines().filter(|line| line.contains("DONE") || line.starts_with("Done ")).for_each(say);
     }
     Ok(())
 }

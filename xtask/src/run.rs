@@ -78,21 +78,36 @@ impl Workspace {
     }
 }
 
-/// How many tests passed and failed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How many tests passed and failed, and what was said of those that failed: shown once more at the end, where it is found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
+    failures: Vec<String>,
 }
 
 impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for failure in &self.failures {
+            writeln!(f, "---- failed: {failure}")?;
+        }
         write!(f, "{} passed, {} failed", self.passed, self.failed)
     }
 }
 
 impl Totals {
+    /// One test that passed.
+    pub(crate) fn passed() -> Self {
+        Self { passed: 1, ..Self::default() }
+    }
+
+    /// One test that failed, or a part that could not be run at all.
+    pub(crate) fn failed(said: String) -> Self {
+        Self { failed: 1, failures: vec![said], ..Self::default() }
+    }
+
     pub(crate) fn add(&mut self, other: Self) {
+        self.failures.extend(other.failures);
         self.passed = self.passed.saturating_add(other.passed);
         self.failed = self.failed.saturating_add(other.failed);
     }
@@ -103,7 +118,7 @@ impl Totals {
         let count = |word: &str| {
             counts.split("; ").find_map(|part| part.strip_suffix(word)?.trim().parse().ok()).unwrap_or(0)
         };
-        Some(Self { passed: count("passed"), failed: count("failed") })
+        Some(Self { passed: count("passed"), failed: count("failed"), failures: Vec::new() })
     }
 }
 
@@ -122,6 +137,9 @@ pub(crate) fn must(what: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// How much is shown once more of what one test runner said of its failures.
+const MOST_LINES: usize = 150;
+
 /// Runs a test runner, shows what it prints, and counts its tests. Failed tests are counted; a run that ends badly
 /// without having failed a test (it did not compile, it crashed) is an error.
 pub(crate) fn count(what: &str, command: &mut Command) -> Result<Totals> {
@@ -133,10 +151,20 @@ pub(crate) fn count(what: &str, command: &mut Command) -> Result<Totals> {
         .spawn()
         .with_context(|| format!("could not start {}", shown(command)))?;
     let mut totals = Totals::default();
+    let mut section: Option<Vec<String>> = None;
     for line in BufReader::new(child.stdout.take().context("no output to read")?).lines() {
         let line = line?;
         println!("{line}");
-        totals.add(Totals::of_line(&line).unwrap_or_default());
+        if let Some(counted) = Totals::of_line(&line) {
+            totals.add(counted);
+            totals.failures.extend(section.take().map(|lines| lines.join("\n")));
+        }
+        if line == "failures:" {
+            section.get_or_insert_default();
+        }
+        if let Some(lines) = section.as_mut().filter(|lines| lines.len() < MOST_LINES) {
+            lines.push(line);
+        }
     }
     let status = child.wait()?;
     say(&format!("{what}: {:.1} s", begin.elapsed().as_secs_f64()));
@@ -144,6 +172,24 @@ pub(crate) fn count(what: &str, command: &mut Command) -> Result<Totals> {
         bail!("{what} failed ({status}) without a failed test: {}", shown(command));
     }
     Ok(totals)
+}
+
+/// Runs a command whose many lines matter only if it fails; gives what it printed.
+pub(crate) fn must_quietly(what: &str, command: &mut Command) -> Result<String> {
+    let begin = Instant::now();
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("could not start {}", shown(command)))?;
+    let text =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    if !output.status.success() {
+        let from = text.lines().count().saturating_sub(MOST_LINES);
+        let end: Vec<&str> = text.lines().skip(from).collect();
+        bail!("{what} failed ({}): {}\n{}", output.status, shown(command), end.join("\n"));
+    }
+    say(&format!("{what}: {:.1} s", begin.elapsed().as_secs_f64()));
+    Ok(text)
 }
 
 /// What a command prints to standard output; its standard error is shown only if it fails.

@@ -57,6 +57,6 @@ fn of_the_workspace(workspace: &Workspace) -> Result<Totals> {
 fn counted(name: &str, result: Result<Totals>) -> Totals {
     result.unwrap_or_else(|error| {
         say(&format!("FAILED {name}: {error:#}"));
-        Totals { passed: 0, failed: 1 }
+        Totals::failed(format!("{name}: {error:#}"))
     })
 }

@@ -108,11 +108,12 @@ impl Checks {
         match test() {
             Ok(()) => {
                 say(&format!("{}: ok      {name}", self.suite));
-                self.totals.add(Totals { passed: 1, failed: 0 });
+                self.totals.add(Totals::passed());
             }
             Err(error) => {
-                say(&format!("{}: FAILED  {name}: {}", self.suite, ending(&format!("{error:#}"))));
-                self.totals.add(Totals { passed: 0, failed: 1 });
+                let said = format!("{name}: {}", ending(&format!("{error:#}")));
+                say(&format!("{}: FAILED  {said}", self.suite));
+                self.totals.add(Totals::failed(format!("{}: {said}", self.suite)));
             }
         }
     }
