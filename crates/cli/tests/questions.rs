@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 
 /// How often something is looked for before it is given up.
 const LOOKS: usize = 600;
+/// How long one waits between two looks.
+const BETWEEN: Duration = Duration::from_millis(50);
 
 const PASSPHRASE: &str = "correct horse battery staple";
 
@@ -94,6 +96,7 @@ impl Home {
             if let Some(open) = self.questions().iter().find(|question| question["state"] == "open") {
                 return open["question"].as_str().unwrap().to_owned();
             }
+            std::thread::sleep(BETWEEN);
         }
         panic!("nothing was asked: {:?}", self.questions())
     }
@@ -274,6 +277,7 @@ fn a_question_that_nobody_answers_is_over() {
         if home.state(&question) == "expired" {
             break;
         }
+        std::thread::sleep(BETWEEN);
     }
     let late = home.answer("approve", &question, "right");
     assert_eq!(late.status.code(), Some(1));
