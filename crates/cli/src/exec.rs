@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,9 +16,6 @@ use toolgate_sandbox::cell::{
 use crate::args::{Exec, Keep};
 use crate::out;
 
-/// Who cells run as where everything belongs to root.
-const NOBODY: u32 = 65_534;
-
 /// The exit status of a command whose time was over, as of `timeout`.
 const LATE: u8 = 124;
 /// The exit status of a command that could not be started, as in a shell.
@@ -32,12 +28,18 @@ pub(crate) fn run(exec: &Exec) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let program = std::env::current_exe().context("could not find this program")?;
-        let cells = Cells::start(&program, user(&folder)?, Layers::ALL)?;
+        let cells = Cells::start(&program, Layers::ALL)?;
         if !cells.limits_memory() && exec.memory.is_some() {
             out::note("no cgroup can be used here: the limit of memory holds for each process alone");
         }
         let mut cell = cells.run_with(&spec, streams()?).await?;
         drop(opened);
+        for path in &cell.unmapped {
+            out::note(format_args!(
+                "`{}` lies on a file system that cannot show its files as the cell's own: the cell reaches what anybody may",
+                path.display()
+            ));
+        }
         let changed = cell.changes.pop();
         let status = finish(&cell, &profile.limits).await?;
         drop(cell);
@@ -63,7 +65,7 @@ pub(crate) fn probe() -> anyhow::Result<(u32, bool)> {
     let Planned { spec, opened } = Profile::default().plan(vec!["true".to_owned()])?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let cells = Cells::start(&std::env::current_exe()?, NOBODY, Layers::ALL)?;
+        let cells = Cells::start(&std::env::current_exe()?, Layers::ALL)?;
         let cell = cells.run(&spec).await?;
         drop(opened);
         let landlock = cell.landlock_abi;
@@ -113,12 +115,6 @@ fn profile(exec: &Exec, folder: &Path) -> anyhow::Result<Profile> {
         limits,
         ..Profile::default()
     })
-}
-
-/// Whose rights the cell is made of, if we are root: those of whoever owns the folder.
-fn user(folder: &Path) -> io::Result<u32> {
-    let owner = std::fs::metadata(folder)?.uid();
-    Ok(if owner == 0 { NOBODY } else { owner })
 }
 
 /// Our own streams, for the command.

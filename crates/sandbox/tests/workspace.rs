@@ -7,12 +7,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use common::{NOBODY, cells};
+use common::cells;
+
+/// Who owns what the cells of root work in.
+const OWNER: u32 = 4_242;
 use toolgate_sandbox::cell::changes::{self, Caution, Change, What};
 use toolgate_sandbox::cell::{Cell, Finished, Layers, Place, Profile, Source, Workspace};
 
-/// A folder of the user who runs the cells.
+/// A folder of somebody else, where the tests run as root.
 fn folder(name: &str) -> PathBuf {
     let path = Path::new("/var/tmp").join(format!("toolgate-{name}-{}", std::process::id()));
     fs::create_dir_all(path.join("src")).unwrap();
@@ -29,7 +33,7 @@ fn folder(name: &str) -> PathBuf {
             &path.join("removed"),
             &path.join("src/deep"),
         ] {
-            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+            std::os::unix::fs::chown(path, Some(OWNER), Some(OWNER)).unwrap();
         }
     }
     path
@@ -92,6 +96,11 @@ async fn changes_stay_in_memory_until_they_are_taken_over() {
     assert_eq!(fs::metadata(folder.join("added")).unwrap().permissions().mode() & 0o7777, 0o755);
     assert_eq!(read("src/file"), "other\n");
     assert_eq!(fs::read_link(folder.join("in")).unwrap(), Path::new("kept"));
+    let owned = if us().0 == 0 { (OWNER, OWNER) } else { us() };
+    for path in ["added", "changed", "src", "src/file", "in"] {
+        let found = owner(&folder.join(path));
+        assert_eq!((found.0, found.1), owned, "{path}");
+    }
     for gone in ["removed", "src/deep", ".git", "out", "pipe", "id"] {
         assert!(fs::symlink_metadata(folder.join(gone)).is_err(), "{gone}");
     }
@@ -120,6 +129,132 @@ async fn what_is_no_workspace_is_refused() {
     assert_eq!(why(Path::new("/usr/bin/env")), "`/usr/bin/env` cannot be given to a cell: it is no folder");
     assert!(why(Path::new("/usr")).contains("too large a part of the host"));
     assert!(why(Path::new("/no/such/folder")).contains("No such file"));
+}
+
+/// A folder that nobody but its owner can get into, with one to work in below it.
+fn hidden(name: &str) -> (PathBuf, PathBuf) {
+    let above = Path::new("/var/tmp").join(format!("toolgate-{name}-{}", std::process::id()));
+    let folder = above.join("work");
+    fs::create_dir_all(folder.join("src")).unwrap();
+    for (path, mode) in [("kept", 0o600), ("src/deep", 0o600), ("tool", 0o700)] {
+        fs::write(folder.join(path), "#!/bin/sh\necho as it was\n").unwrap();
+        fs::set_permissions(folder.join(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    for path in [&above, &folder, &folder.join("src")] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    (above, folder)
+}
+
+/// Whoever runs the tests.
+fn us() -> (u32, u32) {
+    (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
+}
+
+fn owner(path: &Path) -> (u32, u32, u32) {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = fs::symlink_metadata(path).unwrap();
+    (found.uid(), found.gid(), found.mode() & 0o7777)
+}
+
+#[tokio::test]
+async fn what_is_given_is_reached_below_a_closed_folder() {
+    let (above, folder) = hidden("closed");
+    fs::write(above.join("secret"), "a secret of the host").unwrap();
+    let reads = "cat kept && ./tool && cat src/deep && stat -c %u kept src && ls -A ..";
+    for workspace in [Workspace::Overlay, Workspace::Read, Workspace::Write] {
+        let (done, ..) = run(&profile(&folder, workspace), reads).await;
+        let text = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert_eq!(done.ended.code, Some(0), "{workspace:?}: {done:?}");
+        assert!(text.ends_with("1000\n1000\nwork\n"), "{workspace:?}: {text}");
+        let (done, ..) = run(&profile(&folder, workspace), "cat ../secret; ls -A ../..").await;
+        let text = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(!text.contains("a secret"), "{workspace:?}: {text}");
+    }
+    let named = Profile { read: vec![folder.join("kept"), folder.join("src")], ..Profile::default() };
+    let script =
+        format!("cat {0}/kept {0}/src/deep && ! cat {0}/tool && ! echo x > {0}/kept", folder.display());
+    let (done, ..) = run(&named, &script).await;
+    assert_eq!(done.ended.code, Some(0), "{done:?}");
+    fs::remove_dir_all(above).unwrap();
+}
+
+#[tokio::test]
+async fn what_is_taken_over_is_the_owners_and_open_to_nobody_else() {
+    let (above, folder) = hidden("owner");
+    let script = "set -e; echo x > added; chmod 666 added; mkdir -m 777 new; echo y > new/file; ln -s kept link; echo z > kept";
+    let (done, changed, lower) = run(&profile(&folder, Workspace::Overlay), script).await;
+    assert_eq!(done.ended.code, Some(0), "{done:?}");
+    changes::apply(&changed[0], &lower.unwrap(), &changes::read(&changed[0]).unwrap()).unwrap();
+    let (user, group) = us();
+    for (path, mode) in [("added", 0o644), ("new", 0o755), ("new/file", 0o644), ("kept", 0o600)] {
+        assert_eq!(owner(&folder.join(path)), (user, group, mode), "{path}");
+    }
+    assert_eq!(owner(&folder.join("link")).0, user);
+    let (done, ..) = run(&profile(&folder, Workspace::Write), "echo x > direct && mkdir made").await;
+    assert_eq!(done.ended.code, Some(0), "{done:?}");
+    assert_eq!(owner(&folder.join("direct")), (user, group, 0o644));
+    assert_eq!(owner(&folder.join("made")), (user, group, 0o755));
+    fs::remove_dir_all(above).unwrap();
+}
+
+#[tokio::test]
+async fn no_file_of_the_host_is_made_to_run_as_its_owner() {
+    let (above, folder) = hidden("setid");
+    let script =
+        "cp /bin/true id; chmod 4755 id; chmod 2755 id; chmod u+s tool; install -m 4755 /bin/true other;
+        python3 -c 'import os
+for make in (lambda: os.mknod(\"m\", 0o104755), lambda: os.open(\"o\", os.O_CREAT | os.O_WRONLY, 0o4755),
+             lambda: os.fchmod(os.open(\"id\", os.O_RDONLY), 0o6755)):
+    try: make(); print(\"ESCAPED\")
+    except PermissionError: print(\"refused\")'";
+    let (done, ..) = run(&profile(&folder, Workspace::Write), script).await;
+    assert_eq!(done.stdout, b"refused\nrefused\nrefused\n", "{done:?}");
+    for entry in fs::read_dir(&folder).unwrap().flatten() {
+        assert_eq!(owner(&entry.path()).2 & 0o6000, 0, "{entry:?}");
+    }
+    assert!(folder.join("id").exists());
+    fs::remove_dir_all(above).unwrap();
+}
+
+#[tokio::test]
+async fn what_belongs_to_others_stays_theirs() {
+    if !rustix::process::getuid().is_root() {
+        return;
+    }
+    let (above, folder) = hidden("others");
+    for (name, user, mode) in [("theirs", 4_343, 0o600), ("open", 4_343, 0o644), ("nobodys", 65_534, 0o600)] {
+        fs::write(folder.join(name), name).unwrap();
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        std::os::unix::fs::chown(folder.join(name), Some(user), Some(user)).unwrap();
+    }
+    for workspace in [Workspace::Overlay, Workspace::Read, Workspace::Write] {
+        let script = "cat open; cat theirs nobodys; echo x > open; chmod 777 theirs open; chown 1000 theirs";
+        let (done, ..) = run(&profile(&folder, workspace), script).await;
+        assert_eq!(done.stdout, b"open", "{workspace:?}: {done:?}");
+    }
+    assert_eq!(owner(&folder.join("open")), (4_343, 4_343, 0o644));
+    fs::remove_dir_all(above).unwrap();
+}
+
+#[tokio::test]
+async fn what_lies_under_a_mount_stays_there() {
+    if !rustix::process::getuid().is_root() {
+        return;
+    }
+    let (above, folder) = hidden("mounts");
+    fs::write(folder.join("src/covered"), "covered").unwrap();
+    let covers =
+        Command::new("mount").args(["-t", "tmpfs", "none"]).arg(folder.join("src")).status().unwrap();
+    assert!(covers.success());
+    let planned = profile(&folder, Workspace::Overlay).plan(vec!["true".to_owned()]).unwrap();
+    let refused = cells(Layers::ALL).run(&planned.spec).await.unwrap_err().to_string();
+    let (done, ..) = run(&profile(&folder, Workspace::Write), "ls -A src; echo x > src/new").await;
+    let seen = fs::read(folder.join("src/new")).unwrap();
+    assert!(Command::new("umount").arg(folder.join("src")).status().unwrap().success());
+    fs::remove_dir_all(above).unwrap();
+    assert!(refused.contains("is mounted below it"), "{refused}");
+    assert_eq!((done.stdout.as_slice(), seen.as_slice()), (&b""[..], &b"x\n"[..]), "{done:?}");
 }
 
 #[tokio::test]

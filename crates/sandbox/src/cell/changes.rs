@@ -10,11 +10,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fchmod, fchown, fgetxattr, fstat, major,
-    minor, mkdirat, openat, openat2, readlinkat, renameat, statat, statx, symlinkat, unlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fchmod, fgetxattr, fstat, major, minor,
+    mkdirat, openat, openat2, readlinkat, renameat, statat, statx, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
-use rustix::process::{Gid, Uid};
 
 use super::spec::Source;
 
@@ -228,7 +227,8 @@ fn leads_out(path: &str, to: &str) -> bool {
 }
 
 /// Takes changes over into the folder they were made from: those that are named, which have to be among `changes`, with what leads
-/// to them. What was looked at is what is taken over; nobody else writes the folder of changes any more.
+/// to them. What was looked at is what is taken over; nobody else writes the folder of changes any more. Where root does it, it is
+/// done with the rights of the folder's owner, and what is made is the owner's.
 ///
 /// # Errors
 /// Something could not be taken over; what was before it in the order of the paths is.
@@ -237,11 +237,49 @@ pub fn apply(changes: &OwnedFd, into: &Source, paths: &BTreeMap<String, Change>)
     if super::spec::identity(&root)? != (into.device, into.inode) {
         return Err(io::Error::other(format!("`{}` is another folder than before", into.path.display())));
     }
+    let _owner = ActingAs::owner_of(&root)?;
     for (path, change) in paths {
         one(changes.as_fd(), root.as_fd(), path, change)
             .map_err(|error| io::Error::new(error.kind(), format!("`{path}`: {error}")))?;
     }
     Ok(())
+}
+
+/// This thread acts on files with the rights of another user, until it is dropped.
+struct ActingAs;
+
+impl ActingAs {
+    /// `None` where this process has no other rights than its own, or the owner is root.
+    fn owner_of(folder: &OwnedFd) -> io::Result<Option<Self>> {
+        let owner = fstat(folder)?;
+        if !rustix::process::geteuid().is_root() || owner.st_uid == 0 {
+            return Ok(None);
+        }
+        let acting = Self;
+        Self::act(owner.st_uid, owner.st_gid);
+        // The calls say who one was before, and nothing about whether they worked: the second one is told what the first one did.
+        if Self::act(owner.st_uid, owner.st_gid) == (owner.st_uid, owner.st_gid) {
+            Ok(Some(acting))
+        } else {
+            Err(io::Error::other("the system does not let root act as the folder's owner"))
+        }
+    }
+
+    /// Returns who one was before.
+    #[expect(unsafe_code, reason = "rustix does not have `setfsuid`")]
+    fn act(user: u32, group: u32) -> (u32, u32) {
+        // SAFETY: two system calls that take a number and change the rights of this thread.
+        // JUSTIFICATION: acting as the owner, root can neither be led to what the owner may not touch nor leave anything behind
+        // that is root's.
+        let (group, user) = unsafe { (libc::setfsgid(group), libc::setfsuid(user)) };
+        (user.cast_unsigned(), group.cast_unsigned())
+    }
+}
+
+impl Drop for ActingAs {
+    fn drop(&mut self) {
+        Self::act(rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    }
 }
 
 /// Opens something below a folder, without following links or leaving it.
@@ -255,21 +293,16 @@ fn one(changes: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &str, change: &Chang
     let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
     let folder = below(root, above, OFlags::PATH | OFlags::DIRECTORY)?;
     match &change.what {
-        What::File { runs, .. } => {
+        What::File { .. } => {
             let mut from = File::from(below(changes, path, OFlags::RDONLY | OFlags::NOFOLLOW)?);
             // Written beside it and put in its place whole: a reader sees the old one or the new one.
             let beside = format!(".{name}.toolgate");
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let mode = Mode::from_raw_mode(if *runs { 0o755 } else { 0o644 });
+            let mode = mode(&from)?;
             let _ = unlinkat(&folder, beside.as_str(), AtFlags::empty());
             let mut to = File::from(openat(&folder, beside.as_str(), flags, mode)?);
             io::copy(&mut from, &mut to)?;
             fchmod(&to, mode)?;
-            // Where root takes over what belongs to somebody else, it stays theirs.
-            if rustix::process::geteuid().is_root() {
-                let owner = fstat(root)?;
-                fchown(&to, Some(Uid::from_raw(owner.st_uid)), Some(Gid::from_raw(owner.st_gid)))?;
-            }
             remove(folder.as_fd(), name, true)?;
             renameat(&folder, beside.as_str(), &folder, name)?;
         }
@@ -277,12 +310,13 @@ fn one(changes: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &str, change: &Chang
             if *replaced {
                 remove(folder.as_fd(), name, false)?;
             }
-            match mkdirat(&folder, name, Mode::from_raw_mode(0o755)) {
+            let mode = mode(below(changes, path, OFlags::RDONLY | OFlags::DIRECTORY)?)?;
+            match mkdirat(&folder, name, mode) {
                 Ok(()) => {}
                 Err(Errno::EXIST) if is_folder(folder.as_fd(), name)? => {}
                 Err(Errno::EXIST) => {
                     remove(folder.as_fd(), name, false)?;
-                    mkdirat(&folder, name, Mode::from_raw_mode(0o755))?;
+                    mkdirat(&folder, name, mode)?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -295,6 +329,12 @@ fn one(changes: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &str, change: &Chang
         What::Special => return Err(io::Error::other("it is neither file, folder nor link")),
     }
     Ok(())
+}
+
+/// The permissions of what was changed, as far as they are given to what is taken over: nobody but the owner may write, and nothing
+/// runs with other rights than those of who starts it.
+fn mode(of: impl AsFd) -> io::Result<Mode> {
+    Ok(Mode::from_raw_mode(fstat(of)?.st_mode & 0o755 | 0o600))
 }
 
 fn is_folder(folder: BorrowedFd<'_>, name: &str) -> Result<bool, Errno> {

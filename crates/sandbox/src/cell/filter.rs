@@ -1,8 +1,8 @@
-//! Which system calls a cell may make: two filters, compiled once by the launcher, and inherited by all that a cell starts.
+//! Which system calls a cell may make: filters, compiled once by the launcher, and inherited by all that a cell starts.
 //!
-//! The first names what may be called at all. What is not in it does not exist (`ENOSYS`), as on an older kernel, so that the C
+//! One names what may be called at all. What is not in it does not exist (`ENOSYS`), as on an older kernel, so that the C
 //! library falls back: `clone3`, whose flags lie in memory that a filter cannot read, to `clone`, whose flags are an argument.
-//! The second says no (`EPERM`) to what is known and refused, and to calls of the first list with the wrong arguments. Calls of
+//! Another says no (`EPERM`) to what is known and refused, and to calls of the first list with the wrong arguments. Calls of
 //! another architecture (32 bits) end the process, and those of x32 have numbers that are in no list.
 
 use std::collections::BTreeMap;
@@ -12,8 +12,15 @@ use seccompiler::{
     TargetArch,
 };
 
-/// The two filters, in the order in which they are to be applied.
-pub(super) type Filters = [BpfProgram; 2];
+/// The filters, in the order in which they are to be applied.
+pub(super) struct Filters {
+    /// For cells that write to files of the host: no file is made to run with the rights of its owner or group.
+    pub(super) no_set_id: BpfProgram,
+    /// What may be called at all.
+    pub(super) exists: BpfProgram,
+    /// What may be called, and how.
+    pub(super) may: BpfProgram,
+}
 
 /// Compiles the filters.
 pub(super) fn filters() -> Result<Filters, seccompiler::Error> {
@@ -24,7 +31,46 @@ pub(super) fn filters() -> Result<Filters, seccompiler::Error> {
     let errno = |errno: i32| SeccompAction::Errno(errno.cast_unsigned());
     let exists = SeccompFilter::new(allowed, errno(libc::ENOSYS), SeccompAction::Allow, arch)?;
     let may = SeccompFilter::new(refused, SeccompAction::Allow, errno(libc::EPERM), arch)?;
-    Ok([exists.try_into()?, may.try_into()?])
+    let no_set_id = SeccompFilter::new(set_id()?, SeccompAction::Allow, errno(libc::EPERM), arch)?;
+    Ok(Filters { no_set_id: no_set_id.try_into()?, exists: exists.try_into()?, may: may.try_into()? })
+}
+
+/// All ways to give a file the bits by which it runs as its owner or group, whoever starts it. Where a gate is root, the owner of
+/// what a cell writes may be root.
+fn set_id() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::Error> {
+    let has = |argument: u8, bit: u32| {
+        let bit = u64::from(bit);
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bit), bit)
+    };
+    let bits = [libc::S_ISUID, libc::S_ISGID];
+    let mode = |argument: u8| -> Result<Vec<SeccompRule>, seccompiler::Error> {
+        bits.into_iter().map(|bit| Ok(SeccompRule::new(vec![has(argument, bit)?])?)).collect()
+    };
+    // The mode is one only where a file may be made.
+    let open = |flags: u8| -> Result<Vec<SeccompRule>, seccompiler::Error> {
+        let makes = [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY].map(i32::cast_unsigned);
+        let pairs = makes.into_iter().flat_map(|make| bits.map(|bit| (make, bit)));
+        pairs
+            .map(|(make, bit)| Ok(SeccompRule::new(vec![has(flags, make)?, has(flags + 1, bit)?])?))
+            .collect()
+    };
+    let mut calls = BTreeMap::from([
+        (libc::SYS_fchmod, mode(1)?),
+        (libc::SYS_fchmodat, mode(2)?),
+        (libc::SYS_fchmodat2, mode(2)?),
+        (libc::SYS_mknodat, mode(2)?),
+        (libc::SYS_openat, open(2)?),
+        // Its mode lies in memory. Programs fall back to `openat`.
+        (libc::SYS_openat2, Vec::new()),
+    ]);
+    #[cfg(target_arch = "x86_64")]
+    calls.extend([
+        (libc::SYS_chmod, mode(1)?),
+        (libc::SYS_creat, mode(1)?),
+        (libc::SYS_mknod, mode(1)?),
+        (libc::SYS_open, open(1)?),
+    ]);
+    Ok(calls)
 }
 
 fn calls(groups: &'static [&'static [i64]]) -> impl Iterator<Item = i64> {
@@ -494,8 +540,9 @@ mod tests {
     }
 
     #[test]
-    fn both_filters_compile_and_are_small_enough_for_the_kernel() {
-        for filter in filters().unwrap() {
+    fn the_filters_compile_and_are_small_enough_for_the_kernel() {
+        let Filters { no_set_id, exists, may } = filters().unwrap();
+        for filter in [no_set_id, exists, may] {
             assert!(filter.len() < 4096, "{} instructions", filter.len());
         }
     }

@@ -59,12 +59,13 @@ fn prepare(
     layers: Layers,
     filters: Result<Filters, String>,
 ) -> Result<Prepared, Failure> {
-    let Given { user, group, spec, streams } = given;
+    let Given { user, group, spec, streams, mounts } = given;
     // When the launcher dies, so does every cell.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).step("dying with the gate")?;
     let [stdin, stdout, stderr] = &streams;
-    close_all_but(&[spec.as_fd(), stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), gate.as_fd()])
-        .step("closing descriptors")?;
+    let own = [spec.as_fd(), stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), gate.as_fd()];
+    let kept: Vec<_> = own.into_iter().chain(mounts.iter().map(OwnedFd::as_fd)).collect();
+    close_all_but(&kept).step("closing descriptors")?;
     dup2_stdin(stdin).and(dup2_stdout(stdout)).and(dup2_stderr(stderr)).step("the streams")?;
     default_signals();
     // The program has them; here they would keep them open.
@@ -80,12 +81,12 @@ fn prepare(
     if layers.network {
         raise_loopback().step("the loopback interface")?;
     }
-    let changes = if layers.root { root::enter(&spec.places, layers.masks)? } else { Vec::new() };
+    let changes = if layers.root { root::enter(&spec.places, mounts, layers.masks)? } else { Vec::new() };
     rustix::process::chdir(&*spec.cwd).step(format_args!("the working directory `{}`", spec.cwd))?;
     let nothing =
         rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step("`/dev/null`")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("not being looked into")?;
-    let landlock_abi = lock_down(layers, &spec.limits, limit_each, &spec.writable, filters)?;
+    let landlock_abi = lock_down(layers, &spec, limit_each, filters)?;
     tell(gate, &FromCell::Started { landlock_abi }, &changes)?;
     let (program, arguments) = spec.argv.split_first().ok_or("the command is empty").step("the command")?;
     let mut command = Command::new(program);

@@ -2,13 +2,16 @@
 //! made. The gate itself has threads and secrets, and is never forked.
 //!
 //! It does one thing: for each message from the gate it clones a process into namespaces of its own, which goes on in
-//! [`init`](super::init). It ends when the gate does, and all cells with it.
+//! [`init`](super::init), or only lends its namespace of users to a gate that is root ([`reach`](super::reach)). It ends when the gate does, and all cells with it.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use rustix::process::{DumpableBehavior, Gid, Uid, getegid, geteuid, getuid, set_dumpable_behavior};
+use rustix::process::{
+    DumpableBehavior, Gid, Signal, Uid, getegid, geteuid, getuid, set_dumpable_behavior,
+    set_parent_process_death_signal,
+};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::spec::Layers;
@@ -32,13 +35,14 @@ pub fn launcher() -> Option<u8> {
     })
 }
 
-/// What a cell is made of: the specification, three streams; and who the launcher is, which a process in a new namespace cannot
-/// find out any more.
+/// What a cell is made of: the specification, three streams, the mounts that were opened for it; and who the launcher is, which a
+/// process in a new namespace cannot find out any more.
 pub(super) struct Given {
     pub(super) user: u32,
     pub(super) group: u32,
     pub(super) spec: OwnedFd,
     pub(super) streams: [OwnedFd; 3],
+    pub(super) mounts: Vec<OwnedFd>,
 }
 
 fn serve(user: Option<u32>, layers: Layers) -> Result<(), Errno> {
@@ -50,13 +54,25 @@ fn serve(user: Option<u32>, layers: Layers) -> Result<(), Errno> {
     let stdin = std::io::stdin();
     let socket = stdin.as_fd();
     let mut buffer = [0; wire::MAX_MESSAGE];
-    while let Some((_, descriptors)) = wire::receive(socket, &mut buffer, RecvFlags::empty())? {
+    while let Some((length, mut descriptors)) = wire::receive(socket, &mut buffer, RecvFlags::empty())? {
+        if buffer.get(..length) == Some(wire::NAMESPACE) {
+            match clone(libc::CLONE_NEWUSER) {
+                Ok(Cloned::Child) => return wait_for_the_gate(descriptors),
+                Ok(Cloned::Parent(process)) => wire::send(socket, b"ok", &[process.as_fd()])?,
+                Err(error) => wire::send(socket, error.to_string().as_bytes(), &[])?,
+            }
+            continue;
+        }
+        if descriptors.len() < 5 {
+            return Err(Errno::PROTO);
+        }
+        let mounts = descriptors.split_off(5);
         let Ok([spec, stdin, stdout, stderr, gate]) = <[OwnedFd; 5]>::try_from(descriptors) else {
             return Err(Errno::PROTO);
         };
         let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-        let given = Given { user, group, spec, streams: [stdin, stdout, stderr] };
-        match clone(layers) {
+        let given = Given { user, group, spec, streams: [stdin, stdout, stderr], mounts };
+        match clone(namespaces(layers)) {
             Ok(Cloned::Child) => init::run(given, &gate, layers, filters),
             Ok(Cloned::Parent(process)) => wire::send(socket, b"ok", &[process.as_fd()])?,
             Err(error) => wire::send(socket, error.to_string().as_bytes(), &[])?,
@@ -98,20 +114,33 @@ fn ignore_children() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
-/// Forks into new namespaces.
-#[expect(unsafe_code, reason = "neither the standard library nor rustix can clone a process into namespaces")]
-fn clone(layers: Layers) -> Result<Cloned, Errno> {
-    let mut process: libc::c_int = -1;
+/// Lends its namespace until the gate closes its end of a socket.
+fn wait_for_the_gate(descriptors: Vec<OwnedFd>) -> Result<(), Errno> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    let Some(gate) = descriptors.into_iter().next() else { return Err(Errno::PROTO) };
+    close_all_but(&[gate.as_fd()])?;
+    // Nobody else may take the end of the launcher's socket for its own.
+    rustix::stdio::dup2_stdin(&gate)?;
+    wire::receive(&gate, &mut [0; 1], RecvFlags::empty()).map(drop)
+}
+
+/// The namespaces of a cell.
+fn namespaces(layers: Layers) -> libc::c_int {
     let optional = [(layers.network, libc::CLONE_NEWNET), (layers.processes, libc::CLONE_NEWPID)];
     let always = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP
-        | libc::CLONE_PIDFD;
-    let flags = optional.iter().filter(|(on, _)| *on).fold(always, |flags, (_, flag)| flags | flag);
+        | libc::CLONE_NEWCGROUP;
+    optional.iter().filter(|(on, _)| *on).fold(always, |flags, (_, flag)| flags | flag)
+}
+
+/// Forks into new namespaces.
+#[expect(unsafe_code, reason = "neither the standard library nor rustix can clone a process into namespaces")]
+fn clone(namespaces: libc::c_int) -> Result<Cloned, Errno> {
+    let mut process: libc::c_int = -1;
     let arguments = CloneArguments {
-        flags: u64::from(flags.cast_unsigned()),
+        flags: u64::from((namespaces | libc::CLONE_PIDFD).cast_unsigned()),
         pidfd: std::ptr::from_mut(&mut process).expose_provenance() as u64,
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArguments::default()

@@ -14,6 +14,7 @@
 //! | `spec.rs` | what a cell is to be |
 //! | `launcher.rs` | the small process from which cells are made |
 //! | `init.rs` | the first process of a cell |
+//! | `reach.rs` | what a gate that is root opens for it |
 //! | `root.rs` | its files |
 //! | `lockdown.rs`, `filter.rs` | what it gives up |
 //! | `cgroup.rs` | limits on all its processes together |
@@ -27,12 +28,13 @@ mod init;
 mod launcher;
 mod lockdown;
 mod profile;
+mod reach;
 mod root;
 mod spec;
 mod wire;
 
 use std::io::Write as _;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -50,6 +52,7 @@ use tokio::net::unix::pipe;
 use self::cgroup::{Cgroups, Group};
 pub use self::launcher::{LAUNCHER, launcher};
 pub use self::profile::{Planned, Profile, Workspace};
+use self::reach::Reach;
 pub use self::spec::{Access, Layers, Limits, Opened, Place, Source, Spec};
 use self::wire::FromCell;
 
@@ -90,6 +93,8 @@ fn system(what: &'static str) -> impl Fn(Errno) -> CellError {
 pub struct Cells {
     launcher: Arc<Launcher>,
     cgroups: Option<Cgroups>,
+    /// Where the gate is root.
+    reach: Option<Arc<Reach>>,
 }
 
 #[derive(Debug)]
@@ -130,6 +135,9 @@ pub struct Cell {
     pub landlock_abi: u32,
     /// The folders of changes of its overlays.
     pub changes: Vec<OwnedFd>,
+    /// What it was given by a gate that is root, and lies on a file system that cannot show files as another user's: the cell
+    /// reaches in it what anybody may.
+    pub unmapped: Vec<PathBuf>,
 }
 
 /// A program that has ended, and what it wrote.
@@ -155,13 +163,14 @@ pub enum Cut {
 }
 
 impl Cells {
-    /// Starts the launcher: `program` is one whose `main` begins with [`launcher`]. `user` is who cells run as where the gate is
-    /// root.
+    /// Starts the launcher: `program` is one whose `main` begins with [`launcher`]. Where the gate is root, cells run as a user that
+    /// nobody else is.
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn start(program: &Path, user: u32, layers: Layers) -> Result<Self, CellError> {
+    pub fn start(program: &Path, layers: Layers) -> Result<Self, CellError> {
         let (ours, theirs) = wire::pair().map_err(system("a pair of sockets"))?;
+        let user = reach::stranger();
         let layers = serde_json::to_string(&layers).unwrap_or_default();
         let mut command = Command::new(program);
         command.arg0(LAUNCHER).args([user.to_string(), layers]).env_clear().current_dir("/");
@@ -170,7 +179,8 @@ impl Cells {
         // It ends when the socket does. Somebody has to wait for it all the same, or it stays as a zombie.
         std::thread::spawn(move || drop(child.wait()));
         let launcher = Launcher { socket: tokio::sync::Mutex::new(asynchronous(ours)?) };
-        Ok(Self { launcher: Arc::new(launcher), cgroups: Cgroups::find() })
+        let reach = rustix::process::geteuid().is_root().then(|| Arc::new(Reach::new(user)));
+        Ok(Self { launcher: Arc::new(launcher), cgroups: Cgroups::find(), reach })
     }
 
     /// Whether the memory of a cell is limited as a whole. If not, the limit holds for each of its processes alone.
@@ -200,8 +210,15 @@ impl Cells {
         let text = sealed(spec)?;
         let [input, output, errors] = streams;
         let (ours, theirs) = wire::pair().map_err(system("a pair of sockets"))?;
-        let process = self.launcher.clone_cell(&[&text, &input, &output, &errors, &theirs]).await?;
-        drop((text, input, output, errors, theirs));
+        let opened = match &self.reach {
+            Some(reach) => reach.open(&self.launcher, &spec.places).await?,
+            None => reach::Opened::default(),
+        };
+        let own = [&text, &input, &output, &errors, &theirs];
+        let given: Vec<_> = own.into_iter().chain(&opened.mounts).map(OwnedFd::as_fd).collect();
+        let process = self.launcher.ask(wire::CELL, &given).await?;
+        let unmapped = opened.unmapped;
+        drop((text, input, output, errors, theirs, opened.mounts));
         let gate = asynchronous(ours)?;
         let refused = |error| CellError::System("a cgroup for the cell", error);
         let group =
@@ -220,6 +237,7 @@ impl Cells {
             stderr: None,
             landlock_abi: 0,
             changes: Vec::new(),
+            unmapped,
         };
         // A cell that has failed already does not hear it, and says why.
         let _deaf = wire::send(&cell.gate, go, &[]);
@@ -239,11 +257,10 @@ impl Cells {
 }
 
 impl Launcher {
-    /// Has a cell cloned; nobody else talks to the launcher meanwhile.
-    async fn clone_cell(&self, descriptors: &[&OwnedFd; 5]) -> Result<OwnedFd, CellError> {
+    /// Has a process cloned; nobody else talks to the launcher meanwhile.
+    async fn ask(&self, what: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<OwnedFd, CellError> {
         let socket = self.socket.lock().await;
-        let descriptors = descriptors.map(OwnedFd::as_fd);
-        wire::send(&*socket, b"cell", &descriptors).map_err(|_gone| CellError::NoLauncher)?;
+        wire::send(&*socket, what, descriptors).map_err(|_gone| CellError::NoLauncher)?;
         match receive(&socket).await.map_err(|_gone| CellError::NoLauncher)? {
             Some((_, mut process)) if process.len() == 1 => process.pop().ok_or(CellError::NoLauncher),
             Some((why, _)) => Err(CellError::Prepare {

@@ -107,7 +107,7 @@ impl Profile {
         }
         plan.writable.extend(["/dev/shm", "/tmp", "/var/tmp", HOME].map(str::to_owned));
         for path in &self.read {
-            plan.bind(path, Access::Read)?;
+            plan.give(path, Access::Read)?;
         }
         let mut cwd = HOME.to_owned();
         if let Some((folder, workspace)) = &self.workspace {
@@ -115,7 +115,7 @@ impl Profile {
         }
         // After the workspace, so that what lies in it can be told apart from it.
         for path in &self.write {
-            plan.bind(path, Access::Write)?;
+            plan.give(path, Access::Write)?;
         }
         let mut env = vec![("HOME".to_owned(), HOME.to_owned())];
         if !self.env.iter().any(|(name, _)| name == "PATH") {
@@ -137,21 +137,21 @@ struct Plan {
 impl Plan {
     /// The system's programs and libraries, and who is who.
     fn system(&mut self) -> Result<(), CellError> {
-        self.bind(Path::new("/usr"), Access::Read)?;
+        self.show("/usr")?;
         for path in BESIDE_USR {
             match fs::read_link(path) {
                 Ok(to) => self.places.push(Place::Symlink { at: (*path).to_owned(), to: text(&to)? }),
-                Err(_) if Path::new(path).exists() => self.bind(Path::new(path), Access::Read)?,
+                Err(_) if Path::new(path).exists() => self.show(path)?,
                 Err(_) => {}
             }
         }
         for path in SYSTEM.iter().filter(|path| Path::new(path).exists()) {
-            self.bind_at(path, Path::new(path), Access::Read)?;
+            self.show(path)?;
         }
         // Each version of Java keeps its settings in a folder of its own.
         for entry in fs::read_dir("/etc").into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with("java-") {
-                self.bind(&entry.path(), Access::Read)?;
+                self.show(&text(&entry.path())?)?;
             }
         }
         for (at, content) in [
@@ -170,18 +170,21 @@ impl Plan {
         Ok(())
     }
 
-    /// Gives a file or folder at the path where it really is.
-    fn bind(&mut self, path: &Path, access: Access) -> Result<(), CellError> {
+    /// Gives what an operator named, at the path where it really is.
+    fn give(&mut self, path: &Path, access: Access) -> Result<(), CellError> {
         let real = real(path)?;
-        self.bind_at(&text(&real)?, &real, access)
+        let (at, source) = (text(&real)?, self.source(&real)?);
+        if access == Access::Write {
+            self.writable.push(at.clone());
+        }
+        self.places.push(Place::Bind { at, source, access, owned: true });
+        Ok(())
     }
 
-    fn bind_at(&mut self, at: &str, path: &Path, access: Access) -> Result<(), CellError> {
-        let source = self.source(&real(path)?)?;
-        if access == Access::Write {
-            self.writable.push(at.to_owned());
-        }
-        self.places.push(Place::Bind { at: at.to_owned(), source, access });
+    /// Shows a part of the system, as anybody may see it.
+    fn show(&mut self, at: &str) -> Result<(), CellError> {
+        let source = self.source(&real(Path::new(at))?)?;
+        self.places.push(Place::Bind { at: at.to_owned(), source, access: Access::Read, owned: false });
         Ok(())
     }
 
@@ -214,8 +217,8 @@ impl Plan {
                 self.places.push(Place::Overlay { at: at.clone(), lower, bytes, inodes });
                 self.writable.push(at.clone());
             }
-            Workspace::Read => self.bind(&real, Access::Read)?,
-            Workspace::Write => self.bind(&real, Access::Write)?,
+            Workspace::Read => self.give(&real, Access::Read)?,
+            Workspace::Write => self.give(&real, Access::Write)?,
         }
         Ok(at)
     }

@@ -75,8 +75,9 @@ const MASKED: &[&str] = &[
     "vmallocinfo",
 ];
 
-/// Builds the root and enters it. Returns the folders of changes of the overlays, in order.
-pub(super) fn enter(places: &[Place], masks: bool) -> Result<Vec<OwnedFd>, Failure> {
+/// Builds the root and enters it. `mounts` are what a gate that is root has opened for the places, in their order, or nothing.
+/// Returns the folders of changes of the overlays, in order.
+pub(super) fn enter(places: &[Place], mounts: Vec<OwnedFd>, masks: bool) -> Result<Vec<OwnedFd>, Failure> {
     // Mounts of the host come and go here too, or else they could not go there; none of ours is seen there.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).step("own mounts")?;
     let root = tmpfs(1 << 20, 4096, 0o755).step("a new root")?;
@@ -84,13 +85,34 @@ pub(super) fn enter(places: &[Place], masks: bool) -> Result<Vec<OwnedFd>, Failu
     let stage = stage.ok_or(Errno::NOENT).step("a place for the new root")?;
     let stage = spec::open(Path::new(stage)).step("the new root")?;
     let mut changes = Vec::new();
+    let opened_for_us = !mounts.is_empty();
+    let mut mounts = mounts.into_iter();
+    // If there is none left for a place, there is none: what was opened for us is never looked up again.
+    let mut tree = |source: &Source, flags| {
+        if opened_for_us { mounts.next().ok_or(Errno::BADF) } else { own_copy(source, flags) }
+    };
     for place in places {
         let made = match place {
-            Place::Bind { at, source, access } => bind(stage.as_fd(), at, source, *access),
+            Place::Bind { at, source, access: Access::Read, .. } => {
+                tree(source, ALWAYS | READ_ONLY).and_then(|tree| bind(stage.as_fd(), at, &tree))
+            }
+            Place::Bind { at, source, access: Access::Write, .. } => {
+                tree(source, ALWAYS).and_then(|tree| bind(stage.as_fd(), at, &tree))
+            }
             Place::Dev { shm_bytes } => dev(stage.as_fd(), *shm_bytes),
             Place::File { at, content } => file(stage.as_fd(), at, content),
             Place::Overlay { at, lower, bytes, inodes } => {
-                overlay(stage.as_fd(), at, lower, *bytes, *inodes).map(|upper| changes.push(upper))
+                let lower = if opened_for_us {
+                    // It has to be somewhere for an overlay to be made of it; the overlay comes to lie over it.
+                    tree(lower, ALWAYS)
+                        .and_then(|tree| bind(stage.as_fd(), at, &tree))
+                        .and_then(|()| inside(stage.as_fd(), at, OFlags::PATH | OFlags::DIRECTORY))
+                } else {
+                    meant(lower)
+                };
+                lower
+                    .and_then(|lower| overlay(stage.as_fd(), at, &lower, *bytes, *inodes))
+                    .map(|upper| changes.push(upper))
             }
             Place::Proc => proc(stage.as_fd(), masks),
             Place::Symlink { at, to } => link(stage.as_fd(), at, to),
@@ -124,8 +146,11 @@ impl fmt::Display for Place {
     }
 }
 
+/// What can only be read.
+pub(super) const READ_ONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
+
 /// What no mount of a cell is without.
-const ALWAYS: MountAttrFlags = MountAttrFlags::from_bits_retain(
+pub(super) const ALWAYS: MountAttrFlags = MountAttrFlags::from_bits_retain(
     MountAttrFlags::MOUNT_ATTR_NOSUID.bits() | MountAttrFlags::MOUNT_ATTR_NODEV.bits(),
 );
 
@@ -188,13 +213,13 @@ fn target(root: BorrowedFd<'_>, at: &str) -> Result<OwnedFd, Errno> {
 }
 
 /// Opens a file or folder of the host, and makes sure that it is the one that was meant.
-fn meant(source: &Source) -> Result<OwnedFd, Errno> {
+pub(super) fn meant(source: &Source) -> Result<OwnedFd, Errno> {
     let found = spec::open(&source.path)?;
     if spec::identity(&found)? == (source.device, source.inode) { Ok(found) } else { Err(Errno::STALE) }
 }
 
 /// A copy of the mounts at and below a file or folder, that is nowhere yet.
-fn copy(of: &OwnedFd) -> Result<OwnedFd, Errno> {
+pub(super) fn copy(of: &OwnedFd) -> Result<OwnedFd, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH
@@ -206,15 +231,15 @@ fn is_folder(of: &OwnedFd) -> Result<bool, Errno> {
     Ok(rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(of)?.st_mode).is_dir())
 }
 
-fn bind(root: BorrowedFd<'_>, at: &str, source: &Source, access: Access) -> Result<(), Errno> {
-    let source = meant(source)?;
-    let tree = copy(&source)?;
-    let flags = match access {
-        Access::Read => ALWAYS | MountAttrFlags::MOUNT_ATTR_RDONLY,
-        Access::Write => ALWAYS,
-    };
+/// A copy of what this process can reach itself.
+fn own_copy(source: &Source, flags: MountAttrFlags) -> Result<OwnedFd, Errno> {
+    let tree = copy(&meant(source)?)?;
     set_attributes(tree.as_fd(), flags, true)?;
-    let target = if is_folder(&source)? { folder(root, at)? } else { target(root, at)? };
+    Ok(tree)
+}
+
+fn bind(root: BorrowedFd<'_>, at: &str, tree: &OwnedFd) -> Result<(), Errno> {
+    let target = if is_folder(tree)? { folder(root, at)? } else { target(root, at)? };
     attach(tree.as_fd(), target.as_fd(), "").map(drop)
 }
 
@@ -293,11 +318,10 @@ fn dev(root: BorrowedFd<'_>, shm_bytes: u64) -> Result<(), Errno> {
 fn overlay(
     root: BorrowedFd<'_>,
     at: &str,
-    lower: &Source,
+    lower: &OwnedFd,
     bytes: u64,
     inodes: u64,
 ) -> Result<OwnedFd, Errno> {
-    let lower = meant(lower)?;
     let memory = tmpfs(bytes, inodes, 0o700)?;
     for name in ["upper", "work"] {
         mkdirat(&memory, name, Mode::from_raw_mode(0o755))?;
@@ -307,7 +331,7 @@ fn overlay(
         |name| openat(&memory, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let (upper, work) = (part("upper")?, part("work")?);
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(context.as_fd(), "lowerdir", path(&lower))?;
+    fsconfig_set_string(context.as_fd(), "lowerdir", path(lower))?;
     fsconfig_set_string(context.as_fd(), "upperdir", path(&upper))?;
     fsconfig_set_string(context.as_fd(), "workdir", path(&work))?;
     // Without privilege its marks are in attributes that users may set.
@@ -328,21 +352,42 @@ struct Attributes {
 }
 
 /// Adds attributes to a mount, or to it and all below.
-#[expect(unsafe_code, reason = "rustix does not have `mount_setattr`")]
 fn set_attributes(mount: BorrowedFd<'_>, flags: MountAttrFlags, below: bool) -> Result<(), Errno> {
     let attributes = Attributes { set: u64::from(flags.bits()), clear: 0, propagation: 0, namespace: 0 };
+    change(mount, &attributes, below)
+}
+
+/// Adds attributes to a mount that is nowhere yet and all below, cuts them off from those they were copied from, and shows their
+/// files with the owners that a namespace of users gives them.
+pub(super) fn set_private(
+    mount: BorrowedFd<'_>,
+    flags: MountAttrFlags,
+    owners: Option<BorrowedFd<'_>>,
+) -> Result<(), Errno> {
+    let mapped = owners.map_or(MountAttrFlags::empty(), |_| MountAttrFlags::MOUNT_ATTR_IDMAP);
+    let attributes = Attributes {
+        set: u64::from((flags | mapped).bits()),
+        clear: 0,
+        propagation: libc::MS_PRIVATE,
+        namespace: owners.map_or(0, |owners| u64::from(owners.as_raw_fd().cast_unsigned())),
+    };
+    change(mount, &attributes, true)
+}
+
+#[expect(unsafe_code, reason = "rustix does not have `mount_setattr`")]
+fn change(mount: BorrowedFd<'_>, attributes: &Attributes, below: bool) -> Result<(), Errno> {
     let recursive = if below { libc::AT_RECURSIVE } else { 0 };
     let at = AtFlags::EMPTY_PATH.bits().cast_signed() | recursive;
     // SAFETY: the path is an empty string that ends with zero, and the structure is the kernel's, of the size that is named; it is
     // only read.
-    // JUSTIFICATION: it is the one call that makes a whole tree of mounts read-only at once.
+    // JUSTIFICATION: it is the one call that changes a whole tree of mounts at once.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
             at,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<Attributes>(),
         )
     };

@@ -26,6 +26,13 @@ pub struct Spec {
     pub writable: Vec<String>,
 }
 
+impl Spec {
+    /// Whether something of the host can be written, and the host sees it.
+    pub(super) fn writes_through(&self) -> bool {
+        self.places.iter().any(|place| matches!(place, Place::Bind { access: Access::Write, .. }))
+    }
+}
+
 /// One thing in the root of a cell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -38,6 +45,8 @@ pub enum Place {
         source: Source,
         /// Whether it can be written.
         access: Access,
+        /// Whether, where the gate is root, what belongs to the owner of the source is the cell user's own in the cell.
+        owned: bool,
     },
     /// `/dev`: null, zero, full, random, urandom, the descriptors, and shared memory of so many bytes.
     Dev {
@@ -51,7 +60,8 @@ pub enum Place {
         /// What it holds.
         content: String,
     },
-    /// A folder of the host, whose changes stay in memory: the host's own stays as it is.
+    /// A folder of the host, whose changes stay in memory: the host's own stays as it is. Where the gate is root, what belongs to
+    /// its owner is the cell user's own in the cell.
     Overlay {
         /// Where in the cell.
         at: String,
@@ -94,7 +104,7 @@ pub enum Access {
 
 /// A file or folder of the host: its path, and which one it was when it was looked at.
 ///
-/// The cell opens the path again, in its own mounts, without following symbolic links, and refuses if it finds another one. The
+/// The cell, or a gate that is root for it, opens the path again, without following symbolic links, and refuses if it finds another one. The
 /// gate keeps [`Opened`] until then, so that the number cannot be given to another file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -16,7 +16,15 @@ use serde::{Deserialize, Serialize};
 pub(super) const MAX_MESSAGE: usize = 4 << 10;
 
 /// How many descriptors a message may carry.
-pub(super) const MAX_DESCRIPTORS: usize = 8;
+pub(super) const MAX_DESCRIPTORS: usize = 128;
+
+/// What the gate asks the launcher for: a cell. With it come the specification, three streams, the gate's end of the cell, and the
+/// mounts that were opened for it, if any.
+pub(super) const CELL: &[u8] = b"cell";
+
+/// What the gate asks the launcher for: a process in a new namespace of users, which does nothing until the socket that comes with
+/// it is closed.
+pub(super) const NAMESPACE: &[u8] = b"namespace";
 
 /// What the gate tells the first process of a cell, once: it is in a cgroup that limits the memory of all its processes together.
 pub(super) const GO: &[u8] = b"go";

@@ -5,11 +5,8 @@ use std::path::Path;
 
 use toolgate_sandbox::cell::{Access, Cells, Finished, Layers, Limits, Opened, Place, Source, Spec};
 
-/// Somebody without any privilege, where the tests run as root.
-pub(crate) const NOBODY: u32 = 4_242;
-
 pub(crate) fn cells(layers: Layers) -> Cells {
-    Cells::start(Path::new(env!("CARGO_BIN_EXE_cell-launcher")), NOBODY, layers).unwrap()
+    Cells::start(Path::new(env!("CARGO_BIN_EXE_cell-launcher")), layers).unwrap()
 }
 
 /// A cell for a command. The descriptors have to be kept until it runs.
@@ -18,7 +15,8 @@ pub(crate) fn spec(argv: &[&str]) -> (Spec, Vec<Opened>) {
     let hostile = std::fs::canonicalize(env!("CARGO_BIN_EXE_cell-hostile")).unwrap();
     let (hostile, kept_too) = Source::open(&hostile).unwrap();
     let link = |name: &str| Place::Symlink { at: format!("/{name}"), to: format!("usr/{name}") };
-    let bind = |at: &str, source| Place::Bind { at: at.to_owned(), source, access: Access::Read };
+    let bind =
+        |at: &str, source| Place::Bind { at: at.to_owned(), source, access: Access::Read, owned: false };
     let spec = Spec {
         argv: argv.iter().map(|part| (*part).to_owned()).collect(),
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
