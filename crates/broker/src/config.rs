@@ -3,6 +3,7 @@
 //! Everything is checked before anything starts. A key that nobody knows, a name that is used but not defined, a
 //! secret written into the file: each is an error which names the file, the line and the remedy.
 
+pub mod profiles;
 mod reader;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,11 +12,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use toolgate_core::name::{AgentId, GroupName, QuestionName, ServerName, ToolName};
+use toolgate_core::name::{AgentId, GroupName, ProfileName, QuestionName, ServerName, ToolName};
 use toolgate_core::policy::DEMO;
 use toolgate_core::tool::Effect;
 
 use crate::rulebook::QuestionRules;
+use profiles::Profile;
 use reader::{Item, Source as Text, Table};
 
 pub use reader::{ConfigError, closest, parse_duration};
@@ -47,6 +49,8 @@ pub struct Config {
     pub tools: BTreeMap<ToolName, BTreeSet<Effect>>,
     /// The tables `[questions.NAME]`: who is asked.
     pub questions: BTreeMap<QuestionName, QuestionRules>,
+    /// The tables `[profiles.NAME]`, and the profiles that the program brings along: what cells are given.
+    pub profiles: BTreeMap<ProfileName, Profile>,
     /// The tables `[agents.NAME]`: what is known of agents besides their tokens.
     pub agents: BTreeMap<AgentId, AgentRules>,
     /// The table `[oauth]`: whose access tokens are accepted.
@@ -208,6 +212,7 @@ impl Default for Config {
             servers: BTreeMap::new(),
             tools: BTreeMap::new(),
             questions: BTreeMap::new(),
+            profiles: profiles::all(None, Path::new("")).unwrap_or_default(),
             agents: BTreeMap::new(),
             oauth: None,
             log: Log::default(),
@@ -240,6 +245,7 @@ impl Config {
             tools,
             servers,
             questions: named(&mut top, "questions", question)?,
+            profiles: profiles::all(top.take("profiles").as_ref(), folder)?,
             agents: agents(&mut top)?,
             oauth: top.take("oauth").map(|item| oauth(&item, folder)).transpose()?,
             log: top.take("log").map(|item| log(&item)).transpose()?.unwrap_or_default(),
@@ -919,7 +925,7 @@ hint: every key stands in a table such as `[gateway]`, as in `key = "value"`
 error: `toolgate.toml`, line 1: unknown table `gatway`
 hint: did you mean `gateway`?
 error: `toolgate.toml`, line 1: unknown key `listen`
-hint: known here: `agents`, `gateway`, `log`, `oauth`, `questions`, `servers`, `tools`
+hint: known here: `agents`, `gateway`, `log`, `oauth`, `profiles`, `questions`, `servers`, `tools`
 error: `toolgate.toml`, line 3: unknown key `lissten` in `[gateway]`
 hint: did you mean `listen`?
 error: `toolgate.toml`, line 2: unknown key `port` in `[gateway]`

@@ -64,13 +64,15 @@ pub(crate) enum Command {
     /// Say what is covered, what is not, and what is wrong
     #[command(after_help = "Examples:
   toolgate doctor
+  toolgate doctor --cell server      what a cell of this profile can reach
   toolgate doctor --json             for programs")]
-    Doctor,
+    Doctor(Doctor),
     /// Run a command in a cell: it sees the system's programs and this folder, and reaches no network
     #[command(after_help = "Examples:
   toolgate exec -- python3 script.py             changes to this folder are listed, and dropped
   toolgate exec --changes apply -- make          changes are taken over, but what runs by itself is not
   toolgate exec --time 10 --memory 256 -- ./untrusted
+  toolgate exec --profile build -- make          what `[profiles.build]` of the configuration gives
   toolgate exec --read ~/.cargo --env RUST_LOG=debug -- cargo test --offline
 
 The exit status is the command's own; 124: its time was over; 127: it could not be started.")]
@@ -161,7 +163,17 @@ The exit status is the command's own; 124: its time was over; 127: it could not 
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Say what a cell of this profile can reach
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) cell: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Exec {
+    /// What the cell is given: a profile of the configuration, or `agent`, `code`, `server` or `tool` [default: code, as shipped]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
     /// The folder to work in [default: this one]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) workspace: Option<PathBuf>,
@@ -177,10 +189,10 @@ pub(crate) struct Exec {
     /// A variable of the environment, with a value or with its own; can be given several times
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
-    /// How long it may take, in seconds [default: an hour]
+    /// How long it may take, in seconds [default: as the profile says; an hour]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) time: Option<u64>,
-    /// How much memory it may use, in MiB [default: 4096]
+    /// How much memory it may use, in MiB [default: as the profile says; 4096]
     #[arg(long, value_name = "MIB")]
     pub(crate) memory: Option<u64>,
     /// The command and its arguments

@@ -8,22 +8,25 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use toolgate_broker::config::profiles::Profile as Written;
 use toolgate_sandbox::cell::changes::{self, Change, What};
 use toolgate_sandbox::cell::{
-    Cell, CellError, Cells, Ended, Layers, Limits, Place, Planned, Profile, Source, Workspace,
+    self, Cell, CellError, Cells, Ended, Layers, Limits, Planned, Profile, Source, Workspace,
 };
 
 use crate::args::{Exec, Keep};
 use crate::out;
+use crate::place::Place;
+use crate::profile;
 
 /// The exit status of a command whose time was over, as of `timeout`.
 const LATE: u8 = 124;
 /// The exit status of a command that could not be started, as in a shell.
 const NOT_STARTED: u8 = 127;
 
-pub(crate) fn run(exec: &Exec) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(exec: &Exec, place: impl FnOnce() -> anyhow::Result<Place>) -> anyhow::Result<ExitCode> {
     let folder = exec.workspace.clone().map_or_else(std::env::current_dir, Ok)?;
-    let profile = profile(exec, &folder)?;
+    let profile = profile(exec, &folder, place)?;
     let Planned { spec, opened } = profile.plan(exec.command.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -44,13 +47,13 @@ pub(crate) fn run(exec: &Exec) -> anyhow::Result<ExitCode> {
         let status = finish(&cell, &profile.limits).await?;
         drop(cell);
         let lower = spec.places.iter().find_map(|place| match place {
-            Place::Overlay { lower, .. } => Some(lower),
-            Place::Bind { .. }
-            | Place::Dev { .. }
-            | Place::File { .. }
-            | Place::Proc
-            | Place::Symlink { .. }
-            | Place::Tmpfs { .. } => None,
+            cell::Place::Overlay { lower, .. } => Some(lower),
+            cell::Place::Bind { .. }
+            | cell::Place::Dev { .. }
+            | cell::Place::File { .. }
+            | cell::Place::Proc
+            | cell::Place::Symlink { .. }
+            | cell::Place::Tmpfs { .. } => None,
         });
         if let (Some(changed), Some(lower)) = (changed, lower) {
             settle(&changed, lower, exec.changes)?;
@@ -75,46 +78,50 @@ pub(crate) fn probe() -> anyhow::Result<(u32, bool)> {
     })
 }
 
-fn profile(exec: &Exec, folder: &Path) -> anyhow::Result<Profile> {
-    let defaults = Limits::default();
-    let limits = Limits {
-        wall_ms: exec.time.map_or(3_600_000, |seconds| seconds.saturating_mul(1000)),
-        cpu_s: exec.time.unwrap_or(3600),
-        memory_bytes: exec.memory.map_or(4 << 30, |mib| mib.saturating_mul(1 << 20)),
-        processes: 1024,
-        file_bytes: 4 << 30,
-        descriptors: 4096,
-        ..defaults
+fn profile(
+    exec: &Exec,
+    folder: &Path,
+    place: impl FnOnce() -> anyhow::Result<Place>,
+) -> anyhow::Result<Profile> {
+    let mut profile = match &exec.profile {
+        None => profile::cell(&Written::shipped("code").context("no profile")?, Vec::new()),
+        Some(name) => {
+            let place = place()?;
+            let config = place.config()?;
+            profile::resolved(&place.surroundings, profile::find(&config, name)?)?
+        }
     };
-    let mut env = Vec::new();
+    if let Some(seconds) = exec.time {
+        profile.limits.wall_ms = seconds.saturating_mul(1000);
+        profile.limits.cpu_s = seconds;
+    }
+    if let Some(mib) = exec.memory {
+        profile.limits.memory_bytes = mib.saturating_mul(1 << 20);
+    }
     for entry in &exec.env {
-        match entry.split_once('=') {
-            Some((name, value)) => env.push((name.to_owned(), value.to_owned())),
+        let (name, value) = match entry.split_once('=') {
+            Some((name, value)) => (name, value.to_owned()),
             None => {
                 let value =
                     std::env::var(entry).with_context(|| format!("the variable `{entry}` is not set"))?;
-                env.push((entry.clone(), value));
+                (entry.as_str(), value)
             }
-        }
+        };
+        profile.env.push((name.to_owned(), value));
     }
     // So that programs know what their terminal can show; nothing in it is secret.
     if let Ok(term) = std::env::var("TERM") {
-        env.push(("TERM".to_owned(), term));
+        profile.env.push(("TERM".to_owned(), term));
     }
     let workspace = match exec.changes {
         Keep::Apply | Keep::ApplyAll | Keep::Discard | Keep::List => Workspace::Overlay,
         Keep::None => Workspace::Read,
         Keep::Direct => Workspace::Write,
     };
-    Ok(Profile {
-        read: exec.read.clone(),
-        write: exec.write.clone(),
-        workspace: Some((folder.to_owned(), workspace)),
-        env,
-        scratch_bytes: 1 << 30,
-        limits,
-        ..Profile::default()
-    })
+    profile.workspace = Some((folder.to_owned(), workspace));
+    profile.exec.extend(exec.read.iter().cloned());
+    profile.write.extend(exec.write.iter().cloned());
+    Ok(profile)
 }
 
 /// Our own streams, for the command.

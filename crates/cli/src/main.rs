@@ -16,6 +16,7 @@ mod out;
 mod person;
 mod place;
 mod policy;
+mod profile;
 mod question;
 mod rules;
 mod setup;
@@ -28,7 +29,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Doctor};
 use crate::place::Place;
 
 /// Something went wrong, here or elsewhere.
@@ -67,7 +68,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let here = || Place::find(cli.config.as_deref(), cli.state.as_deref(), cli.json);
     match cli.command {
         // The only command with an exit status of its own.
-        Command::Exec(exec) => return exec::run(&exec),
+        Command::Exec(exec) => return exec::run(&exec, here),
         Command::Completions { shell } => extras::completions(shell, cli.json),
         Command::Demo(demo) => demo::run(&demo, cli.json),
         Command::DemoServer => demo_server::run(),
@@ -80,7 +81,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Question(command) => question::run(&here()?, command),
         Command::Mcp(mcp) => up::run_mcp(&here()?, &mcp),
         Command::Up(up) => up::run(&here()?, &up),
-        Command::Doctor => doctor::run(&here()?),
+        Command::Doctor(Doctor { cell: None }) => doctor::run(&here()?),
+        Command::Doctor(Doctor { cell: Some(profile) }) => profile::tell(&here()?, &profile),
         Command::Init(init) => init::run(&here()?, &init),
         Command::Policy(command) => policy::run(&here()?, command),
         Command::Tool(command) => tools::run(&here()?, command),

@@ -243,6 +243,59 @@ exit 1
 }
 
 #[test]
+fn a_cell_is_given_what_its_profile_names() {
+    let home = Home::new("profiles");
+    let given = home.write("given/data", "echo data\n", 0o755);
+    let runs = home.write("tools/run", "#!/bin/sh\necho \"ran with $MODE\"\n", 0o700);
+    home.write("secret", "a secret of the host\n", 0o600);
+    let folder = |path: &Path| path.parent().unwrap().display().to_string();
+    config(
+        &home,
+        &format!(
+            "[profiles.build]\nread = [\"{}\"]\nexec = [\"{}\"]\nenv = {{ MODE = \"fast\" }}\nlimits = {{ time = \"30s\", memory_mib = 128 }}\n",
+            folder(&given),
+            folder(&runs)
+        ),
+    );
+    let script = "cat ../given/data; ../tools/run; ../given/data; cat ../secret";
+    let ran = home.shown(&["exec", "--profile", "build", "--", "sh", "-c", script]);
+    assert!(ran.starts_with("echo data\nran with fast\n"), "{ran}");
+    assert!(ran.contains("../given/data: Permission denied") && !ran.contains("a secret"), "{ran}");
+    let without = home.shown(&["exec", "--", "sh", "-c", "ls ..; ../tools/run; echo $MODE"]);
+    assert!(without.starts_with("work\n\n") && without.contains("not found"), "{without}");
+    insta::assert_snapshot!(home.shown(&["exec", "--profile", "biuld", "--", "true"]), @r#"
+error: there is no profile `biuld`
+hint: did you mean `build`?
+exit 1
+"#);
+}
+
+#[test]
+fn doctor_says_what_a_cell_can_reach() {
+    let home = Home::new("reach");
+    config(
+        &home,
+        "[profiles.build]\nread = [\"/usr/share\"]\nwrite = [\"nowhere\"]\nenv = { API_TOKEN = { env = \"T\" } }\n",
+    );
+    let told = home.shown(&["doctor", "--cell", "build"]);
+    for part in [
+        "  read           /usr/share\n",
+        "  write          ~/.config/toolgate/nowhere\n",
+        "nothing but itself",
+        "the variables PATH, HOME, API_TOKEN\n",
+        "`~/.config/toolgate/nowhere` is not there",
+        "exit 1",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let output = home.run(&["doctor", "--cell", "server", "--json"]);
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&told["profile"], &told["tier"]), (&"server".into(), &"native".into()), "{told}");
+    assert_eq!(told["net"], serde_json::json!([]));
+    assert!(output.status.success() && told["landlock_abi"].as_u64() > Some(0), "{told}");
+}
+
+#[test]
 fn a_token_is_shown_once_and_stored_nowhere() {
     let home = Home::new("token");
     let output = home.run(&["agent", "add", "support"]);

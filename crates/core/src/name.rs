@@ -25,7 +25,7 @@ pub enum NameError {
         "{what} name `{name}` is not 1 to 64 of a-z, A-Z, 0-9, `_`, `-` and `.`, starting with a letter or digit"
     )]
     Plain {
-        /// What was to be named: `agent`, `rule`, `question` or `person`.
+        /// What was to be named: `agent`, `group`, `rule`, `question`, `profile` or `person`.
         what: &'static str,
         /// The name as it was given, hidden characters escaped.
         name: String,
@@ -195,6 +195,11 @@ plain_name!(
     /// What `@ask("…")` names: a table `[questions.NAME]` in the configuration.
     QuestionName,
     "question"
+);
+plain_name!(
+    /// What a kind of cell is called: a table `[profiles.NAME]` in the configuration.
+    ProfileName,
+    "profile"
 );
 plain_name!(
     /// Somebody who answers questions.

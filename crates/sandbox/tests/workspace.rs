@@ -171,9 +171,13 @@ async fn what_is_given_is_reached_below_a_closed_folder() {
         let text = String::from_utf8_lossy(&done.stdout).into_owned();
         assert!(!text.contains("a secret"), "{workspace:?}: {text}");
     }
-    let named = Profile { read: vec![folder.join("kept"), folder.join("src")], ..Profile::default() };
-    let script =
-        format!("cat {0}/kept {0}/src/deep && ! cat {0}/tool && ! echo x > {0}/kept", folder.display());
+    let read = vec![folder.join("kept"), folder.join("src"), folder.join("ran")];
+    let named = Profile { read, exec: vec![folder.join("tool")], ..Profile::default() };
+    fs::copy(folder.join("tool"), folder.join("ran")).unwrap();
+    let script = format!(
+        "cat {0}/kept {0}/src/deep && {0}/tool && sh {0}/ran && ! {0}/ran && ! ls {0}/other && ! echo x > {0}/kept",
+        folder.display()
+    );
     let (done, ..) = run(&named, &script).await;
     assert_eq!(done.ended.code, Some(0), "{done:?}");
     fs::remove_dir_all(above).unwrap();

@@ -36,8 +36,10 @@ const BESIDE_USR: &[&str] = &["/bin", "/lib", "/lib32", "/lib64", "/sbin"];
 /// What a kind of cell is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
-    /// Files and folders of the host that can be read and run, besides the system's programs. At the same path as outside.
+    /// Files and folders of the host that can be read. At the same path as outside, as all of them.
     pub read: Vec<PathBuf>,
+    /// Files and folders of the host that can be read and run, besides the system's programs.
+    pub exec: Vec<PathBuf>,
     /// Files and folders of the host that can be written, and the host sees it.
     pub write: Vec<PathBuf>,
     /// The folder that is worked in.
@@ -69,6 +71,7 @@ impl Default for Profile {
     fn default() -> Self {
         Self {
             read: Vec::new(),
+            exec: Vec::new(),
             write: Vec::new(),
             workspace: None,
             env: Vec::new(),
@@ -109,6 +112,9 @@ impl Profile {
         for path in &self.read {
             plan.give(path, Access::Read)?;
         }
+        for path in &self.exec {
+            plan.give(path, Access::Run)?;
+        }
         let mut cwd = HOME.to_owned();
         if let Some((folder, workspace)) = &self.workspace {
             cwd = plan.workspace(folder, *workspace, self)?;
@@ -137,21 +143,21 @@ struct Plan {
 impl Plan {
     /// The system's programs and libraries, and who is who.
     fn system(&mut self) -> Result<(), CellError> {
-        self.show("/usr")?;
+        self.show("/usr", Access::Run)?;
         for path in BESIDE_USR {
             match fs::read_link(path) {
                 Ok(to) => self.places.push(Place::Symlink { at: (*path).to_owned(), to: text(&to)? }),
-                Err(_) if Path::new(path).exists() => self.show(path)?,
+                Err(_) if Path::new(path).exists() => self.show(path, Access::Run)?,
                 Err(_) => {}
             }
         }
         for path in SYSTEM.iter().filter(|path| Path::new(path).exists()) {
-            self.show(path)?;
+            self.show(path, Access::Read)?;
         }
         // Each version of Java keeps its settings in a folder of its own.
         for entry in fs::read_dir("/etc").into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with("java-") {
-                self.show(&text(&entry.path())?)?;
+                self.show(&text(&entry.path())?, Access::Read)?;
             }
         }
         for (at, content) in [
@@ -182,9 +188,9 @@ impl Plan {
     }
 
     /// Shows a part of the system, as anybody may see it.
-    fn show(&mut self, at: &str) -> Result<(), CellError> {
+    fn show(&mut self, at: &str, access: Access) -> Result<(), CellError> {
         let source = self.source(&real(Path::new(at))?)?;
-        self.places.push(Place::Bind { at: at.to_owned(), source, access: Access::Read, owned: false });
+        self.places.push(Place::Bind { at: at.to_owned(), source, access, owned: false });
         Ok(())
     }
 
@@ -217,7 +223,7 @@ impl Plan {
                 self.places.push(Place::Overlay { at: at.clone(), lower, bytes, inodes });
                 self.writable.push(at.clone());
             }
-            Workspace::Read => self.give(&real, Access::Read)?,
+            Workspace::Read => self.give(&real, Access::Run)?,
             Workspace::Write => self.give(&real, Access::Write)?,
         }
         Ok(at)

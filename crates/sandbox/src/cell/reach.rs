@@ -16,7 +16,7 @@ use rustix::fs::fstat;
 use rustix::io::Errno;
 use tokio::sync::Mutex;
 
-use super::root::{self, ALWAYS, READ_ONLY};
+use super::root;
 use super::spec::{Access, Place, Source};
 use super::{CellError, Launcher, number_of, system, wire};
 
@@ -72,7 +72,7 @@ impl Reach {
                 Place::Bind { source, access, owned, .. } => (source, *access, *owned),
                 Place::Overlay { lower, .. } => {
                     alone(lower)?;
-                    (lower, Access::Read, true)
+                    (lower, Access::Run, true)
                 }
                 Place::Dev { .. }
                 | Place::File { .. }
@@ -92,7 +92,7 @@ impl Reach {
                 Err(Errno::PERM) => return Ok(Opened::default()),
                 Err(error) => return Err(refused(error.to_string())),
             };
-            let flags = if access == Access::Read { ALWAYS | READ_ONLY } else { ALWAYS };
+            let flags = root::attributes(access);
             let namespace = if owned { self.namespace(launcher, &found).await? } else { None };
             let shown = |namespace| root::set_private(mount.as_fd(), flags, namespace);
             let done = match &namespace {

@@ -93,18 +93,15 @@ pub(super) fn enter(places: &[Place], mounts: Vec<OwnedFd>, masks: bool) -> Resu
     };
     for place in places {
         let made = match place {
-            Place::Bind { at, source, access: Access::Read, .. } => {
-                tree(source, ALWAYS | READ_ONLY).and_then(|tree| bind(stage.as_fd(), at, &tree))
-            }
-            Place::Bind { at, source, access: Access::Write, .. } => {
-                tree(source, ALWAYS).and_then(|tree| bind(stage.as_fd(), at, &tree))
+            Place::Bind { at, source, access, .. } => {
+                tree(source, attributes(*access)).and_then(|tree| bind(stage.as_fd(), at, &tree))
             }
             Place::Dev { shm_bytes } => dev(stage.as_fd(), *shm_bytes),
             Place::File { at, content } => file(stage.as_fd(), at, content),
             Place::Overlay { at, lower, bytes, inodes } => {
                 let lower = if opened_for_us {
                     // It has to be somewhere for an overlay to be made of it; the overlay comes to lie over it.
-                    tree(lower, ALWAYS)
+                    tree(lower, attributes(Access::Run))
                         .and_then(|tree| bind(stage.as_fd(), at, &tree))
                         .and_then(|()| inside(stage.as_fd(), at, OFlags::PATH | OFlags::DIRECTORY))
                 } else {
@@ -146,13 +143,20 @@ impl fmt::Display for Place {
     }
 }
 
-/// What can only be read.
-pub(super) const READ_ONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
-
 /// What no mount of a cell is without.
-pub(super) const ALWAYS: MountAttrFlags = MountAttrFlags::from_bits_retain(
+const ALWAYS: MountAttrFlags = MountAttrFlags::from_bits_retain(
     MountAttrFlags::MOUNT_ATTR_NOSUID.bits() | MountAttrFlags::MOUNT_ATTR_NODEV.bits(),
 );
+
+/// The attributes of a mount of something of the host.
+pub(super) fn attributes(access: Access) -> MountAttrFlags {
+    let read_only = ALWAYS | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    match access {
+        Access::Read => read_only | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+        Access::Run => read_only,
+        Access::Write => ALWAYS,
+    }
+}
 
 fn tmpfs(bytes: u64, inodes: u64, mode: u32) -> Result<OwnedFd, Errno> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;

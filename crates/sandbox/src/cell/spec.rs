@@ -96,8 +96,10 @@ pub enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Access {
-    /// It can be read and run.
+    /// It can be read.
     Read,
+    /// It can be read and run.
+    Run,
     /// It can be written, and the host sees it.
     Write,
 }

@@ -16,7 +16,7 @@ pub(crate) fn spec(argv: &[&str]) -> (Spec, Vec<Opened>) {
     let (hostile, kept_too) = Source::open(&hostile).unwrap();
     let link = |name: &str| Place::Symlink { at: format!("/{name}"), to: format!("usr/{name}") };
     let bind =
-        |at: &str, source| Place::Bind { at: at.to_owned(), source, access: Access::Read, owned: false };
+        |at: &str, source| Place::Bind { at: at.to_owned(), source, access: Access::Run, owned: false };
     let spec = Spec {
         argv: argv.iter().map(|part| (*part).to_owned()).collect(),
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],

@@ -1,0 +1,452 @@
+//! The tables `[profiles.NAME]`: what a cell is given, in a short vocabulary. What is not named is not given.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use toolgate_core::name::ProfileName;
+use toolgate_sandbox::cell::Limits;
+
+use super::reader::{ConfigError, Item, closest};
+use super::{SECOND, Value, ValueOf, millis, path, values};
+
+/// The word by which a server is run in no cell. No profile is called so.
+pub const NO_CELL: &str = "none";
+
+/// The tiers of cells that there are by name. This program makes cells of the first.
+const TIERS: [&str; 5] = ["native", "gvisor", "kubernetes", "landlock-only", "microvm"];
+
+const MIB: u64 = 1 << 20;
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What a kind of cell is given, besides the system's programs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// Files and folders that can be read, not run.
+    pub read: Vec<PathBuf>,
+    /// Files and folders that can be read and run.
+    pub exec: Vec<PathBuf>,
+    /// Files and folders that can be written too, and the host sees it.
+    pub write: Vec<PathBuf>,
+    /// Where it may connect to.
+    pub net: BTreeSet<Destination>,
+    /// Its environment, besides `PATH` and `HOME`.
+    pub env: BTreeMap<String, Value>,
+    /// What it may use up.
+    pub limits: Limits,
+    /// How many bytes can be written to memory in place of a disk, in each place there is for it.
+    pub scratch_bytes: u64,
+}
+
+/// A host by its name, and a port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Destination {
+    name: String,
+    port: u16,
+}
+
+/// Why something is no [`Destination`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no host name with a port")]
+pub struct DestinationError(String);
+
+impl Destination {
+    /// The name: of letters, digits, `-` and `.`, in small letters, without a dot at the end, and no address.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl FromStr for Destination {
+    type Err = DestinationError;
+
+    fn from_str(text: &str) -> Result<Self, DestinationError> {
+        let error = || DestinationError(text.escape_debug().to_string());
+        let (name, port) = text.rsplit_once(':').ok_or_else(error)?;
+        let digits = !port.is_empty() && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
+        let port = port.parse::<u16>().ok().filter(|port| digits && *port != 0).ok_or_else(error)?;
+        let label = |label: &str| {
+            let plain = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+            plain && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
+        };
+        // A name whose last part is a number is read as an address here and there.
+        let number = |label: &str| {
+            label.bytes().all(|b| b.is_ascii_digit()) || label.to_ascii_lowercase().starts_with("0x")
+        };
+        let last = name.rsplit('.').next().unwrap_or_default();
+        if name.len() > 253 || !name.split('.').all(label) || number(last) {
+            return Err(error());
+        }
+        Ok(Self { name: name.to_ascii_lowercase(), port })
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.name, self.port)
+    }
+}
+
+/// What the program brings along.
+const SHIPPED: [(&str, Limits, u64); 4] = [
+    // A coding agent, for a day.
+    ("agent", limits(86_400, 8_192, 2_048, 4_096, 8_192), 4_096),
+    // Shell commands and generated code; `toolgate exec`.
+    ("code", limits(3_600, 4_096, 1_024, 4_096, 4_096), 1_024),
+    // An MCP server. It ends with its session, so its time is for programs that run away.
+    ("server", limits(7 * 86_400, 2_048, 512, 1_024, 4_096), 512),
+    // One call.
+    ("tool", limits(60, 1_024, 128, 256, 1_024), 256),
+];
+
+const fn limits(seconds: u64, memory_mib: u64, processes: u64, file_mib: u64, descriptors: u64) -> Limits {
+    Limits {
+        wall_ms: seconds * 1000,
+        cpu_s: seconds,
+        memory_bytes: memory_mib * MIB,
+        processes,
+        file_bytes: file_mib * MIB,
+        descriptors,
+        output_bytes: MIB,
+    }
+}
+
+/// The names of the profiles that the program brings along.
+pub fn shipped() -> impl Iterator<Item = &'static str> {
+    SHIPPED.iter().map(|(name, ..)| *name)
+}
+
+impl Profile {
+    /// A profile that the program brings along: it names nothing, and has limits.
+    #[must_use]
+    pub fn shipped(name: &str) -> Option<Self> {
+        let (_, limits, scratch_mib) = SHIPPED.iter().find(|(shipped, ..)| *shipped == name)?;
+        Some(Self {
+            read: Vec::new(),
+            exec: Vec::new(),
+            write: Vec::new(),
+            net: BTreeSet::new(),
+            env: BTreeMap::new(),
+            limits: *limits,
+            scratch_bytes: scratch_mib * MIB,
+        })
+    }
+}
+
+/// All profiles: those that are written, over those that the program brings along.
+pub(super) fn all(
+    written: Option<&Item<'_>>,
+    folder: &Path,
+) -> Result<BTreeMap<ProfileName, Profile>, ConfigError> {
+    let mut all: BTreeMap<ProfileName, Profile> =
+        shipped().filter_map(|name| Some((name.parse().ok()?, Profile::shipped(name)?))).collect();
+    let Some(written) = written else { return Ok(all) };
+    for (name, item) in written.table()?.take_named() {
+        if name == NO_CELL {
+            let what = format!("the profile name `{NO_CELL}` stands for no cell at all");
+            return Err(item.error(what, "choose another name"));
+        }
+        let parsed: ProfileName = name
+            .parse()
+            .map_err(|e: toolgate_core::name::NameError| item.error(e.to_string(), "choose another name"))?;
+        let profile = profile(name, &item, folder)?;
+        all.insert(parsed, profile);
+    }
+    Ok(all)
+}
+
+fn profile(name: &str, item: &Item<'_>, folder: &Path) -> Result<Profile, ConfigError> {
+    let mut table = item.table()?;
+    // What is not named is as in the shipped profile of the same name, or as for a server: the one that lasts.
+    let base = Profile::shipped(name).or_else(|| Profile::shipped("server"));
+    let Some(base) = base else { return Err(item.error("no profile to begin with", "report this")) };
+    let mut paths = |key| paths(table.take(key), folder);
+    let (read, exec, write) = (paths("read")?, paths("exec")?, paths("write")?);
+    let net = net(table.take("net"))?;
+    let env = values(table.take("env"), folder, ValueOf::Env)?;
+    let (limits, scratch_bytes) = match table.take("limits") {
+        Some(item) => limits_of(&item, &base)?,
+        None => (base.limits, base.scratch_bytes),
+    };
+    if let Some(tier) = table.take("tier") {
+        check_tier(&tier)?;
+    }
+    table.finish()?;
+    Ok(Profile { read, exec, write, net, env, limits, scratch_bytes })
+}
+
+fn paths(item: Option<Item<'_>>, folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let Some(item) = item else { return Ok(Vec::new()) };
+    let mut all = Vec::new();
+    for item in item.list()? {
+        let path = path(&item, folder)?;
+        if path.components().any(|part| part == std::path::Component::ParentDir) {
+            let what = format!("`{}` leads upwards", item.text()?.escape_debug());
+            return Err(item.error(what, "write the path without `..`"));
+        }
+        if path.parent().is_none() {
+            return Err(item.error("`/` is the whole host", "name what the cell needs of it"));
+        }
+        if all.contains(&path) {
+            let what = format!("`{}` names `{}` twice", item.name(), item.text()?.escape_debug());
+            return Err(item.error(what, "name each one once"));
+        }
+        all.push(path);
+    }
+    Ok(all)
+}
+
+/// Where it may connect to: `"none"`, or a list.
+fn net(item: Option<Item<'_>>) -> Result<BTreeSet<Destination>, ConfigError> {
+    let Some(item) = item else { return Ok(BTreeSet::new()) };
+    if item.is_text() {
+        if item.text()? == "none" {
+            return Ok(BTreeSet::new());
+        }
+        let what = format!("`{}` is neither \"none\" nor a list", item.name());
+        return Err(item.error(what, "write `net = \"none\"`"));
+    }
+    let mut all = BTreeSet::new();
+    for entry in item.list()? {
+        let text = entry.text()?;
+        let destination: Destination = text.parse().map_err(|error: DestinationError| {
+            entry.error(error.to_string(), "write it as `example.com:443`")
+        })?;
+        if !all.insert(destination) {
+            let what = format!("`{}` names `{}` twice", item.name(), text.escape_debug());
+            return Err(entry.error(what, "name each one once"));
+        }
+    }
+    can_be_reached(&item, &all)?;
+    Ok(all)
+}
+
+/// There is no way out of a cell, so nothing that needs one is promised.
+fn can_be_reached(item: &Item<'_>, all: &BTreeSet<Destination>) -> Result<(), ConfigError> {
+    match all.first() {
+        None => Ok(()),
+        Some(first) => Err(item.error(
+            format!(
+                "`{}` names `{first}`, but cells of this program have no way to the network",
+                item.name()
+            ),
+            "write `net = \"none\"`",
+        )),
+    }
+}
+
+fn limits_of(item: &Item<'_>, base: &Profile) -> Result<(Limits, u64), ConfigError> {
+    let mut table = item.table()?;
+    let mut number = |key, least, most, unit: u64, default: u64| {
+        table.take(key).map_or(Ok(default), |item| Ok(item.number(least, most)? * unit))
+    };
+    let Limits { wall_ms, cpu_s, memory_bytes, processes, file_bytes, descriptors, output_bytes } =
+        base.limits;
+    let mut limits = Limits {
+        wall_ms,
+        cpu_s,
+        memory_bytes: number("memory_mib", 16, 1 << 20, MIB, memory_bytes)?,
+        processes: number("processes", 1, 65_536, 1, processes)?,
+        file_bytes: number("file_mib", 1, 1 << 20, MIB, file_bytes)?,
+        descriptors: number("descriptors", 16, 1 << 20, 1, descriptors)?,
+        output_bytes: number("output_kib", 1, 1 << 20, 1 << 10, output_bytes)?,
+    };
+    let scratch = number("scratch_mib", 1, 1 << 20, MIB, base.scratch_bytes)?;
+    let mut time = |key| table.take(key).map(|item| item.duration(SECOND, 30 * DAY)).transpose();
+    if let Some(wall) = time("time")? {
+        limits.wall_ms = millis(wall);
+    }
+    if let Some(cpu) = time("cpu")? {
+        limits.cpu_s = cpu.as_secs();
+    }
+    table.finish()?;
+    Ok((limits, scratch))
+}
+
+fn check_tier(item: &Item<'_>) -> Result<(), ConfigError> {
+    let text = item.text()?;
+    match TIERS.iter().position(|tier| *tier == text) {
+        Some(0) => Ok(()),
+        Some(_) => Err(item.error(
+            format!("this program makes no cells of the tier `{text}`"),
+            "write `tier = \"native\"`, or leave it out",
+        )),
+        None => Err(item.error(
+            format!("`{}` is no tier", text.escape_debug()),
+            match closest(text, &TIERS) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "write `tier = \"native\"`, or leave it out".to_owned(),
+            },
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(Path::new("/etc/toolgate/toolgate.toml"), text)
+    }
+
+    fn named<'c>(config: &'c Config, name: &str) -> &'c Profile {
+        &config.profiles[&name.parse().unwrap()]
+    }
+
+    #[test]
+    fn what_is_written_lies_over_what_is_shipped() {
+        let config = parse(
+            r#"
+[profiles.build]
+read = ["data", "/srv/data"]
+exec = ["/opt/node"]
+write = ["out"]
+net = "none"
+env = { MODE = "fast", API_TOKEN = { env = "BUILD_TOKEN" } }
+limits = { time = "5m", cpu = "2m", memory_mib = 512, processes = 64, file_mib = 8, descriptors = 256, output_kib = 64, scratch_mib = 32 }
+tier = "native"
+
+[profiles.tool]
+limits = { memory_mib = 64 }
+"#,
+        )
+        .unwrap();
+        let build = named(&config, "build");
+        assert_eq!(build.read, [Path::new("/etc/toolgate/data"), Path::new("/srv/data")]);
+        assert_eq!(
+            (build.exec.as_slice(), build.write.as_slice()),
+            ([PathBuf::from("/opt/node")].as_slice(), [PathBuf::from("/etc/toolgate/out")].as_slice())
+        );
+        assert_eq!(build.env["API_TOKEN"], Value::Env("BUILD_TOKEN".into()));
+        let want = Limits {
+            wall_ms: 300_000,
+            cpu_s: 120,
+            memory_bytes: 512 * MIB,
+            processes: 64,
+            file_bytes: 8 * MIB,
+            descriptors: 256,
+            output_bytes: 64 << 10,
+        };
+        assert_eq!((build.limits, build.scratch_bytes), (want, 32 * MIB));
+        let tool = Profile::shipped("tool").unwrap();
+        let smaller = Limits { memory_bytes: 64 * MIB, ..tool.limits };
+        assert_eq!(*named(&config, "tool"), Profile { limits: smaller, ..tool });
+        for name in ["agent", "code", "server"] {
+            assert_eq!(*named(&config, name), Profile::shipped(name).unwrap());
+        }
+    }
+
+    #[test]
+    fn destinations() {
+        for (text, want) in [
+            ("example.com:443", Some("example.com:443")),
+            ("API.Example.com:8080", Some("api.example.com:8080")),
+            ("localhost:1", Some("localhost:1")),
+            ("example.com", None),
+            ("example.com:", None),
+            ("example.com:0", None),
+            ("example.com:65536", None),
+            ("example.com:+443", None),
+            ("example.com.:443", None),
+            (".example.com:443", None),
+            ("*.example.com:443", None),
+            ("exa mple.com:443", None),
+            ("evil\0.example.com:443", None),
+            ("user@example.com:443", None),
+            ("https://example.com:443", None),
+            ("bücher.example:443", None),
+            ("127.0.0.1:443", None),
+            ("2130706433:443", None),
+            ("0x7f000001:443", None),
+            ("a.0x7f:443", None),
+            ("[::1]:443", None),
+            ("::1:443", None),
+            ("-a.example:443", None),
+        ] {
+            let got = text.parse::<Destination>().ok().map(|destination| destination.to_string());
+            assert_eq!(got.as_deref(), want, "input: {text:?}");
+        }
+    }
+
+    /// Everything that is wrong names file, line and remedy.
+    #[test]
+    fn complaints() {
+        let mut shown = String::new();
+        for text in [
+            "[profiles.none]",
+            "[profiles.\"a b\"]",
+            "[profiles.x]\nreads = []",
+            "[profiles.x]\nread = \"/srv\"",
+            "[profiles.x]\nread = [\"/srv/../etc\"]",
+            "[profiles.x]\nwrite = [\"/\"]",
+            "[profiles.x]\nexec = [\"/opt/a\", \"/opt/a\"]",
+            "[profiles.x]\nnet = \"all\"",
+            "[profiles.x]\nnet = true",
+            "[profiles.x]\nnet = [\"10.0.0.1:443\"]",
+            "[profiles.x]\nnet = [\"a.example:443\", \"A.example:443\"]",
+            "[profiles.x]\nnet = [\"a.example:443\"]",
+            "[profiles.x]\nenv = { API_KEY = \"abc\" }",
+            "[profiles.x]\nlimits = 5",
+            "[profiles.x]\nlimits = { memory = 5 }",
+            "[profiles.x]\nlimits = { memory_mib = 5 }",
+            "[profiles.x]\nlimits = { time = \"0s\" }",
+            "[profiles.x]\ntier = \"microvm\"",
+            "[profiles.x]\ntier = \"natve\"",
+        ] {
+            let error = parse(text).expect_err(text);
+            assert!(error.line().is_some() && !error.hint().is_empty(), "{error}");
+            let text = error.to_string().replace("/etc/toolgate/toolgate.toml", "toolgate.toml");
+            shown.push_str(&format!("error: {text}\nhint: {}\n", error.hint()));
+        }
+        insta::assert_snapshot!(shown, @r#"
+error: `toolgate.toml`, line 1: the profile name `none` stands for no cell at all
+hint: choose another name
+error: `toolgate.toml`, line 1: profile name `a b` is not 1 to 64 of a-z, A-Z, 0-9, `_`, `-` and `.`, starting with a letter or digit
+hint: choose another name
+error: `toolgate.toml`, line 2: unknown key `reads` in `[profiles.x]`
+hint: did you mean `read`?
+error: `toolgate.toml`, line 2: `profiles.x.read` is a text, not a list
+hint: write it as `read = ["…"]`
+error: `toolgate.toml`, line 2: `/srv/../etc` leads upwards
+hint: write the path without `..`
+error: `toolgate.toml`, line 2: `/` is the whole host
+hint: name what the cell needs of it
+error: `toolgate.toml`, line 2: `profiles.x.exec` names `/opt/a` twice
+hint: name each one once
+error: `toolgate.toml`, line 2: `profiles.x.net` is neither "none" nor a list
+hint: write `net = "none"`
+error: `toolgate.toml`, line 2: `profiles.x.net` is true or false, not a list
+hint: write it as `net = ["…"]`
+error: `toolgate.toml`, line 2: `10.0.0.1:443` is no host name with a port
+hint: write it as `example.com:443`
+error: `toolgate.toml`, line 2: `profiles.x.net` names `A.example:443` twice
+hint: name each one once
+error: `toolgate.toml`, line 2: `profiles.x.net` names `a.example:443`, but cells of this program have no way to the network
+hint: write `net = "none"`
+error: `toolgate.toml`, line 2: `profiles.x.env.API_KEY` would be a secret in the configuration
+hint: say where it is: `API_KEY = { env = "NAME" }` or `API_KEY = { file = "path" }`; a value that is no secret can stand as `API_KEY = { danger_inline = "…" }`
+error: `toolgate.toml`, line 2: `profiles.x.limits` is a number, not a table
+hint: write it as `limits = { … }`
+error: `toolgate.toml`, line 2: unknown key `memory` in `[profiles.x.limits]`
+hint: known here: `cpu`, `descriptors`, `file_mib`, `memory_mib`, `output_kib`, `processes`, `scratch_mib`, `time`
+error: `toolgate.toml`, line 2: `profiles.x.limits.memory_mib` is 5, which is not between 16 and 1048576
+hint: choose a number from 16 to 1048576
+error: `toolgate.toml`, line 2: `profiles.x.limits.time` is `0s`, which is too short or too long
+hint: choose a time from `1s` to `2592000s`
+error: `toolgate.toml`, line 2: this program makes no cells of the tier `microvm`
+hint: write `tier = "native"`, or leave it out
+error: `toolgate.toml`, line 2: `natve` is no tier
+hint: did you mean `native`?
+"#);
+    }
+}

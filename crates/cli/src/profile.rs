@@ -1,0 +1,149 @@
+//! Profiles of cells: from the configuration to the cell, and in plain words.
+
+use std::path::Path;
+
+use serde_json::json;
+use toolgate_broker::config::profiles::Profile;
+use toolgate_broker::config::{Config, closest};
+use toolgate_broker::home::Surroundings;
+use toolgate_core::name::ProfileName;
+use toolgate_sandbox::cell;
+
+use crate::exec;
+use crate::out::{self, line};
+use crate::place::Place;
+
+/// The profile of a name.
+pub(crate) fn find<'c>(config: &'c Config, name: &str) -> anyhow::Result<&'c Profile> {
+    let found = config.profiles.iter().find(|(known, _)| known.as_str() == name);
+    found.map(|(_, profile)| profile).ok_or_else(|| {
+        let known: Vec<&str> = config.profiles.keys().map(ProfileName::as_str).collect();
+        let hint = match closest(name, &known) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("there are `{}`; others are written as `[profiles.NAME]`", known.join("`, `")),
+        };
+        out::hinted(format!("there is no profile `{}`", name.escape_debug()), &hint)
+    })
+}
+
+/// What a cell is given, with the values that its environment names.
+pub(crate) fn resolved(surroundings: &Surroundings, profile: &Profile) -> anyhow::Result<cell::Profile> {
+    let mut env = Vec::new();
+    for (name, value) in &profile.env {
+        env.push((name.clone(), surroundings.value(value)?.to_string()));
+    }
+    Ok(cell(profile, env))
+}
+
+/// What a cell is given, with this environment.
+pub(crate) fn cell(profile: &Profile, env: Vec<(String, String)>) -> cell::Profile {
+    let Profile { read, exec, write, net: _, env: _, limits, scratch_bytes } = profile;
+    cell::Profile {
+        read: read.clone(),
+        exec: exec.clone(),
+        write: write.clone(),
+        env,
+        limits: *limits,
+        scratch_bytes: *scratch_bytes,
+        ..cell::Profile::default()
+    }
+}
+
+/// `toolgate doctor --cell PROFILE`: what such a cell can reach, in plain words.
+pub(crate) fn tell(place: &Place, name: &str) -> anyhow::Result<()> {
+    let config = place.config()?;
+    let profile = find(&config, name)?;
+    let works = exec::probe();
+    let missing: Vec<_> = [&profile.read, &profile.exec, &profile.write]
+        .into_iter()
+        .flatten()
+        .filter(|path| !path.exists())
+        .collect();
+    if place.json {
+        let limits = &profile.limits;
+        out::json(&json!({
+            "profile": name,
+            "read": profile.read,
+            "exec": profile.exec,
+            "write": profile.write,
+            "net": profile.net.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "env": profile.env.keys().collect::<Vec<_>>(),
+            "limits": {
+                "wall_ms": limits.wall_ms,
+                "cpu_s": limits.cpu_s,
+                "memory_bytes": limits.memory_bytes,
+                "memory_is_total": works.as_ref().is_ok_and(|(_, total)| *total),
+                "processes": limits.processes,
+                "file_bytes": limits.file_bytes,
+                "descriptors": limits.descriptors,
+                "output_bytes": limits.output_bytes,
+                "scratch_bytes": profile.scratch_bytes,
+            },
+            "tier": "native",
+            "landlock_abi": works.as_ref().ok().map(|(abi, _)| abi),
+            "cannot_be_made": works.as_ref().err().map(|error| format!("{error:#}")),
+            "missing": missing,
+        }))?;
+    } else {
+        in_words(name, profile, &works)?;
+    }
+    for path in &missing {
+        out::note(format_args!("`{}` is not there: a cell of this profile cannot be made", path.display()));
+    }
+    anyhow::ensure!(missing.is_empty(), "{} of what the profile names is not there", missing.len());
+    works.map(drop)
+}
+
+fn in_words(name: &str, profile: &Profile, works: &anyhow::Result<(u32, bool)>) -> anyhow::Result<()> {
+    let Profile { read, exec, write, net, env, limits, scratch_bytes } = profile;
+    let mib = |bytes: u64| bytes >> 20;
+    line(format_args!("a cell of the profile `{name}` can"))?;
+    line("  read and run   the system's programs: /usr, and what they need of /etc")?;
+    let each = |what: &str, paths: &[std::path::PathBuf]| -> anyhow::Result<()> {
+        paths
+            .iter()
+            .try_for_each(|path: &std::path::PathBuf| line(format_args!("  {what:<14} {}", shown(path))))
+    };
+    each("read and run", exec)?;
+    each("read", read)?;
+    each("write", write)?;
+    line(format_args!(
+        "  write          /tmp, /var/tmp, /dev/shm and its home, in memory: {} MiB each, gone with the cell",
+        mib(*scratch_bytes)
+    ))?;
+    for destination in net {
+        line(format_args!("  connect to     {destination}"))?;
+    }
+    if net.is_empty() {
+        line("  connect to     nothing but itself: no other host, no socket of this one")?;
+    }
+    let mut names = vec!["PATH", "HOME"];
+    names.extend(env.keys().map(String::as_str));
+    line(format_args!("  see            the variables {}", names.join(", ")))?;
+    line(
+        "and the folder it is started in, as whoever starts it says. There is nothing else in it: no other file, process, user or secret.",
+    )?;
+    let total = match works {
+        Ok((_, true)) => "together",
+        Ok((_, false)) | Err(_) => "each process alone, as no cgroup can be used here",
+    };
+    line(format_args!(
+        "limits: {} s (a server lasts as long as its session), {} s of processor time a process, {} MiB of memory {total}, {} processes, files of {} MiB, {} open files a process, {} KiB of output a stream",
+        limits.wall_ms / 1000,
+        limits.cpu_s,
+        mib(limits.memory_bytes),
+        limits.processes,
+        mib(limits.file_bytes),
+        limits.descriptors,
+        limits.output_bytes >> 10,
+    ))?;
+    match works {
+        Ok((landlock, _)) => line(format_args!("tier: native, with level {landlock} of Landlock"))?,
+        Err(error) => line(format_args!("tier: native, and it cannot be made here: {error:#}"))?,
+    }
+    Ok(())
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string().escape_debug().to_string()
+}
