@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use toolgate_sandbox::egress::Rule;
 
 /// The gate between AI agents and their tools: every call is judged by your policy, asked about when it is dangerous, and written down
 #[derive(Debug, Parser)]
@@ -189,6 +190,10 @@ pub(crate) struct Exec {
     /// A variable of the environment, with a value or with its own; can be given several times
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
+    /// A host and port that can be connected to, as in `api.example.com:443` or `*.example.com:443`; can be given several times.
+    /// `NAME:PORT,private` is for addresses of private networks and of this machine
+    #[arg(long, value_name = "NAME:PORT")]
+    pub(crate) net: Vec<Rule>,
     /// How long it may take, in seconds [default: as the profile says; an hour]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) time: Option<u64>,

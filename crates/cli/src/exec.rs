@@ -14,6 +14,9 @@ use toolgate_sandbox::cell::{
     self, Cell, CellError, Cells, Ended, Layers, Limits, Planned, Profile, Source, Workspace,
 };
 
+use tokio::sync::mpsc;
+use toolgate_sandbox::egress::{Attempt, Event, Refused, To, Verdict};
+
 use crate::args::{Exec, Keep};
 use crate::out;
 use crate::place::Place;
@@ -44,8 +47,12 @@ pub(crate) fn run(exec: &Exec, place: impl FnOnce() -> anyhow::Result<Place>) ->
             ));
         }
         let changed = cell.changes.pop();
+        let network = cell.network.take().map(|events| tokio::spawn(watch(events)));
         let status = finish(&cell, &profile.limits).await?;
         drop(cell);
+        if let Some(network) = network {
+            network.await?.tell();
+        }
         let lower = spec.places.iter().find_map(|place| match place {
             cell::Place::Overlay { lower, .. } => Some(lower),
             cell::Place::Bind { .. }
@@ -121,6 +128,7 @@ fn profile(
     profile.workspace = Some((folder.to_owned(), workspace));
     profile.exec.extend(exec.read.iter().cloned());
     profile.write.extend(exec.write.iter().cloned());
+    profile.net.extend(exec.net.iter().cloned());
     Ok(profile)
 }
 
@@ -161,6 +169,60 @@ async fn finish(cell: &Cell, limits: &Limits) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(NOT_STARTED))
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// How many different things that came to nothing are told.
+const TOLD: usize = 64;
+
+/// What the command wanted on the network and did not get, and how often.
+#[derive(Default)]
+struct Missed {
+    attempts: BTreeMap<(To, u16, Verdict), u64>,
+    others: u64,
+}
+
+/// Reads what happens on the network, to the end.
+async fn watch(mut events: mpsc::Receiver<Event>) -> Missed {
+    let mut missed = Missed::default();
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::Attempt(Attempt { verdict: Verdict::Allowed, .. }) => {}
+            Event::Attempt(Attempt { to, port, verdict, .. }) => {
+                let key = (to, port, verdict);
+                if missed.attempts.len() < TOLD || missed.attempts.contains_key(&key) {
+                    *missed.attempts.entry(key).or_default() += 1;
+                } else {
+                    missed.others += 1;
+                }
+            }
+            Event::Untold(others) => missed.others += others,
+        }
+    }
+    missed
+}
+
+impl Missed {
+    fn tell(&self) {
+        let mut missing = false;
+        for ((to, port, verdict), times) in &self.attempts {
+            let at = if *port == 0 { String::new() } else { format!(":{port}") };
+            let times = if *times == 1 { String::new() } else { format!(", {times} times") };
+            match verdict {
+                Verdict::Allowed => {}
+                Verdict::Failed => out::note(format_args!("not reached: {to}{at}{times}")),
+                Verdict::Refused(why) => {
+                    missing |= matches!(why, Refused::Name | Refused::Port | Refused::Unnamed);
+                    out::note(format_args!("not allowed: {to}{at} ({why}){times}"));
+                }
+            }
+        }
+        if self.others > 0 {
+            out::note(format_args!("not allowed: {} more", self.others));
+        }
+        if missing {
+            out::note("`--net NAME:PORT` allows a host and port");
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Everything that starts programs: cells ([`cell`]) and plain children.
+//! Everything that starts programs: cells ([`cell`]), with a way out by name ([`egress`]), and plain children.
 //!
 //! A cell is a sandbox: what runs in it reaches what it was given and nothing else. `toolgate exec` runs commands in them.
 //!
@@ -19,6 +19,7 @@
 
 pub mod cell;
 mod child;
+pub mod egress;
 mod launch;
 mod stderr;
 

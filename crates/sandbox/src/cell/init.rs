@@ -21,6 +21,7 @@ use super::lockdown::lock_down;
 use super::root::{self, Failure, Step as _};
 use super::spec::{Layers, Spec};
 use super::wire::{self, FromCell};
+use crate::egress::tun;
 
 /// Who the program is, inside: an ordinary user, so that nothing takes itself for root.
 const USER: u32 = 1000;
@@ -30,7 +31,7 @@ const NOT_STARTED: i32 = 127;
 
 /// Goes on as the first process of a cell, to its end.
 #[expect(clippy::exit, reason = "it is a copy of the launcher, which must not go on in it")]
-pub(super) fn run(given: Given, gate: &OwnedFd, layers: Layers, filters: Result<Filters, String>) -> ! {
+pub(super) fn run(given: Given<'_>, gate: &OwnedFd, layers: Layers, filters: Result<Filters, String>) -> ! {
     let ended = match prepare(given, gate, layers.in_force(), filters) {
         Ok(prepared) => prepared.start(gate),
         Err(failure) => Err(failure),
@@ -54,17 +55,17 @@ struct Prepared {
 }
 
 fn prepare(
-    given: Given,
+    given: Given<'_>,
     gate: &OwnedFd,
     layers: Layers,
     filters: Result<Filters, String>,
 ) -> Result<Prepared, Failure> {
-    let Given { user, group, spec, streams, mounts } = given;
+    let Given { user, group, spec, streams, mounts, tun } = given;
     // When the launcher dies, so does every cell.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).step("dying with the gate")?;
     let [stdin, stdout, stderr] = &streams;
     let own = [spec.as_fd(), stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), gate.as_fd()];
-    let kept: Vec<_> = own.into_iter().chain(mounts.iter().map(OwnedFd::as_fd)).collect();
+    let kept: Vec<_> = own.into_iter().chain(mounts.iter().chain(tun).map(OwnedFd::as_fd)).collect();
     close_all_but(&kept).step("closing descriptors")?;
     dup2_stdin(stdin).and(dup2_stdout(stdout)).and(dup2_stderr(stderr)).step("the streams")?;
     default_signals();
@@ -81,13 +82,18 @@ fn prepare(
     if layers.network {
         raise_loopback().step("the loopback interface")?;
     }
-    let changes = if layers.root { root::enter(&spec.places, mounts, layers.masks)? } else { Vec::new() };
+    let wanted = !spec.net.is_empty();
+    let interface = wanted.then(|| tun::make(tun)).transpose().step("a way out to the network")?;
+    let mut given_back =
+        if layers.root { root::enter(&spec.places, mounts, layers.masks)? } else { Vec::new() };
     rustix::process::chdir(&*spec.cwd).step(format_args!("the working directory `{}`", spec.cwd))?;
     let nothing =
         rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step("`/dev/null`")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("not being looked into")?;
     let landlock_abi = lock_down(layers, &spec, limit_each, filters)?;
-    tell(gate, &FromCell::Started { landlock_abi }, &changes)?;
+    given_back.extend(interface);
+    tell(gate, &FromCell::Started { landlock_abi }, &given_back)?;
+    drop(given_back);
     let (program, arguments) = spec.argv.split_first().ok_or("the command is empty").step("the command")?;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(spec.env);

@@ -16,6 +16,7 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::spec::Layers;
 use super::{filter, init, wire};
+use crate::egress::tun;
 
 /// The name (`argv[0]`) by which a program knows that it is to be the launcher.
 pub const LAUNCHER: &str = "toolgate-launcher";
@@ -37,15 +38,19 @@ pub fn launcher() -> Option<u8> {
 
 /// What a cell is made of: the specification, three streams, the mounts that were opened for it; and who the launcher is, which a
 /// process in a new namespace cannot find out any more.
-pub(super) struct Given {
+pub(super) struct Given<'a> {
     pub(super) user: u32,
     pub(super) group: u32,
     pub(super) spec: OwnedFd,
     pub(super) streams: [OwnedFd; 3],
     pub(super) mounts: Vec<OwnedFd>,
+    /// Where the device of network interfaces is, if not at its usual place.
+    pub(super) tun: Option<&'a OwnedFd>,
 }
 
 fn serve(user: Option<u32>, layers: Layers) -> Result<(), Errno> {
+    // Where only root may open the device of network interfaces, it cannot be opened any more once root is given up.
+    let tun = if getuid().is_root() { tun::own_device() } else { None };
     drop_privilege(user)?;
     // The gate is told how each cell ended by the cell itself; nobody waits for the processes here.
     ignore_children();
@@ -71,7 +76,7 @@ fn serve(user: Option<u32>, layers: Layers) -> Result<(), Errno> {
             return Err(Errno::PROTO);
         };
         let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-        let given = Given { user, group, spec, streams: [stdin, stdout, stderr], mounts };
+        let given = Given { user, group, spec, streams: [stdin, stdout, stderr], mounts, tun: tun.as_ref() };
         match clone(namespaces(layers)) {
             Ok(Cloned::Child) => init::run(given, &gate, layers, filters),
             Ok(Cloned::Parent(process)) => wire::send(socket, b"ok", &[process.as_fd()])?,

@@ -33,7 +33,7 @@ mod root;
 mod spec;
 mod wire;
 
-use std::io::Write as _;
+use std::io::{PipeWriter, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -55,6 +55,7 @@ pub use self::profile::{Planned, Profile, Workspace};
 use self::reach::Reach;
 pub use self::spec::{Access, Layers, Limits, Opened, Place, Source, Spec};
 use self::wire::FromCell;
+use crate::egress::{self, Event, HostResolver, Resolve};
 
 /// Why there is no cell.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +96,7 @@ pub struct Cells {
     cgroups: Option<Cgroups>,
     /// Where the gate is root.
     reach: Option<Arc<Reach>>,
+    resolver: Arc<dyn Resolve>,
 }
 
 #[derive(Debug)]
@@ -138,6 +140,11 @@ pub struct Cell {
     /// What it was given by a gate that is root, and lies on a file system that cannot show files as another user's: the cell
     /// reaches in it what anybody may.
     pub unmapped: Vec<PathBuf>,
+    /// What it does on the network, if it has a way out. Somebody has to read it: a cell can only have as many connections as there is
+    /// room to tell of. It ends soon after the cell is dropped.
+    pub network: Option<tokio::sync::mpsc::Receiver<Event>>,
+    /// As long as it is open, so is the way out.
+    _way_out: Option<PipeWriter>,
 }
 
 /// A program that has ended, and what it wrote.
@@ -180,7 +187,19 @@ impl Cells {
         std::thread::spawn(move || drop(child.wait()));
         let launcher = Launcher { socket: tokio::sync::Mutex::new(asynchronous(ours)?) };
         let reach = rustix::process::geteuid().is_root().then(|| Arc::new(Reach::new(user)));
-        Ok(Self { launcher: Arc::new(launcher), cgroups: Cgroups::find(), reach })
+        Ok(Self {
+            launcher: Arc::new(launcher),
+            cgroups: Cgroups::find(),
+            reach,
+            resolver: Arc::new(HostResolver),
+        })
+    }
+
+    /// The same, with another way to find the addresses of names.
+    #[must_use]
+    pub fn resolving_with(mut self, resolver: Arc<dyn Resolve>) -> Self {
+        self.resolver = resolver;
+        self
     }
 
     /// Whether the memory of a cell is limited as a whole. If not, the limit holds for each of its processes alone.
@@ -238,12 +257,20 @@ impl Cells {
             landlock_abi: 0,
             changes: Vec::new(),
             unmapped,
+            network: None,
+            _way_out: None,
         };
         // A cell that has failed already does not hear it, and says why.
         let _deaf = wire::send(&cell.gate, go, &[]);
         match cell.told().await? {
-            (Some(FromCell::Started { landlock_abi }), changes) => {
+            (Some(FromCell::Started { landlock_abi }), mut changes) => {
                 cell.landlock_abi = landlock_abi;
+                if !spec.net.is_empty() {
+                    let tun = changes.pop().ok_or(CellError::NoLauncher)?;
+                    let (network, way_out) = egress::start(tun, spec.net.clone(), Arc::clone(&self.resolver))
+                        .map_err(|error| CellError::System("a way out to the network", error))?;
+                    (cell.network, cell._way_out) = (Some(network), Some(way_out));
+                }
                 cell.changes = changes;
                 Ok(cell)
             }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::CellError;
 use super::spec::{Access, Limits, Opened, Place, Source, Spec};
+use crate::egress::{RESOLV_CONF, Rule};
 
 /// Where the program's own files go: in memory, and gone with the cell.
 const HOME: &str = "/home/agent";
@@ -52,6 +53,8 @@ pub struct Profile {
     pub scratch_inodes: u64,
     /// What it may use up.
     pub limits: Limits,
+    /// What it may connect to.
+    pub net: Vec<Rule>,
 }
 
 /// What becomes of changes to the folder that is worked in.
@@ -78,6 +81,7 @@ impl Default for Profile {
             scratch_bytes: 256 << 20,
             scratch_inodes: 65_536,
             limits: Limits::default(),
+            net: Vec::new(),
         }
     }
 }
@@ -98,7 +102,7 @@ impl Profile {
     /// Something that is named is not there.
     pub fn plan(&self, argv: Vec<String>) -> Result<Planned, CellError> {
         let mut plan = Plan { places: Vec::new(), writable: Vec::new(), opened: Vec::new() };
-        plan.system()?;
+        plan.system(if self.net.is_empty() { "" } else { RESOLV_CONF })?;
         plan.places.push(Place::Proc);
         plan.places.push(Place::Dev { shm_bytes: self.scratch_bytes });
         for at in ["/tmp", "/var/tmp", HOME] {
@@ -129,7 +133,7 @@ impl Profile {
         }
         env.extend(self.env.iter().cloned());
         let Plan { places, writable, opened } = plan;
-        let spec = Spec { argv, env, cwd, places, limits: self.limits, writable };
+        let spec = Spec { argv, env, cwd, places, limits: self.limits, writable, net: self.net.clone() };
         Ok(Planned { spec, opened })
     }
 }
@@ -142,7 +146,7 @@ struct Plan {
 
 impl Plan {
     /// The system's programs and libraries, and who is who.
-    fn system(&mut self) -> Result<(), CellError> {
+    fn system(&mut self, resolv_conf: &str) -> Result<(), CellError> {
         self.show("/usr", Access::Run)?;
         for path in BESIDE_USR {
             match fs::read_link(path) {
@@ -169,7 +173,7 @@ impl Plan {
                 "/etc/passwd",
                 "agent:x:1000:1000::/home/agent:/bin/sh\nnobody:x:65534:65534::/nonexistent:/usr/sbin/nologin\n",
             ),
-            ("/etc/resolv.conf", ""),
+            ("/etc/resolv.conf", resolv_conf),
         ] {
             self.places.push(Place::File { at: at.to_owned(), content: content.to_owned() });
         }

@@ -7,6 +7,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat2};
 use serde::{Deserialize, Serialize};
 
 use super::CellError;
+use crate::egress::Rule;
 
 /// What a cell is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub struct Spec {
     pub limits: Limits,
     /// Where it may write, for Landlock: paths inside the cell. Everything else can be read and run, not written.
     pub writable: Vec<String>,
+    /// What it may connect to. Without any, it has no way out at all; what it should ask for names then, `/etc/resolv.conf` has to
+    /// say ([`RESOLV_CONF`](crate::egress::RESOLV_CONF)).
+    pub net: Vec<Rule>,
 }
 
 impl Spec {

@@ -33,6 +33,7 @@ pub(crate) fn spec(argv: &[&str]) -> (Spec, Vec<Opened>) {
         ],
         limits: Limits { wall_ms: 30_000, processes: 32, ..Limits::default() },
         writable: vec!["/tmp".to_owned(), "/dev/shm".to_owned()],
+        net: Vec::new(),
     };
     (spec, vec![kept, kept_too])
 }

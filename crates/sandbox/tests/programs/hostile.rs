@@ -8,6 +8,9 @@
     reason = "it is an attacker"
 )]
 
+#[path = "network.rs"]
+mod network;
+
 use std::ffi::CString;
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -65,7 +68,11 @@ fn main() {
         ("write", write),
         ("x32", x32),
     ];
-    let attempt = attempts.iter().find(|(known, _)| *known == name).map(|(_, attempt)| attempt);
+    let attempt = attempts
+        .iter()
+        .chain(network::ATTEMPTS)
+        .find(|(known, _)| *known == name)
+        .map(|(_, attempt)| attempt);
     match attempt.map(|attempt| attempt(&rest)) {
         Some(Ok(how)) => println!("contained: {how}"),
         Some(Err(how)) => println!("ESCAPED: {how}"),

@@ -1,0 +1,169 @@
+//! The way out of a cell: by name, to what the rules allow, and to nothing else.
+//!
+//! A cell's network has one interface, and what a program sends there comes out of a descriptor that the gate holds. Behind it is
+//! a small TCP stack, on a thread of its own for each cell, and a DNS that knows the names in the rules:
+//!
+//! ```text
+//! program ──"api.example.com?"──▶ 198.18.1.0                        an address that means that name, in this cell
+//!         ──TCP to 198.18.1.0:443──▶ rule for the name and port?
+//!                                    resolve the name on the host, check every address, connect to one of those
+//!                                    TLS: does the client name the same server?
+//!         ◀──────────── bytes ─────▶
+//! ```
+//!
+//! So there is no address to guess: what was not looked up cannot be connected to, and a name is looked up once more, by the host,
+//! when it is connected to. Everything else (UDP, ICMP, pieces of packets, other protocols) ends here.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `rule.rs`, `name.rs` | what may be reached |
+//! | `address.rs` | which addresses a name may have |
+//! | `tun.rs` | the interface |
+//! | `packet.rs`, `dns.rs`, `hello.rs` | parsers of what programs send |
+//! | `stack.rs` | the TCP stack |
+//! | `connection.rs` | one connection |
+//! | `engine.rs` | the thread |
+//!
+//! What it cannot see is what is said inside TLS: an allowed server that passes on what it is sent, to others, is a way out.
+
+mod address;
+mod connection;
+mod dns;
+mod engine;
+mod hello;
+mod name;
+mod packet;
+mod rule;
+mod stack;
+pub(crate) mod tun;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _};
+use std::time::Duration;
+
+pub(crate) use self::engine::start;
+pub use self::hello::HelloError;
+pub use self::name::{HostName, NameError};
+pub use self::rule::{Rule, RuleError};
+
+/// The address of the cell itself.
+const CELL: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+
+/// The address of the gate's end, where the DNS is.
+const GATE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+
+/// How large a packet between the cell and the gate can be. It never is on a wire, so it is as large as they come.
+const MTU: u16 = 65_520;
+
+/// What `/etc/resolv.conf` holds in a cell with a way out.
+pub const RESOLV_CONF: &str = "nameserver 198.18.0.1\n";
+
+/// Finds the addresses of names, on the host.
+pub trait Resolve: fmt::Debug + Send + Sync {
+    /// The addresses of a name. It may take its time: it is called on a thread of its own.
+    ///
+    /// # Errors
+    /// There are none, or they could not be found out.
+    fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>>;
+}
+
+/// The host's own way to resolve names.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HostResolver;
+
+impl Resolve for HostResolver {
+    fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>> {
+        Ok((name.as_str(), 0).to_socket_addrs()?.map(|address| address.ip()).collect())
+    }
+}
+
+/// What a program in a cell did on the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// It wanted something, and this came of it. For a connection it is told when the connection has ended.
+    Attempt(Attempt),
+    /// So many refusals besides could not be told one by one, because nobody read them in time.
+    Untold(u64),
+}
+
+/// What a program wanted, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// What it wanted to reach.
+    pub to: To,
+    /// At which port; 0 where there is none, as in a question to the DNS.
+    pub port: u16,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// How many bytes were sent.
+    pub up: u64,
+    /// How many bytes came back.
+    pub down: u64,
+    /// How long it took.
+    pub lasted: Duration,
+}
+
+/// What a program wants to reach.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum To {
+    /// An address that it was not given.
+    Address(Ipv4Addr),
+    /// A name.
+    Name(HostName),
+    /// What is not the name of a host.
+    NotAName,
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    /// It was connected.
+    Allowed,
+    /// It was allowed, and could not be done: the name has no address, or nobody answered.
+    Failed,
+    /// It was not allowed.
+    Refused(Refused),
+}
+
+/// Why something was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
+pub enum Refused {
+    /// The name has only addresses that nobody may connect to, or that the rule does not allow.
+    #[error("the name leads to an address that is not allowed")]
+    Address,
+    /// There are too many at once.
+    #[error("too many at once")]
+    Busy,
+    /// A piece of a packet.
+    #[error("packets in pieces are not passed on")]
+    Fragment,
+    /// What is said at the beginning of a connection.
+    #[error(transparent)]
+    Hello(HelloError),
+    /// No rule has this name.
+    #[error("no rule has this name")]
+    Name,
+    /// No rule has this port of the name.
+    #[error("no rule has this port")]
+    Port,
+    /// Another protocol than TCP and UDP, by its number.
+    #[error("protocol {0} is not passed on")]
+    Protocol(u8),
+    /// UDP.
+    #[error("UDP is not passed on")]
+    Udp,
+    /// An address that no name was looked up for.
+    #[error("only names can be connected to")]
+    Unnamed,
+}
+
+impl fmt::Display for To {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name(name) => name.fmt(f),
+            Self::NotAName => f.write_str("what is not the name of a host"),
+        }
+    }
+}

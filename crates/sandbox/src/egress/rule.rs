@@ -1,0 +1,277 @@
+//! What may be reached: rules, as an operator writes them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::name::{HostName, NameError};
+
+/// One destination that is allowed: `NAME:PORT`, where the name may be `*.example.com` for all names below `example.com`, and
+/// words may follow.
+///
+/// `NAME:PORT,private` allows addresses of private networks and of this machine for that name.
+/// `NAME:PORT,danger-any-tls` leaves unread for whom a TLS connection is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Rule {
+    names: Names,
+    port: u16,
+    private: bool,
+    any_tls: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Names {
+    Below(HostName),
+    One(HostName),
+}
+
+/// Why a text is no rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// The name is none.
+    #[error("`{name}` is not the name of a host: {why}")]
+    Name {
+        /// As it was written.
+        name: String,
+        /// Why not.
+        why: NameError,
+    },
+    /// There is no port, or it is no number from 1 to 65535.
+    #[error("`{0}` has no port; write it as `NAME:PORT`")]
+    Port(String),
+    /// It would allow everything below a top-level domain.
+    #[error("`{0}` is too wide: `*.` has to be followed by two parts at least")]
+    TooWide(String),
+    /// A word that means nothing here.
+    #[error("`{0}` means nothing here; there are `private` and `danger-any-tls`")]
+    Word(String),
+}
+
+/// What the rules say about one destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// Addresses of private networks and of this machine are allowed.
+    pub(super) private: bool,
+    /// It is not read for whom a TLS connection is meant.
+    pub(super) any_tls: bool,
+}
+
+/// Whether a name is in the rules, for any port.
+pub(super) fn knows(rules: &[Rule], name: &HostName) -> bool {
+    rules.iter().any(|rule| rule.names.cover(name))
+}
+
+/// What the rules say about a name and a port; `None` is a no.
+pub(super) fn allow(rules: &[Rule], name: &HostName, port: u16) -> Option<Terms> {
+    let covering = rules.iter().filter(|rule| rule.port == port && rule.names.cover(name));
+    covering.map(|rule| Terms { private: rule.private, any_tls: rule.any_tls }).reduce(|one, other| Terms {
+        private: one.private || other.private,
+        any_tls: one.any_tls || other.any_tls,
+    })
+}
+
+impl Names {
+    fn cover(&self, name: &HostName) -> bool {
+        match self {
+            Self::Below(above) => name.is_below(above),
+            Self::One(one) => name == one,
+        }
+    }
+}
+
+impl FromStr for Rule {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        let mut words = text.split(',');
+        let destination = words.next().unwrap_or_default();
+        let no_port = || RuleError::Port(destination.to_owned());
+        let (name, port) = destination.rsplit_once(':').ok_or_else(no_port)?;
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        let port = port.parse().ok().filter(|port| digits && *port != 0).ok_or_else(no_port)?;
+        let parse = |text: &str| {
+            text.parse::<HostName>().map_err(|why| RuleError::Name { name: name.to_owned(), why })
+        };
+        let names = match name.strip_prefix("*.") {
+            Some(above) => {
+                let above = parse(above)?;
+                if above.labels() < 2 {
+                    return Err(RuleError::TooWide(name.to_owned()));
+                }
+                Names::Below(above)
+            }
+            None => Names::One(parse(name)?),
+        };
+        let mut rule = Self { names, port, private: false, any_tls: false };
+        for word in words {
+            match word {
+                "private" => rule.private = true,
+                "danger-any-tls" => rule.any_tls = true,
+                other => return Err(RuleError::Word(other.to_owned())),
+            }
+        }
+        Ok(rule)
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.names {
+            Names::Below(above) => write!(f, "*.{above}:{}", self.port)?,
+            Names::One(one) => write!(f, "{one}:{}", self.port)?,
+        }
+        f.write_str(if self.private { ",private" } else { "" })?;
+        f.write_str(if self.any_tls { ",danger-any-tls" } else { "" })
+    }
+}
+
+impl TryFrom<String> for Rule {
+    type Error = RuleError;
+
+    fn try_from(text: String) -> Result<Self, RuleError> {
+        text.parse()
+    }
+}
+
+impl From<Rule> for String {
+    fn from(rule: Rule) -> Self {
+        rule.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rules(texts: &[&str]) -> Vec<Rule> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn name(text: &str) -> HostName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn rules_are_read() {
+        for (text, want) in [
+            ("example.com:443", Ok("example.com:443")),
+            ("Example.COM.:443", Ok("example.com:443")),
+            ("*.Example.com:8443", Ok("*.example.com:8443")),
+            ("localhost:80,private", Ok("localhost:80,private")),
+            ("a.b:1,danger-any-tls,private", Ok("a.b:1,private,danger-any-tls")),
+            ("xn--bcher-kva.example:443", Ok("xn--bcher-kva.example:443")),
+            ("example.com", Err("`example.com` has no port; write it as `NAME:PORT`")),
+            ("example.com:0", Err("`example.com:0` has no port; write it as `NAME:PORT`")),
+            ("example.com:+443", Err("`example.com:+443` has no port; write it as `NAME:PORT`")),
+            ("example.com:65536", Err("`example.com:65536` has no port; write it as `NAME:PORT`")),
+            ("*.com:443", Err("`*.com` is too wide: `*.` has to be followed by two parts at least")),
+            ("a.b:443,public", Err("`public` means nothing here; there are `private` and `danger-any-tls`")),
+        ] {
+            let got = text.parse::<Rule>().map(|rule| rule.to_string()).map_err(|error| error.to_string());
+            assert_eq!(got.as_deref().map_err(String::as_str), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused() {
+        use NameError::{Address, Characters, Label, Length};
+        let long = "a.".repeat(127);
+        for (text, want) in [
+            ("", Label),
+            (".", Label),
+            ("a..b", Label),
+            ("a.b..", Label),
+            ("-a.b", Label),
+            ("a-.b", Label),
+            (&"a".repeat(64), Label),
+            (&format!("{long}com"), Length),
+            ("127.0.0.1", Address),
+            ("127.1", Address),
+            ("2130706433", Address),
+            ("0x7f000001", Address),
+            ("0x7f.1", Address),
+            ("1.0x", Address),
+            ("0177.0.0.01", Address),
+            ("example.com.127.0.0.1", Address),
+            ("::1", Characters),
+            ("[::1]", Characters),
+            ("::ffff:127.0.0.1", Characters),
+            ("evil.example\0.example.com", Characters),
+            ("user@example.com", Characters),
+            ("a_b.example", Characters),
+            ("a.example/x", Characters),
+            ("a%2eexample", Characters),
+            ("*", Characters),
+            ("a.*.example", Characters),
+            ("bücher.example", Characters),
+            ("exаmple.com", Characters),
+            ("example。com", Characters),
+        ] {
+            assert_eq!(text.parse::<HostName>(), Err(want), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn name_and_port_have_to_be_right() {
+        let rules = rules(&["api.example.com:443", "*.cdn.example:443", "*.cdn.example:80,private"]);
+        for (text, port, want) in [
+            ("api.example.com", 443, true),
+            ("api.example.com", 80, false),
+            ("example.com", 443, false),
+            ("x.api.example.com", 443, false),
+            ("xapi.example.com", 443, false),
+            ("a.cdn.example", 443, true),
+            ("a.b.cdn.example", 443, true),
+            ("cdn.example", 443, false),
+            ("evilcdn.example", 443, false),
+            ("a.cdn.example.evil.example", 443, false),
+        ] {
+            assert_eq!(allow(&rules, &name(text), port).is_some(), want, "{text}:{port}");
+        }
+        assert!(allow(&rules, &name("a.cdn.example"), 80).is_some_and(|terms| terms.private));
+        assert!(allow(&rules, &name("a.cdn.example"), 443).is_some_and(|terms| !terms.private));
+        assert!(knows(&rules, &name("a.cdn.example")) && !knows(&rules, &name("cdn.example")));
+        assert!(!knows(&[], &name("a.cdn.example")), "no rule allows nothing");
+    }
+
+    proptest! {
+        /// Whatever is taken for a name has one spelling, and is no address to the standard library.
+        #[test]
+        fn names_are_canonical(text in "[A-Za-z0-9.x-]{0,40}|\\PC{0,20}") {
+            if let Ok(name) = text.parse::<HostName>() {
+                prop_assert_eq!(name.as_str().parse::<HostName>(), Ok(name.clone()));
+                let lower = text.to_ascii_lowercase();
+                prop_assert_eq!(name.as_str(), lower.strip_suffix('.').unwrap_or(&lower));
+                prop_assert!(name.as_str().parse::<std::net::IpAddr>().is_err());
+                prop_assert!(name.as_str().len() <= HostName::LONGEST);
+            }
+        }
+
+        /// Upper and lower case, and a dot at the end, do not matter.
+        #[test]
+        fn spellings_do_not_matter(text in "[a-z]{1,10}(\\.[a-z0-9]{1,10}){0,3}\\.[a-z]{2,5}") {
+            let name: HostName = text.parse().unwrap();
+            prop_assert_eq!(&text.to_uppercase().parse::<HostName>().unwrap(), &name);
+            prop_assert_eq!(&format!("{text}.").parse::<HostName>().unwrap(), &name);
+        }
+
+        /// A name below another one ends with it after a dot, and nothing else is below it.
+        #[test]
+        fn below_is_after_a_dot(one in "[ab]{1,2}(\\.[ab]{1,2}){0,3}", other in "[ab]{1,2}(\\.[ab]{1,2}){0,2}") {
+            let (one, other) = (name(&one), name(&other));
+            let parts: Vec<_> = one.as_str().split('.').collect();
+            let above: Vec<_> = other.as_str().split('.').collect();
+            prop_assert_eq!(one.is_below(&other), parts.len() > above.len() && parts.ends_with(&above));
+        }
+
+        /// A rule is written as it is read.
+        #[test]
+        fn rules_are_written_as_they_are_read(text in "(\\*\\.)?[a-z]{1,5}\\.[a-z]{2,5}:[1-9][0-9]{0,3}(,private)?(,danger-any-tls)?") {
+            prop_assert_eq!(text.parse::<Rule>().unwrap().to_string(), text);
+        }
+    }
+}
