@@ -68,13 +68,14 @@ pub(crate) enum Command {
   toolgate doctor --cell server      what a cell of this profile can reach
   toolgate doctor --json             for programs")]
     Doctor(Doctor),
-    /// Run a command in a cell: it sees the system's programs and this folder, and reaches no network
+    /// Run a command in a cell: it sees the system's programs and this folder, and reaches no host but those named
     #[command(after_help = "Examples:
   toolgate exec -- python3 script.py             changes to this folder are listed, and dropped
   toolgate exec --changes apply -- make          changes are taken over, but what runs by itself is not
   toolgate exec --time 10 --memory 256 -- ./untrusted
   toolgate exec --profile build -- make          what `[profiles.build]` of the configuration gives
   toolgate exec --read ~/.cargo --env RUST_LOG=debug -- cargo test --offline
+  toolgate exec --net pypi.org:443 --net files.pythonhosted.org:443 -- pip install requests
 
 The exit status is the command's own; 124: its time was over; 127: it could not be started.")]
     Exec(Exec),

@@ -39,7 +39,7 @@ pub(crate) mod tun;
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs as _};
 use std::time::Duration;
 
 pub(crate) use self::engine::start;
@@ -68,12 +68,15 @@ pub trait Resolve: fmt::Debug + Send + Sync {
     fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>>;
 }
 
-/// The host's own way to resolve names.
+/// The host's own way to resolve names. Those below `localhost` are this machine (RFC 6761), whether or not the host knows it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HostResolver;
 
 impl Resolve for HostResolver {
     fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>> {
+        if name.as_str().rsplit('.').next() == Some("localhost") {
+            return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        }
         Ok((name.as_str(), 0).to_socket_addrs()?.map(|address| address.ip()).collect())
     }
 }

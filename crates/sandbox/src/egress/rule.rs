@@ -38,6 +38,9 @@ pub enum RuleError {
         /// Why not.
         why: NameError,
     },
+    /// In a cell, that is the cell.
+    #[error("`localhost` is the cell itself; this machine is any name below it, as in `host.localhost`")]
+    Localhost,
     /// There is no port, or it is no number from 1 to 65535.
     #[error("`{0}` has no port; write it as `NAME:PORT`")]
     Port(String),
@@ -104,6 +107,9 @@ impl FromStr for Rule {
             }
             None => Names::One(parse(name)?),
         };
+        if matches!(&names, Names::One(one) if one.as_str() == "localhost") {
+            return Err(RuleError::Localhost);
+        }
         let mut rule = Self { names, port, private: false, any_tls: false };
         for word in words {
             match word {
@@ -161,9 +167,15 @@ mod tests {
             ("example.com:443", Ok("example.com:443")),
             ("Example.COM.:443", Ok("example.com:443")),
             ("*.Example.com:8443", Ok("*.example.com:8443")),
-            ("localhost:80,private", Ok("localhost:80,private")),
+            ("host.localhost:80,private", Ok("host.localhost:80,private")),
             ("a.b:1,danger-any-tls,private", Ok("a.b:1,private,danger-any-tls")),
             ("xn--bcher-kva.example:443", Ok("xn--bcher-kva.example:443")),
+            (
+                "localhost:80",
+                Err(
+                    "`localhost` is the cell itself; this machine is any name below it, as in `host.localhost`",
+                ),
+            ),
             ("example.com", Err("`example.com` has no port; write it as `NAME:PORT`")),
             ("example.com:0", Err("`example.com:0` has no port; write it as `NAME:PORT`")),
             ("example.com:+443", Err("`example.com:+443` has no port; write it as `NAME:PORT`")),

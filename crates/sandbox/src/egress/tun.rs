@@ -120,3 +120,18 @@ fn default_route(socket: &OwnedFd) -> Result<(), Errno> {
 fn failed() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_the_device_is_missing_it_is_said() {
+        let folder = rustix::fs::open("/proc/self/fdinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let why = make(Some(&folder.unwrap())).unwrap_err();
+        assert_eq!(
+            why,
+            "`/dev/net/tun` cannot be opened (No such file or directory (os error 2)); it has to be there, and open to everybody (mode 0666)"
+        );
+    }
+}
