@@ -37,7 +37,7 @@ pub(crate) fn resolved(surroundings: &Surroundings, profile: &Profile) -> anyhow
 
 /// What a cell is given, with this environment.
 pub(crate) fn cell(profile: &Profile, env: Vec<(String, String)>) -> cell::Profile {
-    let Profile { read, exec, write, net: _, env: _, limits, scratch_bytes } = profile;
+    let Profile { read, exec, write, net, env: _, limits, scratch_bytes } = profile;
     cell::Profile {
         read: read.clone(),
         exec: exec.clone(),
@@ -45,6 +45,7 @@ pub(crate) fn cell(profile: &Profile, env: Vec<(String, String)>) -> cell::Profi
         env,
         limits: *limits,
         scratch_bytes: *scratch_bytes,
+        net: net.iter().cloned().collect(),
         ..cell::Profile::default()
     }
 }

@@ -1,13 +1,12 @@
 //! The tables `[profiles.NAME]`: what a cell is given, in a short vocabulary. What is not named is not given.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use toolgate_core::name::ProfileName;
 use toolgate_sandbox::cell::Limits;
+use toolgate_sandbox::egress::{Rule, RuleError};
 
 use super::reader::{ConfigError, Item, closest};
 use super::{SECOND, Value, ValueOf, millis, path, values};
@@ -31,69 +30,13 @@ pub struct Profile {
     /// Files and folders that can be written too, and the host sees it.
     pub write: Vec<PathBuf>,
     /// Where it may connect to.
-    pub net: BTreeSet<Destination>,
+    pub net: BTreeSet<Rule>,
     /// Its environment, besides `PATH` and `HOME`.
     pub env: BTreeMap<String, Value>,
     /// What it may use up.
     pub limits: Limits,
     /// How many bytes can be written to memory in place of a disk, in each place there is for it.
     pub scratch_bytes: u64,
-}
-
-/// A host by its name, and a port.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Destination {
-    name: String,
-    port: u16,
-}
-
-/// Why something is no [`Destination`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no host name with a port")]
-pub struct DestinationError(String);
-
-impl Destination {
-    /// The name: of letters, digits, `-` and `.`, in small letters, without a dot at the end, and no address.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The port.
-    #[must_use]
-    pub const fn port(&self) -> u16 {
-        self.port
-    }
-}
-
-impl FromStr for Destination {
-    type Err = DestinationError;
-
-    fn from_str(text: &str) -> Result<Self, DestinationError> {
-        let error = || DestinationError(text.escape_debug().to_string());
-        let (name, port) = text.rsplit_once(':').ok_or_else(error)?;
-        let digits = !port.is_empty() && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
-        let port = port.parse::<u16>().ok().filter(|port| digits && *port != 0).ok_or_else(error)?;
-        let label = |label: &str| {
-            let plain = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-            plain && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
-        };
-        // A name whose last part is a number is read as an address here and there.
-        let number = |label: &str| {
-            label.bytes().all(|b| b.is_ascii_digit()) || label.to_ascii_lowercase().starts_with("0x")
-        };
-        let last = name.rsplit('.').next().unwrap_or_default();
-        if name.len() > 253 || !name.split('.').all(label) || number(last) {
-            return Err(error());
-        }
-        Ok(Self { name: name.to_ascii_lowercase(), port })
-    }
-}
-
-impl fmt::Display for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.name, self.port)
-    }
 }
 
 /// What the program brings along.
@@ -206,7 +149,7 @@ fn paths(item: Option<Item<'_>>, folder: &Path) -> Result<Vec<PathBuf>, ConfigEr
 }
 
 /// Where it may connect to: `"none"`, or a list.
-fn net(item: Option<Item<'_>>) -> Result<BTreeSet<Destination>, ConfigError> {
+fn net(item: Option<Item<'_>>) -> Result<BTreeSet<Rule>, ConfigError> {
     let Some(item) = item else { return Ok(BTreeSet::new()) };
     if item.is_text() {
         if item.text()? == "none" {
@@ -218,30 +161,15 @@ fn net(item: Option<Item<'_>>) -> Result<BTreeSet<Destination>, ConfigError> {
     let mut all = BTreeSet::new();
     for entry in item.list()? {
         let text = entry.text()?;
-        let destination: Destination = text.parse().map_err(|error: DestinationError| {
-            entry.error(error.to_string(), "write it as `example.com:443`")
-        })?;
-        if !all.insert(destination) {
+        let rule: Rule = text
+            .parse()
+            .map_err(|error: RuleError| entry.error(error.to_string(), "write it as `example.com:443`"))?;
+        if !all.insert(rule) {
             let what = format!("`{}` names `{}` twice", item.name(), text.escape_debug());
             return Err(entry.error(what, "name each one once"));
         }
     }
-    can_be_reached(&item, &all)?;
     Ok(all)
-}
-
-/// There is no way out of a cell, so nothing that needs one is promised.
-fn can_be_reached(item: &Item<'_>, all: &BTreeSet<Destination>) -> Result<(), ConfigError> {
-    match all.first() {
-        None => Ok(()),
-        Some(first) => Err(item.error(
-            format!(
-                "`{}` names `{first}`, but cells of this program have no way to the network",
-                item.name()
-            ),
-            "write `net = \"none\"`",
-        )),
-    }
 }
 
 fn limits_of(item: &Item<'_>, base: &Profile) -> Result<(Limits, u64), ConfigError> {
@@ -311,7 +239,7 @@ mod tests {
 read = ["data", "/srv/data"]
 exec = ["/opt/node"]
 write = ["out"]
-net = "none"
+net = ["api.example.com:443", "*.Example.com:443"]
 env = { MODE = "fast", API_TOKEN = { env = "BUILD_TOKEN" } }
 limits = { time = "5m", cpu = "2m", memory_mib = 512, processes = 64, file_mib = 8, descriptors = 256, output_kib = 64, scratch_mib = 32 }
 tier = "native"
@@ -327,6 +255,8 @@ limits = { memory_mib = 64 }
             (build.exec.as_slice(), build.write.as_slice()),
             ([PathBuf::from("/opt/node")].as_slice(), [PathBuf::from("/etc/toolgate/out")].as_slice())
         );
+        let net: Vec<String> = build.net.iter().map(ToString::to_string).collect();
+        assert_eq!(net, ["*.example.com:443", "api.example.com:443"]);
         assert_eq!(build.env["API_TOKEN"], Value::Env("BUILD_TOKEN".into()));
         let want = Limits {
             wall_ms: 300_000,
@@ -346,38 +276,6 @@ limits = { memory_mib = 64 }
         }
     }
 
-    #[test]
-    fn destinations() {
-        for (text, want) in [
-            ("example.com:443", Some("example.com:443")),
-            ("API.Example.com:8080", Some("api.example.com:8080")),
-            ("localhost:1", Some("localhost:1")),
-            ("example.com", None),
-            ("example.com:", None),
-            ("example.com:0", None),
-            ("example.com:65536", None),
-            ("example.com:+443", None),
-            ("example.com.:443", None),
-            (".example.com:443", None),
-            ("*.example.com:443", None),
-            ("exa mple.com:443", None),
-            ("evil\0.example.com:443", None),
-            ("user@example.com:443", None),
-            ("https://example.com:443", None),
-            ("bücher.example:443", None),
-            ("127.0.0.1:443", None),
-            ("2130706433:443", None),
-            ("0x7f000001:443", None),
-            ("a.0x7f:443", None),
-            ("[::1]:443", None),
-            ("::1:443", None),
-            ("-a.example:443", None),
-        ] {
-            let got = text.parse::<Destination>().ok().map(|destination| destination.to_string());
-            assert_eq!(got.as_deref(), want, "input: {text:?}");
-        }
-    }
-
     /// Everything that is wrong names file, line and remedy.
     #[test]
     fn complaints() {
@@ -394,7 +292,7 @@ limits = { memory_mib = 64 }
             "[profiles.x]\nnet = true",
             "[profiles.x]\nnet = [\"10.0.0.1:443\"]",
             "[profiles.x]\nnet = [\"a.example:443\", \"A.example:443\"]",
-            "[profiles.x]\nnet = [\"a.example:443\"]",
+            "[profiles.x]\nnet = [\"a.example\"]",
             "[profiles.x]\nenv = { API_KEY = \"abc\" }",
             "[profiles.x]\nlimits = 5",
             "[profiles.x]\nlimits = { memory = 5 }",
@@ -427,12 +325,12 @@ error: `toolgate.toml`, line 2: `profiles.x.net` is neither "none" nor a list
 hint: write `net = "none"`
 error: `toolgate.toml`, line 2: `profiles.x.net` is true or false, not a list
 hint: write it as `net = ["…"]`
-error: `toolgate.toml`, line 2: `10.0.0.1:443` is no host name with a port
+error: `toolgate.toml`, line 2: `10.0.0.1` is not the name of a host: it is an address, or could be read as one; rules are for names
 hint: write it as `example.com:443`
 error: `toolgate.toml`, line 2: `profiles.x.net` names `A.example:443` twice
 hint: name each one once
-error: `toolgate.toml`, line 2: `profiles.x.net` names `a.example:443`, but cells of this program have no way to the network
-hint: write `net = "none"`
+error: `toolgate.toml`, line 2: `a.example` has no port; write it as `NAME:PORT`
+hint: write it as `example.com:443`
 error: `toolgate.toml`, line 2: `profiles.x.env.API_KEY` would be a secret in the configuration
 hint: say where it is: `API_KEY = { env = "NAME" }` or `API_KEY = { file = "path" }`; a value that is no secret can stand as `API_KEY = { danger_inline = "…" }`
 error: `toolgate.toml`, line 2: `profiles.x.limits` is a number, not a table

@@ -12,7 +12,7 @@ use super::name::{HostName, NameError};
 ///
 /// `NAME:PORT,private` allows addresses of private networks and of this machine for that name.
 /// `NAME:PORT,danger-any-tls` leaves unread for whom a TLS connection is meant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Rule {
     names: Names,
@@ -21,7 +21,7 @@ pub struct Rule {
     any_tls: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Names {
     Below(HostName),
     One(HostName),
@@ -90,18 +90,19 @@ impl FromStr for Rule {
     fn from_str(text: &str) -> Result<Self, RuleError> {
         let mut words = text.split(',');
         let destination = words.next().unwrap_or_default();
-        let no_port = || RuleError::Port(destination.to_owned());
+        // What somebody wrote is shown to somebody.
+        let shown = |text: &str| text.escape_debug().to_string();
+        let no_port = || RuleError::Port(shown(destination));
         let (name, port) = destination.rsplit_once(':').ok_or_else(no_port)?;
         let digits = port.bytes().all(|byte| byte.is_ascii_digit());
         let port = port.parse().ok().filter(|port| digits && *port != 0).ok_or_else(no_port)?;
-        let parse = |text: &str| {
-            text.parse::<HostName>().map_err(|why| RuleError::Name { name: name.to_owned(), why })
-        };
+        let parse =
+            |text: &str| text.parse::<HostName>().map_err(|why| RuleError::Name { name: shown(name), why });
         let names = match name.strip_prefix("*.") {
             Some(above) => {
                 let above = parse(above)?;
                 if above.labels() < 2 {
-                    return Err(RuleError::TooWide(name.to_owned()));
+                    return Err(RuleError::TooWide(shown(name)));
                 }
                 Names::Below(above)
             }
@@ -115,7 +116,7 @@ impl FromStr for Rule {
             match word {
                 "private" => rule.private = true,
                 "danger-any-tls" => rule.any_tls = true,
-                other => return Err(RuleError::Word(other.to_owned())),
+                other => return Err(RuleError::Word(shown(other))),
             }
         }
         Ok(rule)
