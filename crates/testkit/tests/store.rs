@@ -264,11 +264,66 @@ async fn an_erased_subject_is_gone_even_while_another_process_writes_about_it() 
     assert!(matches!(again, Err(ManageError::Missing(_))), "{again:?}");
 }
 
-/// The sealed bytes of a record's values, as they lie in the database.
+/// The sealed bytes of a record's values, as they lie in the database, where a transaction wrote no other record.
 fn sealed_bytes(folder: &Path, at: Position) -> Vec<u8> {
     let connection = rusqlite::Connection::open(folder.join("state.db")).unwrap();
     let at = i64::try_from(at.0).unwrap();
-    connection.query_row("SELECT sealed FROM blob WHERE idx = ?1", [at], |row| row.get(0)).unwrap()
+    let entries: Vec<u8> = connection
+        .query_row("SELECT entries FROM blob WHERE first_index = ?1", [at], |row| row.get(0))
+        .unwrap();
+    // After the distance, the seed and the length.
+    entries[40..].to_vec()
+}
+
+#[tokio::test]
+async fn values_that_were_written_together_are_forgotten_apart() {
+    const COUNT: usize = 60;
+    let bench = Bench::new();
+    let store = Arc::new(bench.other());
+    let subject = |number: usize| ["ada", "bob", "eve"][number % 3];
+    let tasks: Vec<_> = (0..COUNT)
+        .map(|number| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                // A value as large as a row makes the next one begin another row.
+                let value = Bytes::from(vec![b'v'; if number % 20 == 0 { 5 << 20 } else { number }]);
+                let disclosed = vec![Disclosed { path: "arguments", salt: [1; 32], bytes: value.clone() }];
+                let line = Line { leaf: b"leaf".into(), disclosed, subject: subject(number).into() };
+                (store.append(line).await.unwrap(), number, value)
+            })
+        })
+        .collect();
+    let mut written = Vec::new();
+    for task in tasks {
+        written.push(task.await.unwrap());
+    }
+    assert!(store.written().batches < written.len() as u64, "some were written together");
+    let check = |gone: &dyn Fn(usize) -> bool| {
+        for (at, number, value) in &written {
+            let read = store.values(*at).unwrap();
+            let read: Vec<&Bytes> = read.iter().map(|value| &value.bytes).collect();
+            let want = if gone(*number) { Vec::new() } else { vec![value] };
+            assert!(read == want, "number {number} at {at:?}");
+        }
+    };
+    check(&|_| false);
+    let stored = store.stored_of("bob", Position(0), 100).unwrap();
+    let mut want: Vec<_> =
+        written.iter().filter(|(_, number, _)| subject(*number) == "bob").map(|(at, ..)| *at).collect();
+    want.sort();
+    assert_eq!(stored, want);
+    assert_eq!(store.stored_of("bob", want[3], 5).unwrap(), want[3..8]);
+    for (at, number, _) in &written {
+        if number % 7 == 0 {
+            store.erase(Erase::Record(*at), line("erasure")).await.unwrap();
+            let again = store.erase(Erase::Record(*at), line("erasure")).await;
+            assert!(matches!(again, Err(ManageError::Missing(_))), "{again:?}");
+        }
+    }
+    check(&|number| number % 7 == 0);
+    store.erase(Erase::Subject("bob".into()), line("erasure")).await.unwrap();
+    check(&|number| number % 7 == 0 || subject(number) == "bob");
+    assert!(store.stored_of("bob", Position(0), 100).unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -280,7 +335,7 @@ async fn a_changed_value_does_not_open() {
     // Another record's values in its place, with their own key.
     connection
         .execute(
-            "UPDATE blob SET (seed, sealed) = (SELECT seed, sealed FROM blob WHERE idx = ?1) WHERE idx = ?2",
+            "UPDATE blob SET entries = (SELECT entries FROM blob WHERE first_index = ?1) WHERE first_index = ?2",
             [at.0, to.0].map(|index| i64::try_from(index).unwrap()),
         )
         .unwrap();
@@ -395,18 +450,17 @@ async fn a_record_has_to_fit() {
 }
 
 #[test]
-fn a_damaged_or_newer_file_is_not_opened() {
+fn a_file_of_another_version_is_not_opened() {
     let bench = Bench::new();
     let path = bench.folder.path().join("state.db");
     let attempt =
         || SqliteStore::open(bench.folder.path(), RootKey::from_bytes([7; 32]), Hand::default()).err();
     let connection = rusqlite::Connection::open(&path).unwrap();
-    connection.execute("UPDATE coord SET next_index = 5", []).unwrap();
-    assert!(matches!(attempt(), Some(OpenStoreError::Damaged { end: 0, next: 5 })));
-    connection.execute("UPDATE coord SET next_index = 0", []).unwrap();
     assert!(attempt().is_none());
     connection.pragma_update(None, "user_version", 99).unwrap();
     assert!(matches!(attempt(), Some(OpenStoreError::Newer { version: 99, .. })));
+    connection.pragma_update(None, "user_version", 1).unwrap();
+    assert!(matches!(attempt(), Some(OpenStoreError::Older { version: 1 })));
 }
 
 #[test]

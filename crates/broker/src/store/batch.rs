@@ -7,32 +7,53 @@ use toolgate_core::call::CallId;
 
 use super::connection::{sql, unsql};
 use super::record::Record;
+use super::sealed::{Entry, Rows};
 use crate::blob::{SubjectKey, mark_stored, was_stored};
 use crate::port::Position;
 
-/// What is known of the rows of `subject_key`, so that each write need not look.
+/// What is known of the database, so that each transaction need not look.
 #[derive(Default)]
-pub(super) struct KnownKeys {
-    ids: HashSet<i64>,
-    /// The `data_version` at which they were read; `None` if they have to be read again.
+pub(super) struct Known {
+    /// The rows of `subject_key`.
+    keys: HashSet<i64>,
+    end: End,
+    /// The `data_version` at which this was read; `None` if it has to be read again.
     version: Option<i64>,
 }
 
-impl KnownKeys {
+/// Where the log ends.
+#[derive(Debug, Default, Clone, Copy)]
+struct End {
+    /// The index of the next record.
+    next: u64,
+    /// The time of the last row.
+    at_ms: i64,
+}
+
+impl Known {
     /// Forgets it all, as after a rollback.
     pub(super) fn forget(&mut self) {
-        self.ids.clear();
-        self.version = None;
+        *self = Self::default();
+    }
+
+    fn read(connection: &Connection, version: i64) -> rusqlite::Result<Self> {
+        let mut select = connection.prepare_cached("SELECT id FROM subject_key")?;
+        let keys = select.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        let last = connection
+            .prepare_cached("SELECT first_index + count, at_ms FROM batch ORDER BY first_index DESC LIMIT 1")?
+            .query_row([], |row| Ok(End { next: unsql(row.get(0)?)?, at_ms: row.get(1)? }))
+            .optional()?;
+        Ok(Self { keys, end: last.unwrap_or_default(), version: Some(version) })
     }
 }
 
 /// The transaction under way.
 pub(super) struct Batch<'a> {
     connection: &'a Connection,
-    keys: &'a mut KnownKeys,
-    first: u64,
+    known: &'a mut Known,
     next: u64,
     framed: Vec<u8>,
+    sealed: Rows,
     /// The time of the transaction, in milliseconds since 1970.
     pub(super) now_ms: u64,
     /// The number of this process, as the owner of the calls it opens.
@@ -45,41 +66,43 @@ impl<'a> Batch<'a> {
     /// Begins: the transaction has its lock. Also says whether another process wrote since the last time.
     pub(super) fn begin(
         connection: &'a Connection,
-        keys: &'a mut KnownKeys,
+        known: &'a mut Known,
         now_ms: u64,
         owner: i64,
     ) -> rusqlite::Result<Self> {
         let version: i64 =
             connection.prepare_cached("PRAGMA data_version")?.query_one([], |row| row.get(0))?;
-        let changed = keys.version != Some(version);
+        let changed = known.version != Some(version);
         if changed {
-            let mut select = connection.prepare_cached("SELECT id FROM subject_key")?;
-            keys.ids = select.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-            keys.version = Some(version);
+            *known = Known::read(connection, version)?;
         }
-        let next: i64 = connection
-            .prepare_cached("SELECT next_index FROM coord WHERE one = 1")?
-            .query_one([], |row| row.get(0))?;
-        let next = unsql(next)?;
-        Ok(Self { connection, keys, first: next, next, framed: Vec::new(), now_ms, owner, changed })
+        let next = known.end.next;
+        Ok(Self {
+            connection,
+            known,
+            next,
+            framed: Vec::new(),
+            sealed: Rows::default(),
+            now_ms,
+            owner,
+            changed,
+        })
     }
 
     /// Ends: writes the records as one row. The transaction is not committed yet. Says how many records there are.
     pub(super) fn end(self) -> rusqlite::Result<u64> {
-        let count = self.next - self.first;
+        let End { next: first, at_ms } = self.known.end;
+        let count = self.next - first;
         if count == 0 {
             return Ok(0);
         }
         // Time does not go back in this column, whatever the clock does, so that it can be searched.
+        let at_ms = sql(self.now_ms).max(at_ms);
         self.connection
-            .prepare_cached(
-                "INSERT INTO batch (first_index, count, at_ms, records) VALUES (?1, ?2, \
-                 max(?3, coalesce((SELECT at_ms FROM batch ORDER BY first_index DESC LIMIT 1), 0)), ?4)",
-            )?
-            .execute(params![sql(self.first), sql(count), sql(self.now_ms), self.framed])?;
-        self.connection
-            .prepare_cached("UPDATE coord SET next_index = ?1 WHERE one = 1")?
-            .execute(params![sql(self.next)])?;
+            .prepare_cached("INSERT INTO batch (first_index, count, at_ms, records) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![sql(first), sql(count), at_ms, self.framed])?;
+        self.sealed.insert(self.connection)?;
+        self.known.end = End { next: self.next, at_ms };
         Ok(count)
     }
 
@@ -93,7 +116,7 @@ impl<'a> Batch<'a> {
         record
             .sealed
             .as_ref()
-            .is_some_and(|sealed| was_stored(&sealed.key) && !self.keys.ids.contains(&sealed.key.id))
+            .is_some_and(|sealed| was_stored(&sealed.key) && !self.known.keys.contains(&sealed.key.id))
     }
 
     /// The place of the next record.
@@ -107,11 +130,8 @@ impl<'a> Batch<'a> {
         if let Some(sealed) = &record.sealed {
             self.store_key(&sealed.key)?;
             if let Some(values) = &sealed.values {
-                self.connection
-                    .prepare_cached(
-                        "INSERT INTO blob (idx, subject_key, seed, sealed) VALUES (?1, ?2, ?3, ?4)",
-                    )?
-                    .execute(params![sql(index), sealed.key.id, sealed.seed, values])?;
+                let entry = Entry { index, seed: &sealed.seed, sealed: values };
+                self.sealed.add(self.connection, sealed.key.id, entry)?;
             }
         }
         // The length was checked when the record was made.
@@ -123,7 +143,7 @@ impl<'a> Batch<'a> {
     }
 
     fn store_key(&mut self, key: &SubjectKey) -> rusqlite::Result<()> {
-        if self.keys.ids.insert(key.id) {
+        if self.known.keys.insert(key.id) {
             self.connection
                 .prepare_cached(
                     "INSERT INTO subject_key (id, subject, made_ms, wrapped) VALUES (?1, ?2, ?3, ?4)",
@@ -141,7 +161,7 @@ impl<'a> Batch<'a> {
         let deleted =
             select.query_map([subject], |row| row.get::<_, i64>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
         for id in deleted {
-            self.keys.ids.remove(&id);
+            self.known.keys.remove(&id);
         }
         Ok(())
     }

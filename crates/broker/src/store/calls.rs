@@ -176,12 +176,15 @@ fn delete_call(batch: &Batch<'_>, call: CallId) -> rusqlite::Result<bool> {
 
 /// Writes that a call is not open any more, and that its answer, the values of the next record, is to be kept; says
 /// whether it was open.
-fn keep_answer(batch: &Batch<'_>, call: CallId) -> rusqlite::Result<bool> {
+fn keep_answer(batch: &Batch<'_>, record: &Record, call: CallId) -> rusqlite::Result<bool> {
+    let key = record.sealed.as_ref().map(|sealed| sealed.key.id);
     let until_ms = batch.now_ms.saturating_add(REPEAT_WINDOW_MS);
     let updated = batch
         .sql()
-        .prepare_cached("UPDATE call SET outcome = ?2, until_ms = ?3 WHERE id = ?1 AND outcome IS NULL")?
-        .execute(params![call.as_bytes(), sql(batch.next().0), sql(until_ms)])?;
+        .prepare_cached(
+            "UPDATE call SET outcome = ?2, until_ms = ?3, subject_key = ?4 WHERE id = ?1 AND outcome IS NULL",
+        )?
+        .execute(params![call.as_bytes(), sql(batch.next().0), sql(until_ms), key])?;
     Ok(updated == 1)
 }
 
@@ -203,7 +206,7 @@ fn kept_answer(batch: &Batch<'_>, digest: &[u8; 32]) -> rusqlite::Result<Option<
     batch
         .sql()
         .prepare_cached(
-            "SELECT id, intent, outcome FROM call JOIN blob ON blob.idx = outcome \
+            "SELECT id, intent, outcome FROM call \
              WHERE outcome IS NOT NULL AND digest = ?1 AND until_ms >= ?2 ORDER BY id LIMIT 1",
         )?
         .query_row(params![digest, sql(batch.now_ms)], |row| {
@@ -223,6 +226,6 @@ fn close(
     call: CallId,
     keep: bool,
 ) -> rusqlite::Result<Option<Position>> {
-    let was_open = if keep { keep_answer(batch, call)? } else { delete_call(batch, call)? };
+    let was_open = if keep { keep_answer(batch, record, call)? } else { delete_call(batch, call)? };
     was_open.then(|| batch.sequence(record)).transpose()
 }

@@ -12,7 +12,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use super::OpenStoreError;
 use crate::port::StoreError;
 
-/// The steps from one version of the schema to the next. The version of a file is how many were taken.
+/// The oldest version of the schema that there is.
+const FIRST: usize = 2;
+
+/// The schema in its oldest version, and the steps from one version to the next.
 const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
 
 /// How long one waits for another process which holds the write lock.
@@ -72,7 +75,7 @@ fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
 }
 
 fn migrate(connection: &mut Connection) -> Result<(), OpenStoreError> {
-    let known = MIGRATIONS.len();
+    let known = FIRST + MIGRATIONS.len() - 1;
     // In one transaction that locks first: two processes which start at once migrate once.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -80,7 +83,10 @@ fn migrate(connection: &mut Connection) -> Result<(), OpenStoreError> {
     if version > known {
         return Err(OpenStoreError::Newer { version, known });
     }
-    for step in MIGRATIONS.iter().skip(version) {
+    if version > 0 && version < FIRST {
+        return Err(OpenStoreError::Older { version });
+    }
+    for step in MIGRATIONS.iter().skip((version + 1).saturating_sub(FIRST)) {
         transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "user_version", i64::try_from(known).unwrap_or(i64::MAX))?;

@@ -5,7 +5,7 @@ use rusqlite::params;
 use super::batch::Batch;
 use super::connection::{self, sql};
 use super::manage::ManageError;
-use super::{Kind, SqliteStore, checkpointer, read_error};
+use super::{Kind, SqliteStore, checkpointer, read_error, sealed};
 use crate::port::{Line, Position, StoreError};
 
 /// How often one tries to empty the write-ahead log before the caller is told.
@@ -26,16 +26,26 @@ impl SqliteStore {
     /// # Errors
     /// The store could not be read.
     pub fn stored_of(&self, subject: &str, from: Position, max: u32) -> Result<Vec<Position>, StoreError> {
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
         self.readers.with(|connection| {
+            // A row before this record may hold it as well: it was written by the same transaction.
             let mut select = connection.prepare_cached(
-                "SELECT idx FROM blob JOIN subject_key ON subject_key.id = blob.subject_key \
-                 WHERE subject = ?1 AND idx >= ?2 ORDER BY idx LIMIT ?3",
+                "SELECT first_index, entries FROM blob JOIN subject_key ON subject_key.id = blob.subject_key \
+                 WHERE subject = ?1 \
+                 AND first_index >= coalesce((SELECT max(first_index) FROM batch WHERE first_index <= ?2), 0) \
+                 ORDER BY first_index",
             )?;
-            select
-                .query_map(params![subject, sql(from.0), max], |row| {
-                    connection::unsql(row.get(0)?).map(Position)
-                })?
-                .collect()
+            let mut rows = select.query(params![subject, sql(from.0)])?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()?
+                && found.len() < max
+            {
+                let first = connection::unsql(row.get(0)?)?;
+                let entries = sealed::entries(first, row.get_ref(1)?.as_blob()?);
+                let wanted = entries.map(|entry| Position(entry.index)).filter(|index| *index >= from);
+                found.extend(wanted.take(max - found.len()));
+            }
+            Ok(found)
         })
     }
 
@@ -77,22 +87,20 @@ impl SqliteStore {
 fn delete(batch: &mut Batch<'_>, what: &Erase) -> rusqlite::Result<bool> {
     match what {
         Erase::Record(Position(index)) => {
-            let index = sql(*index);
             batch
                 .sql()
                 .prepare_cached(
                     "DELETE FROM call WHERE outcome IS NOT NULL AND (intent = ?1 OR outcome = ?1)",
                 )?
-                .execute([index])?;
-            Ok(batch.sql().prepare_cached("DELETE FROM blob WHERE idx = ?1")?.execute([index])? == 1)
+                .execute([sql(*index)])?;
+            sealed::delete(batch.sql(), *index)
         }
         Erase::Subject(subject) => {
             if !batch.exists("SELECT 1 FROM subject_key WHERE subject = ?1", [subject])? {
                 return Ok(false);
             }
             for query in [
-                "DELETE FROM call WHERE outcome IN (SELECT idx FROM blob JOIN subject_key ON subject_key.id = blob.subject_key \
-                 WHERE subject = ?1)",
+                "DELETE FROM call WHERE subject_key IN (SELECT id FROM subject_key WHERE subject = ?1)",
                 "DELETE FROM blob WHERE subject_key IN (SELECT id FROM subject_key WHERE subject = ?1)",
                 "UPDATE question SET statement = NULL, \
                  state = CASE WHEN state IN ('open', 'approved') THEN 'expired' ELSE state END \

@@ -14,7 +14,7 @@
 //! | `calls.rs` | open, close, append |
 //! | `questions.rs` | ask, answer |
 //! | `manage.rs` | agents, pins, people |
-//! | `read.rs`, `erase.rs` | the log and the values beside it; forgetting values |
+//! | `sealed.rs`, `read.rs`, `erase.rs` | the values beside the log; reading both; forgetting values |
 //! | `owner.rs`, `reserve.rs`, `checkpointer.rs` | who is alive; room for the worst hour; tidying |
 
 mod batch;
@@ -29,6 +29,7 @@ mod queue;
 mod read;
 mod record;
 mod reserve;
+mod sealed;
 mod writer;
 
 use std::fs;
@@ -48,7 +49,7 @@ pub use self::erase::Erase;
 pub use self::manage::{AgentRow, ManageError, PersonRow, Pin};
 pub use self::questions::NewAnswer;
 
-use self::batch::{Batch, KnownKeys};
+use self::batch::{Batch, Known};
 use self::connection::Readers;
 use self::owner::Owner;
 use self::queue::{Job, Queue, Rest};
@@ -61,14 +62,6 @@ use crate::port::{Clock, Closing, Line, Opened, Opening, Position, Question, Sto
 /// Why the store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStoreError {
-    /// The last row of the log and the counter disagree: the file was tampered with, or is broken.
-    #[error("the log ends at {end}, but the next index is {next}; the database is damaged")]
-    Damaged {
-        /// One past the last record.
-        end: u64,
-        /// What the counter says.
-        next: u64,
-    },
     /// A file or folder could not be used.
     #[error("could not use the folder of the state")]
     Io(#[from] io::Error),
@@ -81,6 +74,14 @@ pub enum OpenStoreError {
         version: usize,
         /// The newest version this program knows.
         known: usize,
+    },
+    /// A version of the program before the first release made the file.
+    #[error(
+        "the database has version {version}, which no release of this program wrote; move it away and start anew"
+    )]
+    Older {
+        /// The version of the file.
+        version: usize,
     },
     /// The file system cannot do what is needed.
     #[error("the database cannot keep a write-ahead log here; put the state on a local disk")]
@@ -130,7 +131,6 @@ impl SqliteStore {
     pub fn open<C: Clock>(folder: &Path, root: RootKey, clock: C) -> Result<Self, OpenStoreError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let connection = connection::open_writer(folder)?;
-        read::check_end(&connection)?;
         let path = connection::path(folder);
         let checkpointing = connection::open_checkpointer(&path)?;
         let owner = Owner::take(folder)?;
@@ -145,7 +145,7 @@ impl SqliteStore {
             changes: tell,
             counters: Arc::clone(&counters),
             reserve: Reserve::hold(folder),
-            keys: KnownKeys::default(),
+            known: Known::default(),
             pruned: Instant::now(),
             seen: None,
         };

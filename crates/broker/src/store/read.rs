@@ -1,20 +1,21 @@
 //! Reading the log, and the values beside it.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _};
 
 use super::calls::KeyRow;
 use super::connection::{sql, unsql};
-use super::{OpenStoreError, SqliteStore, read_error};
+use super::sealed::{self, entries};
+use super::{SqliteStore, read_error};
 use crate::blob::{DataKey, Part, SealError, SubjectKey, Value, unframe};
 use crate::port::{Position, StoreError};
 
 /// How many bytes of records are read at once, but for the last transaction among them.
 const MAX_READ: usize = 8 << 20;
 
-/// A row of `blob` with its key.
-struct BlobRow {
+/// A record's sealed values with their key.
+struct Held {
     key: KeyRow,
-    seed: Vec<u8>,
+    seed: [u8; 32],
     sealed: Vec<u8>,
 }
 
@@ -50,8 +51,8 @@ impl SqliteStore {
     /// The store could not be read, or what it holds was changed.
     pub fn values(&self, index: Position) -> Result<Vec<Value>, StoreError> {
         let (leaf, row) =
-            self.readers.with(|sql| Ok((records(sql, index.0, 1)?.pop(), blob_row(sql, index.0)?)))?;
-        let (Some(leaf), Some(BlobRow { key, seed, sealed })) = (leaf, row) else {
+            self.readers.with(|sql| Ok((records(sql, index.0, 1)?.pop(), held(sql, index.0)?)))?;
+        let (Some(leaf), Some(Held { key, seed, sealed })) = (leaf, row) else {
             return Ok(Vec::new());
         };
         let open = || -> Result<Vec<u8>, SealError> {
@@ -64,10 +65,11 @@ impl SqliteStore {
 }
 
 fn next_index(connection: &Connection) -> rusqlite::Result<u64> {
-    let next: i64 = connection
-        .prepare_cached("SELECT next_index FROM coord WHERE one = 1")?
-        .query_one([], |row| row.get(0))?;
-    unsql(next)
+    let next: Option<i64> = connection
+        .prepare_cached("SELECT first_index + count FROM batch ORDER BY first_index DESC LIMIT 1")?
+        .query_one([], |row| row.get(0))
+        .optional()?;
+    next.map_or(Ok(0), unsql)
 }
 
 fn records(connection: &Connection, from: u64, max: usize) -> rusqlite::Result<Vec<Vec<u8>>> {
@@ -108,17 +110,21 @@ fn unframed(framed: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn blob_row(connection: &Connection, index: u64) -> rusqlite::Result<Option<BlobRow>> {
-    connection
+fn held(connection: &Connection, index: u64) -> rusqlite::Result<Option<Held>> {
+    let Some((first, row)) = sealed::find(connection, index)? else {
+        return Ok(None);
+    };
+    let key = connection
         .prepare_cached(
-            "SELECT subject_key.id, subject, subject_key.wrapped, seed, sealed \
-             FROM blob JOIN subject_key ON subject_key.id = blob.subject_key WHERE idx = ?1",
+            "SELECT id, subject, wrapped FROM subject_key \
+             WHERE id = (SELECT subject_key FROM blob WHERE first_index = ?1)",
         )?
-        .query_row([sql(index)], |row| {
-            let key = KeyRow { id: row.get(0)?, subject: row.get(1)?, wrapped: row.get(2)? };
-            Ok(BlobRow { key, seed: row.get(3)?, sealed: row.get(4)? })
+        .query_row([sql(first)], |row| {
+            Ok(KeyRow { id: row.get(0)?, subject: row.get(1)?, wrapped: row.get(2)? })
         })
-        .optional()
+        .optional()?;
+    let entry = entries(first, &row).find(|entry| entry.index == index);
+    Ok(key.zip(entry).map(|(key, entry)| Held { key, seed: *entry.seed, sealed: entry.sealed.to_vec() }))
 }
 
 /// Halves the range of indices until the row is found: rows are in the order of their times.
@@ -138,18 +144,4 @@ fn first_since(connection: &Connection, at_ms: u64) -> rusqlite::Result<u64> {
         }
     }
     Ok(low)
-}
-
-/// Checks that the counter is where the log ends.
-pub(super) fn check_end(connection: &Connection) -> Result<(), OpenStoreError> {
-    let next = next_index(connection)?;
-    let last = connection
-        .query_row(
-            "SELECT first_index, count FROM batch ORDER BY first_index DESC LIMIT 1",
-            params![],
-            |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)),
-        )
-        .optional()?;
-    let end = last.map_or(Ok(0), |(first, count)| unsql(first.saturating_add(count)))?;
-    if end == next { Ok(()) } else { Err(OpenStoreError::Damaged { end, next }) }
 }

@@ -1,18 +1,11 @@
--- The state of the gate, version 1.
+-- The state of the gate, version 2.
 --
 -- Written so that PostgreSQL can serve it with two words exchanged: what is INTEGER here (64 bits in SQLite) is BIGINT
 -- there, and what is BLOB here is BYTEA there; WITHOUT ROWID has no meaning there and is left out.
 -- Times are milliseconds since 1970. Digests, call numbers and keys are raw bytes.
 
--- The index that the next record of the log gets. One row; locked by whoever sequences.
-CREATE TABLE coord (
-    one        INTEGER PRIMARY KEY CHECK (one = 1),
-    next_index INTEGER NOT NULL
-);
-INSERT INTO coord (one, next_index) VALUES (1, 0);
-
 -- The log: one row for each transaction that wrote records. `records` are framed as in a tlog-tiles entry bundle: two
--- bytes of length, then the record. Never changed, never deleted. `at_ms` never goes back.
+-- bytes of length, then the record. Never changed, never deleted. `at_ms` never goes back. The next record follows the last row.
 CREATE TABLE batch (
     first_index INTEGER PRIMARY KEY,
     count       INTEGER NOT NULL,
@@ -28,24 +21,25 @@ CREATE TABLE subject_key (
     wrapped BLOB    NOT NULL
 );
 
--- The values that a record commits to, sealed under a data key of their own, which `seed` and the subject's key make.
+-- The values that records commit to, sealed under a data key for each record, which its seed and the subject's key make:
+-- one row for what a transaction sealed under one subject's key, or a few if it was much. Entries are framed as `sealed.rs` says.
 CREATE TABLE blob (
-    idx         INTEGER PRIMARY KEY,
+    first_index INTEGER PRIMARY KEY,
     subject_key INTEGER NOT NULL,
-    seed        BLOB    NOT NULL,
-    sealed      BLOB    NOT NULL
+    entries     BLOB    NOT NULL
 );
 
 -- Calls whose intent is on the log. While `outcome` is NULL the call is open, and `owner` is the process that runs it.
 -- After that the row stands for an answer that was not delivered, for a client that asks for the same again: it is the
--- values of the outcome, and is kept until `until_ms`.
+-- values of the outcome, sealed under `subject_key`, and is kept until `until_ms`.
 CREATE TABLE call (
-    id       BLOB    PRIMARY KEY,
-    owner    INTEGER NOT NULL,
-    digest   BLOB    NOT NULL,
-    intent   INTEGER NOT NULL,
-    outcome  INTEGER,
-    until_ms INTEGER NOT NULL
+    id          BLOB    PRIMARY KEY,
+    owner       INTEGER NOT NULL,
+    digest      BLOB    NOT NULL,
+    intent      INTEGER NOT NULL,
+    outcome     INTEGER,
+    subject_key INTEGER,
+    until_ms    INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX call_kept ON call (digest) WHERE outcome IS NOT NULL;
 

@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 use toolgate_core::call::CallId;
 
-use super::batch::{Batch, KnownKeys};
+use super::batch::{Batch, Known};
 use super::connection::is_full;
 use super::queue::{Job, Queue, Rest, Taken};
 use super::reserve::Reserve;
@@ -42,7 +42,7 @@ pub(super) struct Writer {
     pub(super) changes: watch::Sender<u64>,
     pub(super) counters: Arc<Counters>,
     pub(super) reserve: Reserve,
-    pub(super) keys: KnownKeys,
+    pub(super) known: Known,
     pub(super) pruned: Instant,
     /// The `data_version` that was seen last while there was nothing to do.
     pub(super) seen: Option<i64>,
@@ -130,7 +130,7 @@ impl Writer {
             Ok(committed)
         });
         if written.is_err() {
-            self.keys.forget();
+            self.known.forget();
             // SQLite may have taken it back by itself. If it cannot be taken back, the next `BEGIN` fails.
             if !self.connection.is_autocommit() {
                 let _ = self.connection.execute_batch("ROLLBACK");
@@ -141,7 +141,7 @@ impl Writer {
 
     fn apply(&mut self, jobs: &mut [Box<dyn Job>], delivered: &[CallId]) -> rusqlite::Result<Committed> {
         let prune = self.pruned.elapsed() >= PRUNE;
-        let mut batch = Batch::begin(&self.connection, &mut self.keys, (self.now_ms)(), self.owner)?;
+        let mut batch = Batch::begin(&self.connection, &mut self.known, (self.now_ms)(), self.owner)?;
         for call in delivered {
             batch.delete_answer(*call)?;
         }
