@@ -22,3 +22,4 @@ pub mod publish;
 pub mod rulebook;
 pub mod store;
 pub mod totp;
+mod unstoppable;

@@ -24,6 +24,7 @@ use crate::port::{
     StoreError, Unread,
 };
 use crate::rulebook::{AcceptedTool, Rulebook};
+use crate::unstoppable::Unstoppable;
 
 /// How long the answer of a call that does more than read is kept for a client that lost it, in milliseconds.
 pub const REPEAT_WINDOW_MS: u64 = 600_000;
@@ -122,16 +123,14 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
 
     /// Takes one call all the way: judged, asked about, written down, run, cleaned, written down.
     ///
-    /// The pipeline runs on a task of its own, so dropping the future cancels nothing between open and close; the
-    /// agent's [`gone`](crate::port::Agentward::gone) is what tells a running call to stop.
+    /// Dropping the future cancels nothing between open and close: the call then goes on by itself. The agent's
+    /// [`gone`](crate::port::Agentward::gone) is what tells a running call to stop.
     ///
     /// # Errors
     /// What the agent is told when the call did not run. The refusal is on the log.
-    pub async fn handle(&self, call: Call, line: AgentLine) -> Result<Reply, Refusal> {
+    pub fn handle(&self, call: Call, line: AgentLine) -> Unstoppable<Result<Reply, Refusal>> {
         let broker = self.clone();
-        let task = tokio::spawn(async move { broker.pipeline(call, line).await });
-        // INVARIANT: the pipeline does not panic; if it did, the open intent becomes `outcome_unknown` at the next start.
-        task.await.unwrap_or(Err(Refusal::Unavailable))
+        Unstoppable::new(async move { broker.pipeline(call, line).await })
     }
 
     /// Closes what a crash left open: each gets the outcome `outcome_unknown`, and none is run again. Done before the
@@ -187,7 +186,7 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
                 Verdict::Ask(asked) => {
                     call = call.without_unasked_meta();
                     let Inner { store, clock, .. } = &*self.inner;
-                    match desk::settle(&**store, clock, &rulebook, &call, asked, line).await {
+                    match Box::pin(desk::settle(&**store, clock, &rulebook, &call, asked, line)).await {
                         // Judged again when used: the loop starts over unless the very same rulebook is in force.
                         Ok(_yes) if !Arc::ptr_eq(&rulebook, &self.rulebook()) => continue,
                         Ok(Yes { approval, persons }) => {
@@ -264,7 +263,7 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
         let (tell, stop) = Stop::new();
         let nested: Arc<dyn Handle> = Arc::new(self.clone());
         let executing = self.inner.executor.execute(call, Arc::clone(&line), stop, nested);
-        tokio::pin!(executing);
+        let mut executing = Box::pin(executing);
         let reason = tokio::select! {
             executed = &mut executing => return clean(executed, max_result_bytes, tool.as_deref()),
             () = line.gone() => StopReason::Gone,

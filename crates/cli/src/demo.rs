@@ -16,7 +16,7 @@ use toolgate_broker::home::{Home, Surroundings, make_private};
 use toolgate_broker::person::{Person, Seeds};
 use toolgate_broker::port::{Question, QuestionState, Store as _};
 use toolgate_broker::store::{NewAnswer, SqliteStore};
-use toolgate_core::text;
+use toolgate_core::{hex, text};
 use toolgate_gateway::front::stdio;
 use toolgate_gateway::upstream::Unobserved;
 use toolgate_ledger::record::{Answer, PersonProof, QuestionAnswered, RosterAction};
@@ -124,7 +124,7 @@ pub(crate) fn run(demo: &args::Demo, json: bool) -> anyhow::Result<()> {
 }
 
 async fn play(stage: &Stage) -> anyhow::Result<()> {
-    let digits: String = random::<8>()?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits: String = hex::encode(&random::<8>()?);
     let scratch = Scratch(std::env::temp_dir().join(format!("toolgate-demo-{digits}")));
     make_private(&scratch.0)?;
     let around = Surroundings { variables: BTreeMap::new(), ..Surroundings::of_process()? };
@@ -187,8 +187,7 @@ async fn play(stage: &Stage) -> anyhow::Result<()> {
 
 /// Enrols the person who is asked, with a passphrase that nobody knows but this process.
 async fn enrol(place: &Place, state: &State) -> anyhow::Result<(Person, Zeroizing<String>)> {
-    let passphrase =
-        Zeroizing::new(random::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let passphrase = Zeroizing::new(hex::encode(&random::<16>()?));
     let seeds = Seeds { key: Zeroizing::new(random()?), salt: random()?, nonce: random()? };
     let owner = Person::with_passphrase("owner".parse()?, &passphrase, &seeds, now_ms())?;
     let record = toolgate_ledger::record::Person {
@@ -224,13 +223,12 @@ async fn answer_no(
                 ))
                 .await?;
             let answer = owner.sign(passphrase, &question.statement, false, now_ms())?;
-            let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
             let record = QuestionAnswered {
                 answer: Answer::Deny,
                 person: owner.name.to_string(),
                 proof: PersonProof::Key {
-                    key: owner.public_key().map(|key| hex(key)).unwrap_or_default(),
-                    signature: hex(&answer.evidence),
+                    key: owner.public_key().map(|key| hex::encode(key)).unwrap_or_default(),
+                    signature: hex::encode(&answer.evidence),
                 },
                 question: question.number.clone(),
             };

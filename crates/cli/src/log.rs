@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use toolgate_broker::home::write_new;
 use toolgate_broker::port::Position;
 use toolgate_broker::store::{Erase, SqliteStore};
-use toolgate_core::text;
+use toolgate_core::{hex, text};
 use toolgate_ledger::export::{self, Ocsf};
 use toolgate_ledger::record::{Body, CallInfo, Erasure, Export, Field, Judged, Record, Status, VerdictWord};
 use toolgate_ledger::verify::{Options, Report, verify};
@@ -54,6 +54,12 @@ pub(crate) struct Placed {
 }
 
 impl Placed {
+    /// Reads a record.
+    pub(crate) fn read(index: u64, leaf: Vec<u8>) -> anyhow::Result<Self> {
+        let record = Record::decode(&leaf).with_context(|| format!("record {index} cannot be read"))?;
+        Ok(Self { index, record, leaf })
+    }
+
     /// The record as JSON, with its index.
     pub(crate) fn json(&self) -> Value {
         let mut value: Value = serde_json::from_slice(&self.leaf).unwrap_or(Value::Null);
@@ -107,6 +113,15 @@ pub(crate) fn each_in(
     from: u64,
     mut each: impl FnMut(Placed) -> anyhow::Result<bool>,
 ) -> anyhow::Result<u64> {
+    each_leaf_in(store, from, |index, leaf| each(Placed::read(index, leaf)?))
+}
+
+/// As [`each_in`], of records as they are on the log.
+pub(crate) fn each_leaf_in(
+    store: &SqliteStore,
+    from: u64,
+    mut each: impl FnMut(u64, Vec<u8>) -> anyhow::Result<bool>,
+) -> anyhow::Result<u64> {
     let mut index = from;
     loop {
         let page = store.records(Position(index), PAGE)?;
@@ -114,8 +129,7 @@ pub(crate) fn each_in(
             return Ok(index);
         }
         for leaf in page {
-            let record = Record::decode(&leaf).with_context(|| format!("record {index} cannot be read"))?;
-            if !each(Placed { index, record, leaf })? {
+            if !each(index, leaf)? {
                 return Ok(index);
             }
             index += 1;
@@ -182,7 +196,7 @@ fn disclosed_value(bytes: &[u8]) -> Value {
         .or_else(|_| serde_json::from_slice(bytes.get(1..).unwrap_or_default()))
         .unwrap_or_else(|_| match std::str::from_utf8(bytes) {
             Ok(text) => Value::String(text.to_owned()),
-            Err(_) => Value::String(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+            Err(_) => Value::String(hex::encode(bytes)),
         })
 }
 
@@ -375,7 +389,7 @@ pub(crate) fn print_report(report: &Report) -> anyhow::Result<()> {
     line(format_args!("log         {}", text::quoted(origin, LINE_CHARS)))?;
     line(format_args!("records     {}", report.size))?;
     if let Some(root) = &report.root {
-        line(format_args!("root        {}", hex(root)))?;
+        line(format_args!("root        {}", hex::encode(&root.0)))?;
     }
     for (kind, count) in &report.kinds {
         line(format_args!("  {count:>9} {}", text::quoted(kind, 64)))?;
@@ -398,10 +412,6 @@ pub(crate) fn print_report(report: &Report) -> anyhow::Result<()> {
         ))?;
     }
     Ok(())
-}
-
-fn hex(hash: &Hash) -> String {
-    hash.0.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn prove(place: &Place, call: &str, out: &Path) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 use toolgate_broker::person::{Person, Seeds};
+use toolgate_core::hex;
 use toolgate_core::name::PersonName;
 use toolgate_ledger::record::{self, RosterAction};
 use zeroize::Zeroizing;
@@ -48,7 +49,7 @@ pub(crate) fn add(place: &Place, state: &State, name: PersonName, file: Option<&
         person.name
     ));
     place.tell(|| {
-        json!({ "person": person.name.as_str(), "method": person.method_name(), "key": person.public_key().map(hex) })
+        json!({ "person": person.name.as_str(), "method": person.method_name(), "key": person.public_key().map(|key| hex::encode(key)) })
     })
 }
 
@@ -71,7 +72,8 @@ fn add_totp(place: &Place, state: &State, name: PersonName) -> anyhow::Result<()
 }
 
 fn enrol(place: &Place, state: &State, person: &Person) -> anyhow::Result<()> {
-    let line = changed(place, RosterAction::Added, &person.name, person.public_key().map(hex))?;
+    let line =
+        changed(place, RosterAction::Added, &person.name, person.public_key().map(|key| hex::encode(key)))?;
     block_on(async { Ok(state.store.add_person(person.to_row(), line).await?) })?;
     Ok(())
 }
@@ -89,10 +91,6 @@ fn seeds() -> anyhow::Result<Seeds> {
     Ok(Seeds { key: Zeroizing::new(random()?), salt: random()?, nonce: random()? })
 }
 
-fn hex(bytes: &[u8; 32]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn list(place: &Place) -> anyhow::Result<()> {
     let config = place.config()?;
     let rows =
@@ -105,7 +103,7 @@ fn list(place: &Place) -> anyhow::Result<()> {
     let mut values = Vec::new();
     for row in &rows {
         let person = Person::from_row(row)?;
-        let (questions, key) = (asked(&row.name), person.public_key().map(hex));
+        let (questions, key) = (asked(&row.name), person.public_key().map(|key| hex::encode(key)));
         let answers = if questions.is_empty() { "-".to_owned() } else { questions.join(", ") };
         shown.push(vec![
             row.name.to_string(),

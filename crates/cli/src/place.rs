@@ -11,6 +11,7 @@ use toolgate_broker::person::StateKey;
 use toolgate_broker::port::{Clock as _, Line, SystemClock};
 use toolgate_broker::publish::LogPublisher;
 use toolgate_broker::store::SqliteStore;
+use toolgate_core::hex;
 use toolgate_ledger::record::{Body, Record};
 
 use crate::out::{self, hinted};
@@ -109,7 +110,7 @@ impl State {
 /// A name for a log that nobody named: it only has to be nobody else's.
 fn new_origin() -> anyhow::Result<String> {
     let bytes = random::<8>()?;
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = hex::encode(&bytes);
     Ok(format!("toolgate.invalid/{digits}"))
 }
 

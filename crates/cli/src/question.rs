@@ -5,6 +5,7 @@ use toolgate_broker::person::{ED25519, Person, TOTP};
 use toolgate_broker::port::{Answered, Question, QuestionState, Store as _};
 use toolgate_broker::rulebook::QuestionRules;
 use toolgate_broker::store::{NewAnswer, PersonRow};
+use toolgate_core::hex;
 use toolgate_core::name::PersonName;
 use toolgate_core::text;
 use toolgate_ledger::record::{Answer as AnswerWord, PersonProof, QuestionAnswered};
@@ -287,7 +288,9 @@ fn store(
     row: &PersonRow,
 ) -> anyhow::Result<QuestionState> {
     let proof = match answered.method.as_str() {
-        ED25519 => PersonProof::Key { key: hex(&row.public_key), signature: hex(&answered.evidence) },
+        ED25519 => {
+            PersonProof::Key { key: hex::encode(&row.public_key), signature: hex::encode(&answered.evidence) }
+        }
         _ => PersonProof::Totp,
     };
     let said = if answered.yes { AnswerWord::Approve } else { AnswerWord::Deny };
@@ -304,8 +307,4 @@ fn store(
     let new = NewAnswer { question: question.number.clone(), answer: answered, needed, totp_step };
     let line = gate_line(record)?;
     block_on(async { Ok(state.store.answer(new, line).await?) })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

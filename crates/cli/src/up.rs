@@ -26,7 +26,7 @@ use toolgate_gateway::upstream::{Observer, Oddity};
 
 use crate::args;
 use crate::gate::{self, Gate, Reloaded};
-use crate::log;
+use crate::log::{self, Placed};
 use crate::out::{self, Paint, hinted, line, note};
 use crate::place::{Place, State};
 use crate::setup::Setup;
@@ -307,11 +307,22 @@ fn greet(
     Ok(())
 }
 
+/// How many new records are shown one by one. Of more, those about calls that were permitted and answered are counted.
+const MANY: u64 = 256;
+
 /// One line for each new record about a call.
 fn print_calls(gate: &Gate, from: u64, json: bool) -> anyhow::Result<u64> {
     use toolgate_ledger::record::Body;
     let paint = Paint::out();
-    log::each_in(gate.store(), from, |placed| {
+    let many = !json && gate.store().size()?.saturating_sub(from) > MANY;
+    let mut calls = 0_u64;
+    let next = log::each_leaf_in(gate.store(), from, |index, leaf| {
+        let intent = has(&leaf, INTENT);
+        if many && (intent || has(&leaf, ANSWERED)) {
+            calls += u64::from(intent);
+            return Ok(true);
+        }
+        let placed = Placed::read(index, leaf)?;
         let shown = match &placed.record.body {
             Body::Intent(_)
             | Body::Refusal(_)
@@ -335,7 +346,19 @@ fn print_calls(gate: &Gate, from: u64, json: bool) -> anyhow::Result<u64> {
             }
         }
         Ok(true)
-    })
+    })?;
+    if calls > 0 {
+        line(format_args!("        … and {calls} calls more; `toolgate log tail` shows each"))?;
+    }
+    Ok(next)
+}
+
+/// Ends of records, before the time: the members are in the order of their names, and no text can hold their quotes.
+const INTENT: &[u8] = br#"},"kind":"intent","#;
+const ANSWERED: &[u8] = br#""status":"answered"},"kind":"outcome","#;
+
+fn has(leaf: &[u8], end: &[u8]) -> bool {
+    leaf.windows(end.len()).rev().take(100).any(|part| part == end)
 }
 
 /// What was read last, to notice changes.
@@ -534,4 +557,38 @@ async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
     };
     drop(serving);
     gate.stop(reason).await
+}
+
+#[cfg(test)]
+mod tests {
+    use toolgate_ledger::record::{Body, Outcome, OutcomeUnknown, Record, Status};
+
+    use super::*;
+
+    #[test]
+    fn answered_calls_are_told_by_the_end_of_their_records() {
+        let outcome = |status| {
+            let (bytes_in, bytes_out, started_ms, ended_ms) = (1, 2, 3, 4);
+            Body::from(Outcome {
+                bytes_in,
+                bytes_out,
+                call: r#"},"kind":"intent","#.to_owned(),
+                ended_ms,
+                intent: 7,
+                result: None,
+                started_ms,
+                status,
+            })
+        };
+        for (body, want) in [
+            (outcome(Status::Answered), true),
+            (outcome(Status::ToolError), false),
+            (OutcomeUnknown { call: "c".to_owned(), intent: 7 }.into(), false),
+        ] {
+            let leaf = Record { time_ms: 1_700_000_000_000, body }.encode().unwrap();
+            assert_eq!(has(&leaf, ANSWERED), want, "{}", String::from_utf8_lossy(&leaf));
+            assert!(!has(&leaf, INTENT));
+        }
+        assert!(has(br#"{"body":{"persons":[]},"kind":"intent","time_ms":1700000000000,"v":1}"#, INTENT));
+    }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::digest::Digest;
+use crate::hex::Hex;
 use crate::json::{Canonical, Document, Edit, Limits, ObjectWriter};
 use crate::name::{AgentId, GroupName, ServerName, ToolName};
 
@@ -157,11 +158,12 @@ impl CallId {
 
 impl fmt::Display for CallId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, byte) in self.0.iter().enumerate() {
-            if matches!(at, 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
-            }
-            write!(f, "{byte:02x}")?;
+        let mut rest = self.0.as_slice();
+        for (length, after) in [(4, "-"), (2, "-"), (2, "-"), (2, "-"), (6, "")] {
+            let (group, others) = rest.split_at_checked(length).unwrap_or_default();
+            Hex(group).fmt(f)?;
+            f.write_str(after)?;
+            rest = others;
         }
         Ok(())
     }

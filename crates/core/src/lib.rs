@@ -6,6 +6,7 @@
 
 pub mod call;
 pub mod digest;
+pub mod hex;
 pub mod json;
 pub mod name;
 pub mod policy;

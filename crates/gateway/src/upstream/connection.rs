@@ -127,7 +127,7 @@ impl Connection {
         // Taken before the list is read, so that a change in between is not lost.
         if self.told.stale.swap(false, Ordering::AcqRel) || !fresh {
             *tools = None;
-            *tools = Some((pins(&self.fetch_tools().await?), Instant::now()));
+            *tools = Some((pins(&Box::pin(self.fetch_tools()).await?), Instant::now()));
         }
         let found = tools.as_ref().and_then(|(pins, _)| pins.get(tool));
         if found == Some(&Some(*accepted)) {

@@ -129,7 +129,7 @@ impl Run<'_> {
     async fn send(&self, stop: &mut Stop) -> Executed {
         let state = self.call.params.root().get("requestState").and_then(|state| state.as_str());
         if let Some(state) = state.filter(|state| ParkedCalls::is_ours(state)) {
-            return self.resume(state, stop).await;
+            return Box::pin(self.resume(state, stop)).await;
         }
         let prepared = tokio::select! {
             prepared = self.prepare() => prepared,
@@ -140,7 +140,7 @@ impl Run<'_> {
             Err(error) => return Executed::NotSent(error.to_string()),
         };
         if self.call.action == Action::Subscribe && connection.peer().modern {
-            return self.subscribe(&connection, stop).await;
+            return Box::pin(self.subscribe(&connection, stop)).await;
         }
         let mut retry = None;
         for round in 0..=MAX_ROUNDS {

@@ -193,7 +193,8 @@ impl Inner {
             backoff.note(&broken);
         }
         backoff.check(server)?;
-        match self.connect(&known, session, capabilities, first).await {
+        // Apart, since it is seldom done and would make the future of each call several times as large.
+        match Box::pin(self.connect(&known, session, capabilities, first)).await {
             Ok(connection) => {
                 *slot.connection() = Some(Arc::clone(&connection));
                 if self.closed.load(Ordering::Acquire) {
