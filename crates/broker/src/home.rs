@@ -216,8 +216,9 @@ pub struct Home {
 }
 
 impl Home {
-    /// Finds the configuration: in the folder the program was started in, then in the user's configuration folder,
-    /// then in `/etc/toolgate`. Where there is none, the user's folder is where it will be.
+    /// Finds the configuration: in the user's configuration folder, then in `/etc/toolgate`. Where there is none, the user's
+    /// folder is where it will be. The folder the program was started in is not looked at: clients start the gate in the
+    /// project where their agent writes, and a file there must not decide what the agent may do.
     ///
     /// # Errors
     /// There is no place for it.
@@ -231,7 +232,7 @@ impl Home {
         let of_system = Path::new(SYSTEM_CONFIG).join(FILE_NAME);
         let config = match config {
             Some(path) => surroundings.folder.join(path),
-            None => [Some(surroundings.folder.join(FILE_NAME)), of_user.clone(), Some(of_system.clone())]
+            None => [of_user.clone(), Some(of_system.clone())]
                 .into_iter()
                 .flatten()
                 .find(|path| path.exists())
@@ -504,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn the_project_comes_first_then_the_user() {
+    fn the_configuration_is_the_users_and_never_the_projects() {
         let scratch = Scratch::new("find");
         let around = scratch.surroundings();
         let user = scratch.0.join(".config/toolgate/toolgate.toml");
@@ -512,8 +513,9 @@ mod tests {
         assert_eq!((&found.config, found.state), (&user, scratch.0.join(".local/state/toolgate")));
         make_private(&around.folder).unwrap();
         write_new(&around.folder.join(FILE_NAME), b"").unwrap();
-        let found = Home::find(&around, None, None).unwrap();
-        assert!(found.is_in_project(&around), "{found:?}");
+        assert_eq!(Home::find(&around, None, None).unwrap().config, user);
+        let named = Home::find(&around, Some(Path::new(FILE_NAME)), None).unwrap();
+        assert!(named.is_in_project(&around), "{named:?}");
         let named = Home::find(&around, Some(Path::new("a/b.toml")), Some(Path::new("s"))).unwrap();
         assert_eq!((named.config, named.state), (around.folder.join("a/b.toml"), around.folder.join("s")));
         let nowhere = Surroundings { variables: BTreeMap::new(), folder: "/nonexistent".into(), ..around };

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use toolgate_core::call::{Call, CallId};
 use toolgate_core::name::AgentId;
 use toolgate_core::policy::Facts;
@@ -16,7 +17,7 @@ use toolgate_core::tool::Effect;
 use toolgate_core::verdict::{Obligations, Verdict};
 
 use crate::authorized::{self, Authorized, Entry, Gate, Grounds};
-use crate::desk::{self, Yes};
+use crate::desk::{self, NoYes, Yes};
 use crate::lines::{self, RefusedBy, Told};
 use crate::outcome::{Answer, Delivery, Live, LiveCalls, Outcome, Receipt, Reply, WithheldWhy};
 use crate::port::{
@@ -38,6 +39,9 @@ pub const MAX_OPEN_QUESTIONS_PER_AGENT: usize = 32;
 /// How long an executor may take to return once it was told to stop. It has its own, shorter grace time for the server.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
+/// How long what another process wrote, such as a person who was enrolled, may take until it is in the rulebook.
+const NEWS: Duration = Duration::from_secs(2);
+
 /// How often a call is judged anew because its approval was gone or the rules were others when it was to be opened.
 const MAX_ATTEMPTS: usize = 8;
 
@@ -57,6 +61,7 @@ struct Inner<S, E, C> {
     executor: E,
     clock: C,
     rulebook: ArcSwap<Rulebook>,
+    replaced: Notify,
     /// How many calls each agent has under way. Guards nothing else.
     under_way: Mutex<HashMap<AgentId, usize>>,
     /// The calls under way or with an answer on its way.
@@ -95,6 +100,7 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
                 executor,
                 clock,
                 rulebook: ArcSwap::from_pointee(rulebook),
+                replaced: Notify::new(),
                 under_way,
                 live: LiveCalls::default(),
             }),
@@ -109,6 +115,7 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
     /// Puts other rules in force. Calls that were judged go on; questions asked under another policy are void.
     pub fn replace_rulebook(&self, rulebook: Rulebook) {
         self.inner.rulebook.store(Arc::new(rulebook));
+        self.inner.replaced.notify_waiters();
     }
 
     /// The store.
@@ -189,6 +196,8 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
                     match Box::pin(desk::settle(&**store, clock, &rulebook, &call, asked, line)).await {
                         // Judged again when used: the loop starts over unless the very same rulebook is in force.
                         Ok(_yes) if !Arc::ptr_eq(&rulebook, &self.rulebook()) => continue,
+                        // Who answered may have been enrolled after the question was asked.
+                        Err(NoYes::Forged { .. }) if self.is_replaced(&rulebook).await => continue,
                         Ok(Yes { approval, persons }) => {
                             let question = approval.question.clone();
                             (Grounds::Approved(asked.clone(), approval), Some((question, persons)))
@@ -221,6 +230,15 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
             }
         }
         Err(self.refuse(&self.rulebook(), &call, None, RefusedBy::Restless).await)
+    }
+
+    /// Whether another rulebook is in force by now, or comes within [`NEWS`].
+    async fn is_replaced(&self, rulebook: &Arc<Rulebook>) -> bool {
+        let replaced = self.inner.replaced.notified();
+        if Arc::ptr_eq(rulebook, &self.rulebook()) {
+            let _late = tokio::time::timeout(NEWS, replaced).await;
+        }
+        !Arc::ptr_eq(rulebook, &self.rulebook())
     }
 
     /// What the rules say, after what they take for granted: that the agent may see the tool at all, that its accepted

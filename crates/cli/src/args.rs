@@ -25,7 +25,7 @@ use toolgate_sandbox::egress::Rule;
 Exit codes: 0 done; 1 something went wrong, here or elsewhere; 2 refused by policy."
 )]
 pub(crate) struct Cli {
-    /// The configuration file [default: ./toolgate.toml, then ~/.config/toolgate, then /etc/toolgate]
+    /// The configuration file [default: toolgate.toml in ~/.config/toolgate, then in /etc/toolgate]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// The state folder [default: ~/.local/state/toolgate]

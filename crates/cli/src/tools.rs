@@ -1,11 +1,15 @@
 //! `toolgate tool`: which definitions agents may be offered.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::{fs, io};
 
+use anyhow::Context as _;
 use serde_json::json;
 use toolgate_broker::assemble;
 use toolgate_broker::config::Config;
+use toolgate_broker::home::write_new;
 use toolgate_broker::port::SystemClock;
 use toolgate_broker::store::{Pin, SqliteStore};
 use toolgate_core::digest::Digest;
@@ -28,10 +32,11 @@ pub(crate) fn run(place: &Place, command: ToolCommand) -> anyhow::Result<()> {
             let only = server.map(|name| name.parse()).transpose()?;
             let offered = offered(place, only.as_ref())?;
             if place.json {
-                out::json(&offered.iter().map(Offered::json).collect::<Vec<_>>())
+                out::json(&offered.iter().map(Offered::json).collect::<Vec<_>>())?;
             } else {
-                review(&offered)
+                review(&offered)?;
             }
+            Shown::read(place)?.add(&offered).write(place)
         }
         ToolCommand::Accept { names, all } => accept(place, &names, all),
         ToolCommand::List => list(place),
@@ -76,6 +81,14 @@ impl Offered {
                 Some(tool)
             }
             Standing::Refused { .. } => None,
+        }
+    }
+
+    /// What waits to be accepted.
+    const fn waiting(&self) -> Option<(&ToolName, Digest)> {
+        match &self.standing {
+            Standing::Changed { tool, digest, .. } | Standing::New { tool, digest } => Some((tool, *digest)),
+            Standing::Refused { .. } | Standing::Same { .. } => None,
         }
     }
 
@@ -255,6 +268,57 @@ fn diff(old: &[String], new: &[String]) -> Vec<String> {
     shown
 }
 
+/// What `review` showed last: the digest of each definition, by its tool. A server may answer otherwise the next time it is asked, so
+/// what is accepted has to be what somebody could see.
+#[derive(Default)]
+struct Shown(BTreeMap<String, String>);
+
+impl Shown {
+    fn read(place: &Place) -> anyhow::Result<Self> {
+        let path = Self::path(place);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+                hinted(
+                    format!("`{}` is not what `toolgate tool review` wrote: {error}", path.display()),
+                    "remove the file and review again",
+                )
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error).with_context(|| format!("could not read `{}`", path.display())),
+        }
+    }
+
+    fn add(mut self, offered: &[Offered]) -> Self {
+        for (tool, digest) in offered.iter().filter_map(Offered::waiting) {
+            self.0.insert(tool.to_string(), digest.to_string());
+        }
+        self
+    }
+
+    fn write(&self, place: &Place) -> anyhow::Result<()> {
+        let path = Self::path(place);
+        let new = path.with_extension("new");
+        if new.exists() {
+            fs::remove_file(&new)?;
+        }
+        write_new(&new, &serde_json::to_vec(&self.0)?)?;
+        fs::rename(&new, &path).with_context(|| format!("could not write `{}`", path.display()))
+    }
+
+    /// Why this definition is not to be accepted, if so.
+    fn differs(&self, tool: &ToolName, digest: Digest) -> Option<&'static str> {
+        match self.0.get(&tool.to_string()) {
+            None => Some("nobody has looked at it yet"),
+            Some(shown) if *shown != digest.to_string() => Some("it is not as it was when you looked"),
+            Some(_) => None,
+        }
+    }
+
+    fn path(place: &Place) -> PathBuf {
+        place.home.state.join("reviewed.json")
+    }
+}
+
 fn accept(place: &Place, names: &[String], all: bool) -> anyhow::Result<()> {
     if names.is_empty() && !all {
         return Err(hinted(
@@ -264,7 +328,7 @@ fn accept(place: &Place, names: &[String], all: bool) -> anyhow::Result<()> {
     }
     let servers: Vec<ServerName> =
         if all { names.iter().map(|name| name.parse()).collect::<Result<_, _>>()? } else { Vec::new() };
-    let offered = offered(place, None)?;
+    let (shown, offered) = (Shown::read(place)?, offered(place, None)?);
     let wanted = |offered: &&Offered| match (&offered.tool(), all) {
         (_, true) => servers.is_empty() || servers.contains(&offered.server),
         (Some(tool), false) => names.contains(&tool.to_string()),
@@ -291,11 +355,19 @@ fn accept(place: &Place, names: &[String], all: bool) -> anyhow::Result<()> {
                     "leave it out, or have the server renamed or repaired",
                 ));
             }
-            Some(Standing::Changed { .. } | Standing::New { .. } | Standing::Same { .. }) => {}
+            Some(Standing::Changed { tool, digest, .. } | Standing::New { tool, digest }) => {
+                if let Some(why) = shown.differs(tool, *digest) {
+                    return Err(hinted(
+                        format!("`{tool}` is not accepted: {why}"),
+                        "`toolgate tool review` shows it",
+                    ));
+                }
+            }
+            Some(Standing::Same { .. }) => {}
         }
     }
     let (config, state) = (place.config()?, place.open()?);
-    let mut accepted = Vec::new();
+    let (mut accepted, mut unseen) = (Vec::new(), 0);
     for offered in chosen {
         let (tool, digest, before) = match &offered.standing {
             Standing::New { tool, digest } => (tool, *digest, None),
@@ -311,6 +383,11 @@ fn accept(place: &Place, names: &[String], all: bool) -> anyhow::Result<()> {
                 continue;
             }
         };
+        if let Some(why) = shown.differs(tool, digest) {
+            note(format_args!("left out: {tool}: {why}"));
+            unseen += 1;
+            continue;
+        }
         block_on(pin(place, &state.store, &config, tool, digest, before, &offered.definition))?;
         if !place.json {
             line(tool)?;
@@ -320,6 +397,12 @@ fn accept(place: &Place, names: &[String], all: bool) -> anyhow::Result<()> {
     place.tell(|| json!(accepted))?;
     let accepted = accepted.len();
     note(format_args!("{accepted} accepted. What none of your rules permit is still refused."));
+    if unseen > 0 {
+        return Err(hinted(
+            format!("left out what nobody has seen as it is now: {unseen}"),
+            "`toolgate tool review` shows it; then accept again",
+        ));
+    }
     Ok(())
 }
 

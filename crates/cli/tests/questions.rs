@@ -38,7 +38,8 @@ impl Home {
         home.write(".config/toolgate/policies/rules.cedar", rule);
         home.write("right", PASSPHRASE);
         home.write("wrong", "incorrect horse battery");
-        for output in [home.run(&["tool", "accept", "--all"]), home.person("ada")] {
+        let (review, accept) = (home.run(&["tool", "review"]), home.run(&["tool", "accept", "--all"]));
+        for output in [review, accept, home.person("ada")] {
             assert!(output.status.success(), "{}", said(&output));
         }
         home

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use toolgate_broker::outcome::{Outcome, Reply};
 use toolgate_broker::pipeline::{Broker, MAX_CALLS_PER_AGENT};
-use toolgate_broker::port::{AgentLine, Client, Question, QuestionState, Store as _};
+use toolgate_broker::port::{AgentLine, Answered, Client, Question, QuestionState, Store as _, VerifyAnswer};
 use toolgate_broker::rulebook::{AcceptedTool, QuestionRules, Rulebook};
 use toolgate_core::call::{Action, Agent, Call, CallId, Proof};
 use toolgate_core::json::{Document, Limits};
@@ -313,8 +313,8 @@ async fn a_lost_answer_is_not_a_second_run() {
 }
 
 /// What a line in the store says convinces nobody if the proof does not hold.
-#[tokio::test]
-async fn a_forged_answer_is_refused() {
+#[test]
+fn a_forged_answer_is_refused() {
     let forge =
         |q: &mut Question| q.answers.iter_mut().for_each(|a| a.evidence = bytes::Bytes::from_static(b"bad"));
     let nobody = |q: &mut Question| q.answers.clear();
@@ -333,8 +333,8 @@ async fn a_forged_answer_is_refused() {
     let of_another_topic = |q: &mut Question| retold(q, r#""question":"owner""#, r#""question":"guest""#);
     let prolonged = |q: &mut Question| q.expires_ms += 1;
     let erased = |q: &mut Question| q.statement = bytes::Bytes::new();
-    for (what, meddle) in [
-        ("another call's", &of_another_call as &dyn Fn(&mut Question)),
+    let cases = [
+        ("another call's", &of_another_call as &(dyn Fn(&mut Question) + Sync)),
         ("another policy's", &of_another_policy),
         ("another question's", &of_another_question),
         ("another topic's", &of_another_topic),
@@ -344,22 +344,70 @@ async fn a_forged_answer_is_refused() {
         ("no answers", &nobody),
         ("a stranger's", &stranger),
         ("a no", &no),
-    ] {
-        let bench = Bench::new(None, DONE, None);
-        let store = Arc::clone(bench.broker.store());
-        let waiting = bench.handle(call(1, "web/post", r#"{"text":"hi"}"#));
-        tokio::pin!(waiting);
-        // Let it ask, then let another process write a yes into the store.
-        let refused = tokio::select! {
-            early = &mut waiting => panic!("{what}: {early:?}"),
-            () = asked(&bench.minutes) => {
-                store.meddle(|q| { q.state = QuestionState::Approved; q.answers = vec![toolgate_testkit::minutes::said(true)]; meddle(q); });
-                waiting.await
-            }
-        };
-        assert!(matches!(refused, Err(Refusal::Denied { .. })), "{what}: {refused:?}");
-        assert!(!bench.minutes.read().contains("run"), "{what}: {}", bench.minutes.read());
+    ];
+    // All at once, as each waits a while for news of the people.
+    std::thread::scope(|scope| {
+        for (what, meddle) in cases {
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                let (answered, minutes) = runtime.block_on(meddled_with(meddle, || None));
+                assert!(matches!(answered, Err(Refusal::Denied { .. })), "{what}: {answered:?}");
+                assert!(!minutes.contains("run"), "{what}: {minutes}");
+            });
+        }
+    });
+}
+
+/// Who was enrolled while the question was open is believed, however late the gate hears of it.
+#[tokio::test]
+async fn a_person_enrolled_after_the_question_was_asked_may_answer_it() {
+    let unknown = |q: &mut Question| {
+        q.answers.iter_mut().for_each(|answer| answer.evidence = bytes::Bytes::from_static(b"new"));
+    };
+    let (answered, minutes) =
+        meddled_with(&unknown, || Some(Rulebook { people: Arc::new(Newcomer), ..rulebook(RULES) })).await;
+    assert!(answered.is_ok(), "{answered:?}");
+    assert!(minutes.contains("run web/post"), "{minutes}");
+}
+
+/// Believes a proof that nobody else knows.
+#[derive(Debug)]
+struct Newcomer;
+
+impl VerifyAnswer for Newcomer {
+    fn verify(&self, _question: &Question, answer: &Answered) -> bool {
+        &answer.evidence[..] == b"new"
     }
+}
+
+/// Lets a call ask, writes a yes into the store that was meddled with, and then gives the gate other rules, if any.
+async fn meddled_with(
+    meddle: &(dyn Fn(&mut Question) + Sync),
+    news: impl FnOnce() -> Option<Rulebook>,
+) -> (Result<Reply, Refusal>, String) {
+    let bench = Bench::new(None, DONE, None);
+    let store = Arc::clone(bench.broker.store());
+    let mut waiting = Box::pin(bench.handle(call(1, "web/post", r#"{"text":"hi"}"#)));
+    tokio::select! {
+        early = &mut waiting => panic!("{early:?}"),
+        () = asked(&bench.minutes) => {}
+    }
+    store.meddle(|q| {
+        q.state = QuestionState::Approved;
+        q.answers = vec![toolgate_testkit::minutes::said(true)];
+        meddle(q);
+    });
+    let news = async {
+        // By now the answer was looked at, with what was known before.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        if let Some(rulebook) = news() {
+            bench.broker.replace_rulebook(rulebook);
+        }
+    };
+    let (answered, ()) = tokio::join!(waiting, news);
+    (answered, bench.minutes.read())
 }
 
 async fn asked(minutes: &Minutes) {

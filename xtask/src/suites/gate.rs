@@ -175,6 +175,7 @@ impl Gate {
         gate.token =
             added.get("token").and_then(Value::as_str).context("a new agent has no token")?.to_owned();
         std::fs::write(gate.token_file(), &gate.token)?;
+        gate.run(&["tool", "review"])?;
         gate.run(&["tool", "accept", "--all"])?;
         gate.up()?;
         Ok(gate)
@@ -227,7 +228,7 @@ impl Gate {
     /// The program, with an environment of its own and nothing of ours.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.current_dir(&self.folder).args(arguments).env_clear();
+        command.current_dir(&self.folder).args(["--config", "toolgate.toml"]).args(arguments).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.folder.join("home")).env("NO_COLOR", "1");
         for (name, folder) in [("XDG_STATE_HOME", "state"), ("XDG_CONFIG_HOME", "config")] {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on may stop")]
 #![expect(clippy::indexing_slicing, reason = "a member that is not there is null, and compares unequal")]
 
+mod accept;
 mod help;
 mod home;
 mod init;

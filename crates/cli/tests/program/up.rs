@@ -111,6 +111,7 @@ fn a_real_server_closes_the_demo_before_it_is_there() {
     assert_eq!(gate.tools().len(), 5);
     home.config(&Home::office("office"));
     gate.err.until("Server `office` is there now");
+    home.done(&["tool", "review"]);
     home.done(&["tool", "accept", "--all"]);
     gate.err.until("The demo is over");
     assert_eq!(gate.hello(), Err(401));
@@ -130,6 +131,7 @@ fn servers_come_and_go_while_the_gate_runs() {
     home.config(&format!("[gateway]\ndemo = false\n{}", Home::office("office")));
     gate.err.until("Server `office` is there now");
     assert_eq!(gate.tools(), Vec::<String>::new(), "nothing is accepted yet");
+    home.done(&["tool", "review"]);
     home.done(&["tool", "accept", "office/search_mail"]);
     while gate.tools().is_empty() {}
     assert!(gate.call("office__search_mail", &json!({ "query": "x" })).starts_with("1 mail"));
