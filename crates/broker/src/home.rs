@@ -169,6 +169,12 @@ pub enum HomeError {
         /// What the system said.
         source: io::Error,
     },
+    /// The key of a state that is there is not.
+    #[error("`{path}`, the key of this state, is gone")]
+    KeyGone {
+        /// The file.
+        path: PathBuf,
+    },
     /// A key file has another length than a key.
     #[error("`{path}` is not a key of 32 bytes")]
     BadKey {
@@ -195,7 +201,7 @@ impl HomeError {
             Self::Owner { path, .. } => {
                 Some(format!("`chown` it to the gate's user or to root: `{}`", path.display()))
             }
-            Self::BadKey { path } => Some(format!(
+            Self::BadKey { path } | Self::KeyGone { path } => Some(format!(
                 "restore `{}` from your backup: without it nothing encrypted can be read",
                 path.display()
             )),
@@ -409,9 +415,13 @@ impl StateFolder {
     /// The key that everything encrypted hangs on; made the first time.
     ///
     /// # Errors
-    /// It cannot be read or made, or others can read it.
+    /// It cannot be read or made, others can read it, or it is gone while the state is there.
     pub fn root_key(&self, surroundings: &Surroundings) -> Result<Zeroizing<[u8; 32]>, HomeError> {
         let path = self.0.join("root.key");
+        // A new one would open nothing of what is there, and what is sealed from then on would not open with the old one.
+        if !path.exists() && self.database().exists() {
+            return Err(HomeError::KeyGone { path });
+        }
         let mut random = Zeroizing::new([0; 32]);
         getrandom::fill(random.as_mut_slice()).map_err(|error| HomeError::Write {
             path: path.clone(),
@@ -565,6 +575,11 @@ mod tests {
         mode(&path.join("root.key"), 0o600);
         fs::write(path.join("root.key"), b"short").unwrap();
         assert!(matches!(state.root_key(&around), Err(HomeError::BadKey { .. })));
+        // What is sealed already would not open with another key.
+        fs::remove_file(path.join("root.key")).unwrap();
+        write_new(&state.database(), b"").unwrap();
+        assert!(matches!(state.root_key(&around), Err(HomeError::KeyGone { .. })));
+        assert!(!path.join("root.key").exists());
         mode(&path, 0o750);
         assert!(matches!(StateFolder::open_or_make(&path, &around), Err(HomeError::NotPrivate { .. })));
     }

@@ -369,24 +369,24 @@ struct Watch {
     demo: bool,
     seen: Fingerprint,
     managed: String,
-    /// Why no call was opened when it was last looked at, if so.
-    stopped: Option<String>,
+    /// What kept calls from being taken when it was last looked at.
+    trouble: Option<String>,
 }
 
 impl Watch {
     const fn new(config: Config, demo: bool, seen: Fingerprint, managed: String) -> Self {
-        Self { config, demo, seen, managed, stopped: None }
+        Self { config, demo, seen, managed, trouble: None }
     }
 
     /// Reads the files again if they changed. What is wrong stays outside, loudly.
     async fn look(&mut self, place: &Place, gate: &Gate) {
-        let stopped = gate.store().stopped();
-        if stopped != self.stopped {
-            match &stopped {
-                Some(why) => note(format_args!("NO CALL IS OPENED: the log cannot be published: {why}")),
-                None => note("The log is published again; calls are opened again."),
+        let trouble = gate.store().trouble();
+        if trouble != self.trouble {
+            match &trouble {
+                Some(why) => note(format_args!("CALLS ARE REFUSED: {why}")),
+                None => note("Calls are taken again."),
             }
-            self.stopped = stopped;
+            self.trouble = trouble;
         }
         let now = fingerprint(place);
         if now == self.seen {

@@ -68,6 +68,8 @@ async fn a_full_disk_ends_what_runs_and_opens_nothing() {
     // What runs can be brought to its end, with its answer.
     assert_eq!(store.close(closing(1, Some(b"paid"))).await, Ok(Position(written)));
     written += 1;
+    let trouble = store.trouble().unwrap();
+    assert!(trouble.starts_with("the store cannot be written: "), "{trouble}");
     // When there is room for the reserve again, all goes on.
     std::fs::remove_file(&other_things).unwrap();
     let removed = std::time::Instant::now();
@@ -76,6 +78,7 @@ async fn a_full_disk_ends_what_runs_and_opens_nothing() {
         tokio::task::yield_now().await;
     }
     written += 1;
+    assert_eq!(store.trouble(), None);
     assert!(matches!(store.open(opening(3, "pay more", true, None)).await, Ok(Opened::Fresh(_))));
     written += 1;
     drop(store);

@@ -36,7 +36,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -110,6 +110,10 @@ pub struct SqliteStore {
     counters: Arc<Counters>,
     /// Why no call may be opened at the moment. Guards nothing else.
     stopped: Mutex<Option<String>>,
+    /// Why the last write failed, if it did. Guards nothing else.
+    failed: Mutex<Option<String>>,
+    /// Whether there is something in `failed`, so that a write that succeeds need not lock.
+    failing: AtomicBool,
     threads: Threads,
     /// Says that this process is alive, for as long as the store is open.
     _owner: Owner,
@@ -162,6 +166,8 @@ impl SqliteStore {
             changes,
             counters,
             stopped: Mutex::default(),
+            failed: Mutex::default(),
+            failing: AtomicBool::new(false),
             threads: Threads { writer: Some(writing), checkpointer: Some((stop, checkpointer)) },
             _owner: owner,
         })
@@ -210,6 +216,24 @@ impl SqliteStore {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What keeps calls from being taken at the moment, for the operator.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let failed = || self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match self.stopped() {
+            Some(why) => Some(format!("the log cannot be published: {why}")),
+            None => failed().map(|why| format!("the store cannot be written: {why}")),
+        }
+    }
+
+    /// Keeps what [`trouble`](Self::trouble) tells. That a call could be ended does not mean that one can be opened.
+    fn note(&self, kind: Kind, error: Option<&StoreError>) {
+        if error.is_some() || kind == Kind::Other && self.failing.load(Ordering::Relaxed) {
+            self.failing.store(error.is_some(), Ordering::Relaxed);
+            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = error.map(ToString::to_string);
+        }
+    }
+
     /// Seals a line, and makes `work` part of the next transaction; returns when that is durable.
     ///
     /// The write happens or not, whoever waits for it. `work` may run more than once, each time after a rollback.
@@ -224,8 +248,25 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnMut(&mut Batch<'_>, &Record) -> rusqlite::Result<T> + Send + 'static,
     {
+        // What is wrong with the record itself is no trouble of the store.
+        record::check(&line.leaf, &line.disclosed)?;
+        let result = self.attempt(line, aside, kind, work).await;
+        self.note(kind, result.as_ref().err());
+        result
+    }
+
+    async fn attempt<T, F>(
+        &self,
+        line: Line,
+        aside: Option<Aside>,
+        kind: Kind,
+        work: F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Batch<'_>, &Record) -> rusqlite::Result<T> + Send + 'static,
+    {
         let Line { leaf, disclosed, subject } = line;
-        record::check(&leaf, &disclosed)?;
         let sealing = !disclosed.is_empty() || aside.is_some();
         let mut record = Record { leaf, sealed: None };
         let mut work = work;
