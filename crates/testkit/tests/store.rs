@@ -272,7 +272,7 @@ fn sealed_bytes(folder: &Path, at: Position) -> Vec<u8> {
         .query_row("SELECT entries FROM blob WHERE first_index = ?1", [at], |row| row.get(0))
         .unwrap();
     // After the distance, the seed and the length.
-    entries[40..].to_vec()
+    entries.get(40..).unwrap().to_vec()
 }
 
 #[tokio::test]
