@@ -332,6 +332,12 @@ async fn a_flood_is_bounded() {
     let busy = refusals(&events).iter().filter(|(_, _, why)| *why == Refused::Busy).count();
     assert!(busy >= 272, "{busy}");
     assert!(server.came() <= 128, "{}", server.came());
+    // One after the other, so that none of them is still on its way.
+    let (spec, kept) = networked(&[&rule], &["net-hold", &server.at("server.example"), "150"]);
+    let cell = cells.run(&spec).await.unwrap();
+    drop(kept);
+    let held = cell.finish(b"", &spec.limits).await.unwrap();
+    assert!(held.stdout.starts_with(b"holding 128\n"), "{}", String::from_utf8_lossy(&held.stdout));
 }
 
 #[tokio::test]
