@@ -249,9 +249,10 @@ impl LoadPolicyError {
             Self::AskOnForbid { .. } => {
                 Some("write `permit` to have a person asked, or remove `@ask` to forbid".to_owned())
             }
-            Self::ExampleFails { rule: Some((rule, _)), .. } => {
-                Some(format!("`policy explain {rule}` shows every rule that matched"))
-            }
+            Self::ExampleFails { rule: Some(_), .. } => Some(
+                "`toolgate policy explain --agent AGENT TOOL 'ARGUMENTS'` shows every rule that matched"
+                    .to_owned(),
+            ),
             Self::NoExample { rule, .. } => {
                 Some(format!("add an `[[example]]` with `rule = \"{rule}\"` that shows what it is for"))
             }

@@ -13,6 +13,7 @@ pub(super) fn hint<'a>(wrong: &str, what: &str, names: impl IntoIterator<Item = 
         names.iter().take(MOST_NAMES).map(|name| format!("`{}`", name.escape_debug())).collect();
     let more = names.len().saturating_sub(MOST_NAMES);
     match (listed.is_empty(), more) {
+        (true, _) if what == "tools" => "no tool is accepted yet: `toolgate tool review`".to_owned(),
         (true, _) => format!("there are no {what}"),
         (false, 0) => format!("{meant}{what}: {}", listed.join(", ")),
         (false, _) => format!("{meant}{what}: {} and {more} more", listed.join(", ")),
@@ -74,6 +75,7 @@ mod tests {
             "did you mean `amount`? arguments: `amount`, `to`"
         );
         assert_eq!(hint("x", "questions", []), "there are no questions");
+        assert_eq!(hint("x", "tools", []), "no tool is accepted yet: `toolgate tool review`");
         let many: Vec<_> = (10..40).map(|n| format!("tool{n}")).collect();
         assert!(hint("zzzzzz", "tools", many.iter().map(String::as_str)).ends_with("`tool21` and 18 more"));
     }

@@ -734,7 +734,7 @@ fn load_errors_in_examples() {
             ),
             "rule `mail` in `policies/test.cedar` fails its example on line 13\n  \
             caused by: `demo/search_mail` was expected to be asked about, but rule `reads` permits it\n\
-          hint: `policy explain mail` shows every rule that matched\n",
+          hint: `toolgate policy explain --agent AGENT TOOL 'ARGUMENTS'` shows every rule that matched\n",
         ),
         (
             format!(
@@ -742,7 +742,7 @@ fn load_errors_in_examples() {
             ),
             "rule `mail` in `policies/test.cedar` fails its example on line 11\n  \
             caused by: `demo/search_mail` was expected to be allowed because of rule `mail`, but rule `reads` permits it\n\
-          hint: `policy explain mail` shows every rule that matched\n",
+          hint: `toolgate policy explain --agent AGENT TOOL 'ARGUMENTS'` shows every rule that matched\n",
         ),
         (
             format!(
