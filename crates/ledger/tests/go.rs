@@ -79,6 +79,37 @@ fn go_accepts_every_size_and_its_proofs() {
 
 #[test]
 #[ignore = "suite go"]
+fn go_checks_a_receipt_without_the_log() {
+    let scratch = Scratch::new("go");
+    let program = build(&scratch);
+    let log = Log::with_sizes("go-receipt", &[300]);
+    let (proof, entry) = log.folder().prove(7, &log.trust()).unwrap();
+    let (proof, key) = (proof.to_string(), log.signer.verifier().to_string());
+    let [proof_file, leaf_file] = ["proof", "leaf"].map(|name| scratch.0.join(name).display().to_string());
+    let receipt = ["-proof", &proof_file, "-leaf", &leaf_file];
+    let check = |proof: &str, leaf: &[u8], arguments: &[&str]| {
+        fs::write(&proof_file, proof).unwrap();
+        fs::write(&leaf_file, leaf).unwrap();
+        Command::new(&program).args(["-vkey", &key]).args(arguments).output().unwrap().status.code().unwrap()
+    };
+    assert_eq!(check(&proof, &entry, &receipt), 0);
+    assert_eq!(check(&proof, b"another", &receipt), 1, "the entry");
+    assert_eq!(check(&proof.replace("index 7", "index 8"), &entry, &receipt), 1, "the index");
+    assert_eq!(check(&proof.replace("\n300\n", "\n299\n"), &entry, &receipt), 1, "the checkpoint");
+    assert_eq!(
+        check(&proof, &entry, &[&receipt[..], &["-origin", "example.com/other"]].concat()),
+        1,
+        "the log"
+    );
+    // What is asked about the log itself is not left unanswered.
+    assert_eq!(check(&proof, &entry, &[]), 2);
+    for of_log in [["-old", &proof_file], ["-min-size", "1"], ["-sample", "1"], ["-quorum", "1"]] {
+        assert_eq!(check(&proof, &entry, &[&receipt[..], &of_log].concat()), 2, "{of_log:?}");
+    }
+}
+
+#[test]
+#[ignore = "suite go"]
 fn go_refuses_every_damage() {
     let scratch = Scratch::new("go");
     let program = build(&scratch);
