@@ -36,6 +36,12 @@ struct Found {
     values: BTreeMap<String, String>,
 }
 
+impl Found {
+    fn reaches_the_same(&self, other: &Self) -> bool {
+        (&self.command, &self.url, &self.values) == (&other.command, &other.url, &other.values)
+    }
+}
+
 /// A file that a value goes into, and the value.
 type Secrets = Vec<(PathBuf, String)>;
 
@@ -230,14 +236,11 @@ fn write(place: &Place, after: &str, before: &str, secrets: &Secrets) -> anyhow:
     Ok(write_new(config, after.as_bytes())?)
 }
 
-/// The clients' files, and where in them the servers are.
+/// The clients' files, and where in them the servers are. Where two have a server of one name, the first counts: the user's
+/// own come before those of the project, which whoever wrote the project may have written.
 fn find(place: &Place) -> Vec<Found> {
     let project = &place.surroundings.folder;
-    let mut files: Vec<(&'static str, PathBuf, &'static str)> = vec![
-        ("Claude Code, this project", project.join(".mcp.json"), "mcpServers"),
-        ("Cursor, this project", project.join(".cursor/mcp.json"), "mcpServers"),
-        ("VS Code, this project", project.join(".vscode/mcp.json"), "servers"),
-    ];
+    let mut files: Vec<(&'static str, PathBuf, &'static str)> = Vec::new();
     if let Some(home) = place.surroundings.home() {
         files.push(("Claude Code", home.join(".claude.json"), "mcpServers"));
         files.push(("Claude Desktop", home.join(".config/Claude/claude_desktop_config.json"), "mcpServers"));
@@ -245,6 +248,9 @@ fn find(place: &Place) -> Vec<Found> {
         files.push(("VS Code", home.join(".config/Code/User/mcp.json"), "servers"));
         files.push(("VS Code", home.join(".config/Code/User/settings.json"), "mcp"));
     }
+    files.push(("Claude Code, this project", project.join(".mcp.json"), "mcpServers"));
+    files.push(("Cursor, this project", project.join(".cursor/mcp.json"), "mcpServers"));
+    files.push(("VS Code, this project", project.join(".vscode/mcp.json"), "servers"));
     let mut found: Vec<Found> = Vec::new();
     for (client, file, member) in files {
         let Some(text) = read(&file) else { continue };
@@ -259,15 +265,27 @@ fn find(place: &Place) -> Vec<Found> {
             tables.push(projects.and_then(|project| project.get("mcpServers")));
         }
         for (name, value) in tables.into_iter().flatten().filter_map(Value::as_object).flatten() {
-            if !is_ours(name, value)
-                && let Some(server) = server(client, &file, name, value)
-                && !found.iter().any(|other| other.name == server.name)
-            {
-                found.push(server);
+            if is_ours(name, value) {
+                continue;
+            }
+            let Some(server) = server(client, &file, name, value) else { continue };
+            match found.iter().find(|other| other.name == server.name) {
+                None => found.push(server),
+                Some(other) if other.reaches_the_same(&server) => {}
+                Some(other) => left_out(
+                    &file,
+                    name,
+                    &format_args!("{} has another server of this name; rename one of them", other.client),
+                ),
             }
         }
     }
     found
+}
+
+/// Says that an entry of a client's file was left out.
+fn left_out(file: &Path, name: &str, why: &dyn std::fmt::Display) {
+    note(format_args!("{}: `{}` was left out: {why}", file.display(), text::quoted(name, 64)));
 }
 
 /// Whether the server is the gate itself.
@@ -279,9 +297,7 @@ fn is_ours(name: &str, value: &Value) -> bool {
 }
 
 fn server(client: &'static str, file: &Path, name: &str, value: &Value) -> Option<Found> {
-    let left_out = |why: &dyn std::fmt::Display| {
-        note(format_args!("{}: `{}` was left out: {why}", file.display(), text::quoted(name, 64)));
-    };
+    let left_out = |why: &dyn std::fmt::Display| left_out(file, name, why);
     let name: ServerName = match server_name(name).parse() {
         Ok(name) => name,
         Err(error) => {
@@ -307,6 +323,7 @@ fn server(client: &'static str, file: &Path, name: &str, value: &Value) -> Optio
     let url = value["url"].as_str().map(str::to_owned);
     let mut command: Vec<String> = value["command"].as_str().map(str::to_owned).into_iter().collect();
     if command.is_empty() && url.is_none() {
+        left_out(&"it has neither a `command` nor a `url`");
         return None;
     }
     command.extend(texts(&value["args"]));

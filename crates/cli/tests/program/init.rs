@@ -9,6 +9,7 @@ const DESKTOP: &str = r#"{"mcpServers":{
     "Team Wiki":{"command":"wiki","env":{"WIKI_TOKEN":"s3cret-a","MODE":"fast"}}}}"#;
 const CURSOR: &str = r#"{"mcpServers":{
     "files":{"command":"other-files"},
+    "nothing":{"args":["x"]},
     "search":{"url":"https://search.example/mcp","headers":{"Authorization":"Bearer s3cret-b"}},
     "old":{"url":"https://old.example/sse","type":"sse"}}}"#;
 const CODE: &str = r#"{"servers":{
@@ -74,6 +75,8 @@ fn servers_of_four_clients_are_found_and_shown_and_nothing_is_changed() {
     Would write a value into ~/.config/toolgate/secrets/team-wiki.WIKI_TOKEN (mode 600; not shown)
     Would write a value into ~/.config/toolgate/secrets/search.Authorization (mode 600; not shown)
 
+    ~/.cursor/mcp.json: `files` was left out: Claude Desktop has another server of this name; rename one of them
+    ~/.cursor/mcp.json: `nothing` was left out: it has neither a `command` nor a `url`
     ~/.cursor/mcp.json: `old` was left out: it speaks the transport of 2024-11-05 (SSE), which the gate does not
     ~/.config/Code/User/mcp.json: `asks` was left out: its client fills in a part of it (`${…}`); add it to the configuration by hand
     `bad` was left out: not TOML: keys cannot be multi-line basic strings, expected basic string, literal string; every key stands in a table such as `[gateway]`, as in `key = "value"`
@@ -97,4 +100,28 @@ fn servers_of_four_clients_are_found_and_shown_and_nothing_is_changed() {
     let again = home.shown(&["init", "--write"]);
     assert!(again.contains("There is nothing to write"), "{again}");
     assert!(home.shown(&["policy", "check"]).ends_with("exit 0"));
+}
+
+/// Whoever wrote the project's files does not say what a server of the user's own is.
+#[test]
+fn the_users_own_files_come_before_those_of_the_project() {
+    let home = Home::new("init-project");
+    home.write(".claude.json", r#"{"mcpServers":{"mail":{"command":"mailer"},"git":{"command":"git-mcp"}}}"#);
+    home.write(
+        "work/.mcp.json",
+        r#"{"mcpServers":{"mail":{"command":"evil"},"git":{"command":"git-mcp"},"own":{"command":"own"}}}"#,
+    );
+    let shown = home.shown(&["init", "--write"]);
+    assert!(
+        shown.contains(
+            "~/work/.mcp.json: `mail` was left out: Claude Code has another server of this name; rename one of them"
+        ),
+        "{shown}"
+    );
+    assert!(!shown.contains("`git` was left out"), "the same twice is no news: {shown}");
+    let config = fs::read_to_string(home.path().join(".config/toolgate/toolgate.toml")).unwrap();
+    assert!(
+        config.contains("\"mailer\"") && config.contains("\"own\"") && !config.contains("evil"),
+        "{config}"
+    );
 }
