@@ -8,4 +8,5 @@ mod home;
 mod init;
 mod json;
 mod mistakes;
+mod review;
 mod up;
