@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -395,7 +395,8 @@ impl StateFolder {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     Err(source) => return Err(HomeError::Read { path, source }),
                 };
-                if path == self.log() {
+                // The log is for others to read; who may connect to the socket, the folder decides.
+                if path == self.log() || meta.file_type().is_socket() {
                     continue;
                 }
                 let mode = meta.mode() & 0o7777;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use toolgate_broker::identity::Token;
-use toolgate_broker::store::AgentRow;
+use toolgate_broker::store::{AgentRow, SqliteStore};
 use toolgate_core::name::{AgentId, GroupName};
 use toolgate_core::policy::DEMO;
 use toolgate_ledger::record::{Agent, RosterAction};
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::args::AgentCommand;
 use crate::out::{self, hinted, line, note};
-use crate::place::{Place, State, block_on, gate_line, now_ms, random};
+use crate::place::{Place, block_on, gate_line, now_ms, random};
 
 pub(crate) fn run(place: &Place, command: AgentCommand) -> anyhow::Result<()> {
     match command {
@@ -18,7 +18,7 @@ pub(crate) fn run(place: &Place, command: AgentCommand) -> anyhow::Result<()> {
             let name = agent_name(&name)?;
             let groups = group.iter().map(|g| g.parse()).collect::<Result<Vec<GroupName>, _>>()?;
             let state = place.open_or_make()?;
-            let token = add(place, &state, &name, groups)?;
+            let token = block_on(add(place, &state.store, &name, groups))?;
             show(place, &name, &token)
         }
         AgentCommand::List => list(place),
@@ -43,9 +43,9 @@ pub(crate) fn run(place: &Place, command: AgentCommand) -> anyhow::Result<()> {
 }
 
 /// Adds an agent and gives its token back, which is nowhere else.
-pub(crate) fn add(
+pub(crate) async fn add(
     place: &Place,
-    state: &State,
+    store: &SqliteStore,
     name: &AgentId,
     groups: Vec<GroupName>,
 ) -> anyhow::Result<Zeroizing<String>> {
@@ -59,7 +59,7 @@ pub(crate) fn add(
         added_ms: now_ms(),
     };
     let line = changed(place, RosterAction::Added, name)?;
-    block_on(async { Ok(state.store.add_agent(row, line).await?) })?;
+    store.add_agent(row, line).await?;
     Ok(token.reveal())
 }
 

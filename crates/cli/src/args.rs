@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use toolgate_sandbox::egress::Rule;
 
@@ -485,11 +485,12 @@ pub(crate) enum LogCommand {
         #[arg(long, value_name = "TEXT")]
         text: Option<String>,
     },
-    /// Check the whole log: every hash, every record, every signature
+    /// Check the whole log, every hash, every record, every signature; or one receipt
     #[command(after_help = "Examples:
   toolgate log verify
   toolgate log verify --old checkpoint.of.last.week
-  toolgate log verify /backup/log --vkey \"$(cat log.key)\"")]
+  toolgate log verify /backup/log --vkey \"$(cat log.key)\"
+  toolgate log verify --receipt 1041.intent.tlog-proof --leaf 1041.intent.json --vkey \"$(cat log.key)\"")]
     Verify {
         /// The folder of the log [default: the gate's own]
         folder: Option<PathBuf>,
@@ -499,14 +500,20 @@ pub(crate) enum LogCommand {
         /// The log's verifier key [default: the gate's own]
         #[arg(long, value_name = "KEY")]
         vkey: Option<String>,
+        /// Check this receipt alone, without the log
+        #[arg(long, value_name = "FILE", requires = "leaf", conflicts_with_all = ["folder", "old"])]
+        receipt: Option<PathBuf>,
+        /// The record that the receipt is about, as it was written beside it
+        #[arg(long, value_name = "FILE", requires = "receipt")]
+        leaf: Option<PathBuf>,
     },
-    /// Write the receipt of one call: the records, and a proof that each is in the log
+    /// Write the receipt of one call, or of one record: the records, and a proof that each is in the log
     #[command(after_help = "Examples:
-  toolgate log prove 01937a5c-6d2e-7c3a-9f00-2f6a1d3b4c5d
+  toolgate log prove 1041
   toolgate log prove 01937a5c-6d2e-7c3a-9f00-2f6a1d3b4c5d --out receipts")]
     Prove {
-        /// The number of the call
-        call: String,
+        /// The index of a record, or the number of a call
+        id: String,
         /// The folder to write into
         #[arg(long, value_name = "FOLDER", default_value = ".")]
         out: PathBuf,
@@ -528,15 +535,18 @@ pub(crate) enum LogCommand {
   toolgate log key > log.key")]
     Key,
     /// Forget values: arguments and results go, the log and all its proofs stay
-    #[command(after_help = "Examples:
+    #[command(
+        group(ArgGroup::new("whose").required(true).args(["record", "agent"])),
+        after_help = "Examples:
   toolgate log erase --record 1041 --ground \"request of 3 May\"
-  toolgate log erase --agent support --ground \"contract ended\"")]
+  toolgate log erase --agent support --ground \"contract ended\""
+    )]
     Erase {
         /// The values of this record
-        #[arg(long, value_name = "INDEX", conflicts_with = "agent")]
+        #[arg(long, value_name = "INDEX")]
         record: Option<u64>,
         /// All values of this agent
-        #[arg(long, value_name = "NAME", required_unless_present = "record")]
+        #[arg(long, value_name = "NAME")]
         agent: Option<String>,
         /// Why; written into the log
         #[arg(long, value_name = "TEXT")]

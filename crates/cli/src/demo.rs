@@ -143,7 +143,8 @@ async fn play(stage: &Stage) -> anyhow::Result<()> {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let (input, output) = tokio::io::split(theirs);
     let router = Arc::clone(&gate.router);
-    let serving = tokio::spawn(stdio::serve(router, agent, input, output));
+    let most = setup.config.gateway.max_message_bytes;
+    let serving = tokio::spawn(stdio::serve(router, agent, input, output, most));
     let mut client = Client::new(ours);
     client.hello().await?;
 

@@ -61,7 +61,7 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<()> {
         Ok(None) => {
             found.limit(
                 format!("there is no configuration at {}", place.home.config.display()),
-                "`toolgate init` writes one",
+                "`toolgate up` or `toolgate init --write` writes one",
             );
             Some(Config::default())
         }
@@ -157,7 +157,7 @@ fn of_state(place: &Place, config: &Config, state: &State, found: &mut Findings)
                 );
             }
             let (own, _of_demo) = rules::counts(&rulebook.policy);
-            found.good(format!("policy: {own} rules, all examples hold"));
+            found.good(format!("policy: {}, all examples hold", out::count(own, "rule")));
             let undeclared = rulebook.tools.keys().filter(|tool| !config.tools.contains_key(*tool)).count();
             found.good(format!(
                 "tools: {} accepted, {undeclared} of them with undeclared effects (the worst is assumed)",
@@ -171,7 +171,7 @@ fn of_state(place: &Place, config: &Config, state: &State, found: &mut Findings)
     }
     of_people(config, state, found);
     match verified(place, config, state) {
-        Ok(size) => found.good(format!("log: {size} records, verified")),
+        Ok(size) => found.good(format!("log: {}, verified", out::count(size, "record"))),
         Err(error) => found.wrong(&error),
     }
 }
@@ -187,17 +187,19 @@ fn of_people(config: &Config, state: &State, found: &mut Findings) {
         Err(error) => return found.wrong(&error),
     };
     for (name, rules) in &config.questions {
+        let have = if rules.quorum == 1 { "1 has".to_owned() } else { format!("{} have", rules.quorum) };
         let enrolled = rules.people.iter().filter(|person| people.iter().any(|p| p.name == **person)).count();
         if enrolled < rules.quorum {
             found.limit(
-                format!("question `{name}`: {enrolled} people are enrolled, {} have to say yes; whatever is asked is refused", rules.quorum),
+                format!(
+                    "question `{name}`: {} enrolled, {have} to say yes; whatever is asked is refused",
+                    if enrolled == 1 { "1 person is".to_owned() } else { format!("{enrolled} people are") }
+                ),
                 "`toolgate person add NAME` enrols somebody",
             );
         } else {
-            found.good(format!(
-                "question `{name}`: {enrolled} people can answer, {} have to say yes",
-                rules.quorum
-            ));
+            let can = if enrolled == 1 { "1 person".to_owned() } else { format!("{enrolled} people") };
+            found.good(format!("question `{name}`: {can} can answer, {have} to say yes"));
         }
     }
     for person in people.iter().filter(|person| person.public_key().is_none()) {

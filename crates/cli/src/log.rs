@@ -13,7 +13,7 @@ use toolgate_core::{hex, text};
 use toolgate_ledger::export::{self, Ocsf};
 use toolgate_ledger::record::{Body, CallInfo, Erasure, Export, Field, Judged, Record, Status, VerdictWord};
 use toolgate_ledger::verify::{Options, Report, verify};
-use toolgate_ledger::{Folder, Hash, Trust, VerifierKey, signer};
+use toolgate_ledger::{Folder, Hash, Proof, Trust, VerifierKey, signer};
 
 use crate::args::{Format, LogCommand, VerdictArg};
 use crate::out::{self, LINE_CHARS, Paint, hinted, line, note};
@@ -33,8 +33,11 @@ pub(crate) fn run(place: &Place, command: LogCommand) -> anyhow::Result<()> {
             let wanted = Wanted { agent, tool, verdict, text };
             search(&place.open()?, &wanted, since.as_deref(), place.json)
         }
-        LogCommand::Verify { folder, old, vkey } => verify_log(place, folder, &old, vkey.as_deref()),
-        LogCommand::Prove { call, out } => prove(place, &call, &out),
+        LogCommand::Verify { receipt: Some(receipt), leaf: Some(leaf), vkey, .. } => {
+            verify_receipt(place, &receipt, &leaf, vkey.as_deref())
+        }
+        LogCommand::Verify { folder, old, vkey, .. } => verify_log(place, folder, &old, vkey.as_deref()),
+        LogCommand::Prove { id, out } => prove(place, &id, &out),
         LogCommand::Export { format, since } => export_records(place, format, since.as_deref()),
         LogCommand::Key => {
             let state = place.open()?;
@@ -84,6 +87,14 @@ impl Placed {
             Body::QuestionAsked(question) => Some(&question.judged),
             Body::Refusal(refusal) => refusal.judged.as_ref(),
             _ => None,
+        }
+    }
+
+    /// Whether the record commits to values, which are kept beside it until they are erased.
+    fn has_commitments(&self) -> bool {
+        match &self.record.body {
+            Body::Outcome(outcome) => outcome.result.is_some(),
+            _ => self.call().is_some_and(|call| call.arguments.is_some() || call.params.is_some()),
         }
     }
 
@@ -144,7 +155,8 @@ fn start(state: &State, back: Option<&str>) -> anyhow::Result<u64> {
     }
 }
 
-fn show(state: &State, id: &str, json: bool) -> anyhow::Result<()> {
+/// The record with this index, or those of the call with this number.
+fn records(state: &State, id: &str) -> anyhow::Result<Vec<Placed>> {
     let mut found = Vec::new();
     match id.parse::<u64>() {
         Ok(index) => {
@@ -165,9 +177,14 @@ fn show(state: &State, id: &str, json: bool) -> anyhow::Result<()> {
     if found.is_empty() {
         return Err(hinted(
             format!("there is no record or call `{}`", id.escape_debug()),
-            "`toolgate log tail` shows the last records with their indices",
+            "`toolgate log tail` shows the last records with their indices, and `toolgate log show INDEX` has the call's number",
         ));
     }
+    Ok(found)
+}
+
+fn show(state: &State, id: &str, json: bool) -> anyhow::Result<()> {
+    let found = records(state, id)?;
     let mut values = Vec::new();
     for placed in &found {
         let mut disclosed = Map::new();
@@ -176,7 +193,9 @@ fn show(state: &State, id: &str, json: bool) -> anyhow::Result<()> {
         }
         let mut shown = placed.json();
         if let Value::Object(members) = &mut shown {
-            members.insert("values".to_owned(), Value::Object(disclosed));
+            let erased = disclosed.is_empty() && placed.has_commitments();
+            let values = if erased { Value::Null } else { Value::Object(disclosed) };
+            members.insert("values".to_owned(), values);
         }
         values.push(shown);
     }
@@ -186,6 +205,9 @@ fn show(state: &State, id: &str, json: bool) -> anyhow::Result<()> {
     for (placed, value) in found.iter().zip(&values) {
         line(one_line(placed, Paint::out()))?;
         line(text::block(&serde_json::to_string_pretty(value)?, 100_000).text)?;
+        if value["values"].is_null() {
+            line("its values were erased")?;
+        }
     }
     Ok(())
 }
@@ -371,6 +393,9 @@ fn verify_log(
         out::json(&report)?;
     } else {
         print_report(&report)?;
+        if report.is_sound() && old.is_empty() {
+            line("a log cut back as a whole is found only with an older checkpoint: `--old`")?;
+        }
     }
     if report.is_sound() {
         Ok(())
@@ -380,6 +405,39 @@ fn verify_log(
             "stop the gate, keep a copy of the state folder as it is, and compare it with your backups",
         ))
     }
+}
+
+/// Checks a receipt with nothing but the key: neither the log nor a gate has to be there.
+fn verify_receipt(place: &Place, receipt: &Path, leaf: &Path, vkey: Option<&str>) -> anyhow::Result<()> {
+    let proof = Proof::parse(&read_bounded(receipt)?)
+        .with_context(|| format!("`{}` cannot be used", receipt.display()))?;
+    let entry = read_bounded(leaf)?;
+    let trust = trust(place, vkey)?;
+    let (checkpoint, _witnesses) = proof.verify(&entry, &trust).map_err(|error| {
+        hinted(
+            format!("`{}` does not prove `{}`: {error}", receipt.display(), leaf.display()),
+            "take both files as `toolgate log prove` wrote them, and the key that the log's operator gives out",
+        )
+    })?;
+    if place.json {
+        return out::json(
+            &json!({ "origin": checkpoint.origin, "index": proof.index, "size": checkpoint.size, "sound": true }),
+        );
+    }
+    line(format_args!("log         {}", text::quoted(&checkpoint.origin, LINE_CHARS)))?;
+    line(format_args!("index       {} of {}", proof.index, out::count(checkpoint.size, "record")))?;
+    line(Paint::out().green("sound: the record is in the log, and the log is signed"))
+}
+
+/// How large a receipt or a record may be that is read for checking it: more than either can be.
+const MAX_RECEIPT: u64 = 1 << 20;
+
+fn read_bounded(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).with_context(|| format!("could not read `{}`", path.display()))?;
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_RECEIPT), &mut bytes)
+        .with_context(|| format!("could not read `{}`", path.display()))?;
+    Ok(bytes)
 }
 
 /// Says what verification found.
@@ -407,38 +465,28 @@ pub(crate) fn print_report(report: &Report) -> anyhow::Result<()> {
         line(format_args!("{} {} more", paint.red("WRONG"), report.more_findings))?;
     }
     if report.is_sound() {
-        line(paint.green(
-            "sound: every record is in the tree, the tree is signed, nothing was changed or left out",
-        ))?;
+        line(paint.green("sound: every record is in the tree, and the tree is signed"))?;
     }
     Ok(())
 }
 
-fn prove(place: &Place, call: &str, out: &Path) -> anyhow::Result<()> {
+fn prove(place: &Place, id: &str, out: &Path) -> anyhow::Result<()> {
     let state = place.open()?;
     state.publish(&place.config()?)?;
-    let mut found = Vec::new();
-    each_from(&state, 0, |placed| {
-        if placed.call_id() == Some(call) && !matches!(placed.record.body, Body::Delivered(_)) {
-            found.push((placed.index, placed.record.body.kind().to_owned()));
-        }
-        Ok(true)
-    })?;
-    if found.is_empty() {
-        return Err(hinted(
-            format!("there is no call `{}` on the log", call.escape_debug()),
-            "`toolgate log search --agent NAME` shows calls with their numbers",
-        ));
+    let mut found = records(&state, id)?;
+    // That an answer was delivered is no part of a call's receipt, unless it is asked for by its index.
+    if found.len() > 1 {
+        found.retain(|placed| !matches!(placed.record.body, Body::Delivered(_)));
     }
     let (folder, trust) = (Folder::new(state.folder.log()), trust(place, None)?);
     fs::create_dir_all(out).with_context(|| format!("could not make `{}`", out.display()))?;
     let mut written = Vec::new();
-    for (index, kind) in found {
-        let (proof, leaf) = folder.prove(index, &trust).map_err(|error| {
+    for placed in found {
+        let (proof, leaf) = folder.prove(placed.index, &trust).map_err(|error| {
             hinted(error.to_string(), "if the gate is running, it publishes within a second: try again")
         })?;
         for (ending, bytes) in [("tlog-proof", proof.to_string().into_bytes()), ("json", leaf)] {
-            let path = out.join(format!("{call}.{kind}.{ending}"));
+            let path = out.join(format!("{id}.{}.{ending}", placed.record.body.kind()));
             write_new(&path, &bytes)?;
             if !place.json {
                 line(path.display())?;
@@ -446,9 +494,9 @@ fn prove(place: &Place, call: &str, out: &Path) -> anyhow::Result<()> {
             written.push(path);
         }
     }
-    place.tell(|| json!({ "call": call, "files": written }))?;
+    place.tell(|| json!({ "call": id, "files": written }))?;
     note(
-        "Each `.tlog-proof` shows that the `.json` beside it is in the log; `toolgate log key` prints the key to check it with.",
+        "Each `.tlog-proof` shows that the `.json` beside it is in the log: `toolgate log verify --receipt … --leaf … --vkey …`, with what `toolgate log key` prints.",
     );
     Ok(())
 }

@@ -65,7 +65,17 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let here = || Place::find(cli.config.as_deref(), cli.state.as_deref(), cli.json);
+    // `init` alone writes a configuration where there is none and one was named.
+    let writes = matches!(cli.command, Command::Init(_));
+    let here = || {
+        if let Some(path) = cli.config.as_deref().filter(|path| !writes && !path.exists()) {
+            return Err(out::hinted(
+                format!("there is no configuration at `{}`", path.display()),
+                format!("`toolgate --config {} init --write` writes one there", path.display()),
+            ));
+        }
+        Place::find(cli.config.as_deref(), cli.state.as_deref(), cli.json)
+    };
     match cli.command {
         // The only command with an exit status of its own.
         Command::Exec(exec) => return exec::run(&exec, here),

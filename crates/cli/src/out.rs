@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 use toolgate_broker::home::HomeError;
+use toolgate_broker::store::ManageError;
 
 /// How much of a text of strangers is shown on one line.
 pub(crate) const LINE_CHARS: usize = 200;
@@ -47,6 +48,9 @@ pub(crate) fn hint_of(error: &anyhow::Error) -> Option<String> {
         if let Some(error) = cause.downcast_ref::<Hinted>() {
             return Some(error.hint.clone());
         }
+        if let Some(error) = cause.downcast_ref::<ManageError>() {
+            return error.hint().map(str::to_owned);
+        }
         cause.downcast_ref::<HomeError>().and_then(HomeError::hint)
     })
 }
@@ -88,6 +92,13 @@ pub(crate) fn line(text: impl fmt::Display) -> anyhow::Result<()> {
     writeln!(out, "{text}")?;
     out.flush()?;
     Ok(())
+}
+
+/// So many of them, in words: `1 rule`, `2 rules`.
+pub(crate) fn count(number: impl fmt::Display, one: &str) -> String {
+    let number = number.to_string();
+    let many = if number == "1" { "" } else { "s" };
+    format!("{number} {one}{many}")
 }
 
 /// Writes a value as JSON on one line.

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use serde_json::json;
-use toolgate_broker::person::{Person, Seeds};
+use toolgate_broker::person::{ED25519, Person, Seeds};
+use toolgate_broker::store::ManageError;
 use toolgate_core::hex;
 use toolgate_core::name::PersonName;
 use toolgate_ledger::record::{self, RosterAction};
@@ -39,15 +40,16 @@ pub(crate) fn run(place: &Place, command: PersonCommand) -> anyhow::Result<()> {
 
 /// Enrols a person with a passphrase.
 pub(crate) fn add(place: &Place, state: &State, name: PersonName, file: Option<&Path>) -> anyhow::Result<()> {
+    // Before anything is typed.
+    if state.store.persons()?.iter().any(|row| row.name == name && row.method == ED25519) {
+        return Err(ManageError::enrolled(name.as_str(), ED25519).into());
+    }
     let passphrase = terminal::new_secret(file)?;
     let person = Person::with_passphrase(name, &passphrase, &seeds()?, now_ms()).map_err(|error| {
         hinted(error.to_string(), "four or five random words are easy to remember and hard to guess")
     })?;
     enrol(place, state, &person)?;
-    note(format_args!(
-        "Person `{0}` is enrolled. They are asked where a table `[questions.NAME]` has `people = [\"{0}\"]`.",
-        person.name
-    ));
+    enrolled(&person.name);
     place.tell(|| {
         json!({ "person": person.name.as_str(), "method": person.method_name(), "key": person.public_key().map(|key| hex::encode(key)) })
     })
@@ -63,12 +65,19 @@ fn add_totp(place: &Place, state: &State, name: PersonName) -> anyhow::Result<()
     } else {
         line(uri.as_str())?;
     }
+    enrolled(&person.name);
     note(format_args!(
         "\nGive this to the authenticator app of `{}`. It is not shown again. Whoever can read `{}` could make codes too:\nwhere agents run as the same user as the gate, a passphrase is the stronger proof.",
         person.name,
         place.home.state.display()
     ));
     Ok(())
+}
+
+fn enrolled(name: &PersonName) {
+    note(format_args!(
+        "Person `{name}` is enrolled. They are asked where a table `[questions.NAME]` has `people = [\"{name}\"]`."
+    ));
 }
 
 fn enrol(place: &Place, state: &State, person: &Person) -> anyhow::Result<()> {

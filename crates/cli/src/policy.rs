@@ -41,9 +41,11 @@ fn load_as(
     folder: Option<&Path>,
     setup: impl FnOnce(Vec<PolicySource>) -> anyhow::Result<Setup>,
 ) -> anyhow::Result<Rulebook> {
-    let folder = folder.map_or_else(|| place.home.policies(), Path::to_owned);
-    let loaded =
-        rules::sources(&folder).and_then(setup).and_then(|setup| setup.rulebook(&state.store, &state.key));
+    let sources = match folder {
+        Some(folder) => rules::sources_named(folder),
+        None => rules::sources(&place.home.policies()),
+    };
+    let loaded = sources.and_then(setup).and_then(|setup| setup.rulebook(&state.store, &state.key));
     if let Err(error) = &loaded {
         rules::explain_errors(error);
     }
@@ -66,7 +68,11 @@ fn check(place: &Place, folder: Option<&Path>) -> anyhow::Result<()> {
     for warning in rules::warnings(&rulebook) {
         note(format_args!("warning: {warning}"));
     }
-    line(format_args!("{} rules, all examples hold. Digest {}", policy.rules().len(), policy.digest()))
+    line(format_args!(
+        "{}, all examples hold. Digest {}",
+        out::count(policy.rules().len(), "rule"),
+        policy.digest()
+    ))
 }
 
 /// The call that was typed.
@@ -127,6 +133,17 @@ fn action(text: &str) -> anyhow::Result<Action> {
     }
 }
 
+/// Why the gate refuses a call whatever the rules say: the tool is not accepted, or the arguments do not fit its schema.
+fn before_rules(rulebook: &Rulebook, call: &Call) -> Option<String> {
+    let name = call.action.tool()?;
+    let Some(tool) = rulebook.tools.get(name) else {
+        return Some(format!("`{name}` is not accepted"));
+    };
+    let arguments = call.arguments.document();
+    let unfit = tool.input.validate(&arguments.root()).err()?;
+    Some(format!("the arguments do not fit the schema of `{name}`: {unfit}"))
+}
+
 /// A verdict in a word, and why.
 fn words(verdict: &Verdict) -> (&'static str, String) {
     match verdict {
@@ -162,8 +179,11 @@ fn paint(word: &str) -> String {
 fn attempt(place: &Place, call: &Try) -> anyhow::Result<()> {
     let state = place.open_or_make()?;
     let rulebook = load(place, &state, call.policy.as_deref())?;
-    let verdict = rulebook.policy.judge(&typed(place, &state, call)?, &Facts { now_ms: now_ms() });
-    let (word, why) = words(&verdict);
+    let call = typed(place, &state, call)?;
+    let (word, why) = match before_rules(&rulebook, &call) {
+        Some(why) => ("deny", why),
+        None => words(&rulebook.policy.judge(&call, &Facts { now_ms: now_ms() })),
+    };
     if place.json {
         out::json(&json!({ "verdict": word, "why": why }))?;
     } else {
@@ -175,8 +195,12 @@ fn attempt(place: &Place, call: &Try) -> anyhow::Result<()> {
 fn explain(place: &Place, call: &Try) -> anyhow::Result<()> {
     let state = place.open_or_make()?;
     let rulebook = load(place, &state, call.policy.as_deref())?;
-    let explanation = rulebook.policy.explain(&typed(place, &state, call)?, &Facts { now_ms: now_ms() });
-    let (word, why) = words(&explanation.verdict);
+    let call = typed(place, &state, call)?;
+    let explanation = rulebook.policy.explain(&call, &Facts { now_ms: now_ms() });
+    let (word, why) = match before_rules(&rulebook, &call) {
+        Some(why) => ("deny", format!("{why}; whatever the rules say")),
+        None => words(&explanation.verdict),
+    };
     let found = |finding: &Finding| match finding {
         Finding::Broken { error } => format!("cannot be evaluated: {error}"),
         Finding::Inexpressible { argument } => format!("reads `{argument}`, which cannot be shown to rules"),
@@ -214,7 +238,9 @@ fn explain(place: &Place, call: &Try) -> anyhow::Result<()> {
             line(format_args!("      {} = {}", reading.path, text::quoted(value, 200)))?;
         }
     }
-    line(format_args!("  {} other rules are for other agents, tools or servers", explanation.others))?;
+    let are = if explanation.others == 1 { "is" } else { "are" };
+    let others = out::count(explanation.others, "other rule");
+    line(format_args!("  {others} {are} for other agents, tools or servers"))?;
     if !explanation.unseen.is_empty() {
         line(format_args!("  rules cannot see: {}", text::quoted(&explanation.unseen.join(", "), 500)))?;
     }
@@ -273,7 +299,7 @@ fn replay(place: &Place, back: &str, folder: Option<&Path>) -> anyhow::Result<()
     if place.json {
         return out::json(&json!({ "judged": judged, "differ": differ, "erased": gone }));
     }
-    note(format_args!("{judged} calls judged again: {differ} would differ."));
+    note(format_args!("{} judged again: {differ} would differ.", out::count(judged, "call")));
     if gone > 0 {
         note(format_args!("{gone} could not be judged: their arguments were erased."));
     }

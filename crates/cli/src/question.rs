@@ -170,10 +170,13 @@ pub(crate) fn answer(place: &Place, answer: &Answer, yes: bool) -> anyhow::Resul
     let (config, state) = (place.config()?, place.open()?);
     let question = find(&state, &answer.id)?;
     if question.state != QuestionState::Open {
-        return Err(hinted(
-            format!("question `{}` is {}", question.number, word(question.state)),
-            "if the agent repeats the call, a new question is asked",
-        ));
+        let hint = match question.state {
+            QuestionState::Approved => "it waits for the agent to repeat the call",
+            QuestionState::Denied | QuestionState::Expired | QuestionState::Open | QuestionState::Used => {
+                "if the agent repeats the call, a new question is asked"
+            }
+        };
+        return Err(hinted(format!("question `{}` is {}", question.number, word(question.state)), hint));
     }
     let Some(rules) = config.questions.get(&question.name) else {
         return Err(hinted(
@@ -222,25 +225,40 @@ fn who(state: &State, rules: &QuestionRules, answer: &Answer) -> anyhow::Result<
             format!("asked are: {}", names(rules.people.iter())),
         ));
     }
+    rows.retain(|row| {
+        rules.people.contains(&row.name) && wanted.as_ref().is_none_or(|name| row.name == *name)
+    });
+    let Some(first) = rows.first().map(|row| row.name.clone()) else {
+        let missing = wanted.as_ref().or(rules.people.first());
+        return Err(hinted(
+            match &wanted {
+                Some(name) => format!("person `{name}` is not enrolled"),
+                None => format!("none of those who are asked is enrolled: {}", names(rules.people.iter())),
+            },
+            format!("`toolgate person add {}`", missing.map_or("NAME", PersonName::as_str)),
+        ));
+    };
     let method =
         if answer.code.is_some() { Some(TOTP) } else { answer.passphrase_file.as_ref().map(|_| ED25519) };
-    rows.retain(|row| {
-        rules.people.contains(&row.name)
-            && wanted.as_ref().is_none_or(|name| row.name == *name)
-            && method.is_none_or(|method| row.method == method)
-    });
+    rows.retain(|row| method.is_none_or(|method| row.method == method));
     // Who has both is asked for the passphrase: it is the stronger proof.
     rows.sort_by(|a, b| (&a.name, &a.method).cmp(&(&b.name, &b.method)));
     rows.dedup_by(|later, first| later.name == first.name);
     match rows.as_slice() {
+        [] if method == Some(TOTP) => {
+            Err(hinted(format!("`{first}` answers with a passphrase, not with a code"), "leave `--code` out"))
+        }
         [] => Err(hinted(
-            format!("nobody who is asked this is enrolled that way: {}", names(rules.people.iter())),
-            "`toolgate person add NAME` enrols somebody",
+            format!("`{first}` answers with a code, not with a passphrase"),
+            "`--code DIGITS`, or nothing to be asked for it",
         )),
         [one] => Ok(one.clone()),
         _ => Err(hinted(
             "several people could answer",
-            format!("say who: `--as {}`", names(rows.iter().map(|row| &row.name))),
+            format!(
+                "say who: {}",
+                rows.iter().map(|row| format!("`--as {}`", row.name)).collect::<Vec<_>>().join(" or ")
+            ),
         )),
     }
 }

@@ -1,17 +1,19 @@
 //! Reading the policy files, and saying what is wrong with them.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use toolgate_broker::rulebook::Rulebook;
-use toolgate_core::policy::{ExamplesSource, LoadPolicyErrors, Policy, PolicySource, PolicyWarning};
+use toolgate_core::policy::{
+    DEMO as DEMO_SERVER, ExamplesSource, LoadPolicyErrors, Policy, PolicySource, PolicyWarning,
+};
 
-use crate::out::{Paint, note};
+use crate::out::{Paint, hinted, note};
 
 /// What holds where nobody wrote a policy.
-pub(crate) const DEFAULT_POLICY: (&str, &str) =
-    ("default.cedar", include_str!("../../../policies/default.cedar"));
+const DEFAULT_POLICY: (&str, &str) =
+    ("built-in/default.cedar", include_str!("../../../policies/default.cedar"));
 
 /// The policy to start from, and its examples.
 pub(crate) const STARTER: (&str, &str) = ("starter.cedar", include_str!("../../../policies/starter.cedar"));
@@ -29,8 +31,30 @@ const MAX_POLICY_BYTES: u64 = 4 << 20;
 /// How many policy files there may be.
 const MAX_POLICIES: usize = 1_000;
 
-/// The policy files in a folder; the embedded default if the folder is not there or has none.
+/// The policy files in force, in the folder beside the configuration; the embedded default if it is not there or has none.
 pub(crate) fn sources(folder: &Path) -> anyhow::Result<Vec<PolicySource>> {
+    let paths = paths(folder)?;
+    if paths.is_empty() {
+        let (path, text) = DEFAULT_POLICY;
+        return Ok(vec![PolicySource { path: path.into(), text: text.into(), examples: None }]);
+    }
+    paths.iter().map(|path| source(path)).collect()
+}
+
+/// The policy files in a folder that somebody named: there have to be some.
+pub(crate) fn sources_named(folder: &Path) -> anyhow::Result<Vec<PolicySource>> {
+    let paths = paths(folder)?;
+    if paths.is_empty() {
+        let what = if folder.exists() { "has no policy file" } else { "is not there" };
+        return Err(hinted(
+            format!("`{}` {what}", folder.display()),
+            "name a folder with files that end in `.cedar`; without `--policy`, those in force are used",
+        ));
+    }
+    paths.iter().map(|path| source(path)).collect()
+}
+
+fn paths(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     match fs::read_dir(folder) {
         Ok(entries) => {
@@ -48,14 +72,7 @@ pub(crate) fn sources(folder: &Path) -> anyhow::Result<Vec<PolicySource>> {
         "more than {MAX_POLICIES} policy files in `{}`",
         folder.display()
     );
-    if paths.is_empty() {
-        return Ok(vec![PolicySource {
-            path: DEFAULT_POLICY.0.into(),
-            text: DEFAULT_POLICY.1.into(),
-            examples: None,
-        }]);
-    }
-    paths.iter().map(|path| source(path)).collect()
+    Ok(paths)
 }
 
 fn source(path: &Path) -> anyhow::Result<PolicySource> {
@@ -85,18 +102,27 @@ pub(crate) fn counts(policy: &Policy) -> (usize, usize) {
     (own, policy.rules().len() - own)
 }
 
-/// What an operator should know about the policy. Without any tool, every rule would be said to cover none; it is said
-/// once.
+/// What an operator should know about the policy. Without tools of their own, each of their rules would be said to cover
+/// none; it is said once. What is built in is not theirs to mend.
 pub(crate) fn warnings(rulebook: &Rulebook) -> impl Iterator<Item = String> {
-    let no_tools = rulebook.tools.is_empty();
+    let no_tools = rulebook.tools.keys().all(|tool| tool.server().as_str() == DEMO_SERVER);
+    let built_in = |path: &str| [DEFAULT_POLICY.0, DEMO.0].contains(&path);
     let worth = move |warning: &&PolicyWarning| match warning {
-        PolicyWarning::CoversNothing { .. } => !no_tools,
-        PolicyWarning::NoExamples { path, .. } => path != DEMO.0,
+        PolicyWarning::CoversNothing { at, .. } => !no_tools && !built_in(&at.path),
+        PolicyWarning::NoExamples { path, .. } => !built_in(path),
         PolicyWarning::TwoQuestions { .. } => true,
     };
-    let once = no_tools.then(|| {
-        "no tool is accepted yet, so nothing is known of arguments: accept tools and check again".to_owned()
-    });
+    let untold = rulebook
+        .tools
+        .is_empty()
+        .then_some("no tool is accepted yet, so nothing is known of arguments: accept tools and check again");
+    let unwritten = rulebook
+        .policy
+        .rules()
+        .iter()
+        .any(|rule| rule.place.path == DEFAULT_POLICY.0)
+        .then_some("no policy files: what is built in permits nothing but the demo's reading");
+    let once = unwritten.into_iter().chain(untold).map(str::to_owned);
     rulebook.policy.warnings().iter().filter(worth).map(ToString::to_string).chain(once)
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use toolgate_broker::person::MIN_PASSPHRASE_CHARS;
 use zeroize::Zeroizing;
 
 use crate::out::hinted;
@@ -82,10 +83,18 @@ fn first_line(text: &str) -> Zeroizing<String> {
 /// Reads a new passphrase: twice, if it is typed.
 pub(crate) fn new_secret(file: Option<&Path>) -> anyhow::Result<Zeroizing<String>> {
     let first = secret("New passphrase (12 characters or more): ", file)?;
-    if file.is_none() && *secret("The same again: ", None)? != *first {
-        return Err(hinted("the two passphrases differ", "try again"));
+    if file.is_none() {
+        same_again(&first, || secret("The same again: ", None))?;
     }
     Ok(first)
+}
+
+/// Has a passphrase typed again; one that is too short to be taken is not asked for twice.
+fn same_again(first: &str, again: impl FnOnce() -> anyhow::Result<Zeroizing<String>>) -> anyhow::Result<()> {
+    if first.chars().count() >= MIN_PASSPHRASE_CHARS && *again()? != first {
+        return Err(hinted("the two passphrases differ", "try again"));
+    }
+    Ok(())
 }
 
 /// Asks for a yes. Anything else, and no terminal, is a no.
@@ -97,4 +106,17 @@ pub(crate) fn yes(prompt: &str) -> anyhow::Result<bool> {
     let mut answer = String::new();
     BufReader::new(io::stdin()).take(16).read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_passphrase_is_typed_twice_unless_it_is_too_short() {
+        let typed = |text: &str| Ok(Zeroizing::new(text.to_owned()));
+        same_again("correct horse", || typed("correct horse")).unwrap();
+        assert!(same_again("correct horse", || typed("correct house")).is_err());
+        same_again("short", || anyhow::bail!("asked again")).unwrap();
+    }
 }

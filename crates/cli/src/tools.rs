@@ -346,7 +346,7 @@ fn accept(place: &Place, names: &[String], all: bool) -> anyhow::Result<()> {
             None => {
                 return Err(hinted(
                     format!("no server offers `{}`", name.escape_debug()),
-                    "`toolgate tool review` shows what they offer",
+                    "write it as `server/tool`; `toolgate tool review` shows what they offer",
                 ));
             }
             Some(Standing::Refused { why }) => {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,18 +16,19 @@ use toolgate_broker::home::{make_private, write_new};
 use toolgate_broker::identity::Roster;
 use toolgate_broker::port::Store as _;
 use toolgate_broker::store::SqliteStore;
-use toolgate_core::name::{AgentId, ServerName};
+use toolgate_core::name::{AgentId, PersonName, ServerName};
 use toolgate_core::policy::{DEMO, PolicySource};
 use toolgate_gateway::front::guard::Names;
 use toolgate_gateway::front::http::{Front, OAuth, Settings};
 use toolgate_gateway::front::stdio;
 use toolgate_gateway::port::Identify as _;
 use toolgate_gateway::upstream::{Observer, Oddity};
+use zeroize::Zeroizing;
 
 use crate::args;
 use crate::gate::{self, Gate, Reloaded};
 use crate::log::{self, Placed};
-use crate::out::{self, Paint, hinted, line, note};
+use crate::out::{self, Paint, count, hinted, line, note};
 use crate::place::{Place, State};
 use crate::setup::Setup;
 use crate::{agent, rules};
@@ -95,7 +96,7 @@ pub(crate) fn run(place: &Place, up: &args::Up) -> anyhow::Result<()> {
 }
 
 /// What the files look like from outside, to notice changes.
-type Fingerprint = Vec<(std::path::PathBuf, u64, i64, i64)>;
+type Fingerprint = Vec<(PathBuf, u64, i64, i64)>;
 
 fn fingerprint(place: &Place) -> Fingerprint {
     gate::fingerprint(&place.home.config, &place.home.policies())
@@ -134,9 +135,9 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
             "set it in the configuration, where `danger_plain_http = true` says that you mean it",
         ));
     }
-    let first = first_agent(place, &state, &config)?;
     let managed = managed(&state.store)?;
     let setup = Setup::new(config.clone(), sources(place)?, &state.store.agents()?)?;
+    // Before anything is written down: a gate that does not come up leaves no line, and makes no token.
     let listener = TcpListener::bind(listen).await.map_err(|source| {
         hinted(
             format!("could not listen on {listen}: {source}"),
@@ -144,10 +145,20 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
         )
     })?;
     let listen = listener.local_addr()?;
-    let gate = start(place, state, &setup).await?;
     let socket = config.gateway.socket.clone().unwrap_or_else(|| place.home.socket.clone());
-    let unix = listen_unix(&socket)?;
-    greet(place, &setup, listen, &socket, first.as_deref(), &gate)?;
+    let (unix, socket) = listen_unix(&socket)?;
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let gate = start(place, state, &setup).await?;
+    let mut watch = Watch::new(config.clone(), setup.demo, seen, managed);
+    let first = first_agent(place, &gate, &config).await?;
+    if first.is_some() {
+        // It is let in before its token is shown.
+        watch.store_changed(place, &gate).await;
+    }
+    let mut reader = Reader::default();
+    reader.show(|| {
+        greet(place, &setup, listen, &socket.0, first.as_ref().map(|token| token.as_str()), &gate)
+    })?;
 
     let mut next = gate.store().size()?;
     let front =
@@ -158,10 +169,8 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
     let router = Arc::clone(&gate.router);
     let housekeeping = tokio::spawn(async move { router.housekeep().await });
 
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut changes = gate.store().changes();
     let mut tick = tokio::time::interval(LOOK);
-    let mut watch = Watch::new(config, setup.demo, seen, managed);
     loop {
         tokio::select! {
             _ = interrupt.recv() => break,
@@ -173,10 +182,13 @@ async fn serve(place: &Place, up: &args::Up) -> anyhow::Result<()> {
             }
             _ = tick.tick() => watch.look(place, &gate).await,
         }
-        next = print_calls(&gate, next, place.json)?;
+        reader.show(|| {
+            next = print_calls(&gate, next, place.json)?;
+            Ok(())
+        })?;
     }
     note("Stopping: running calls go on to their end.");
-    let _gone = fs::remove_file(&socket);
+    drop(socket);
     gate.router.shut_down();
     let _ended = tokio::time::timeout(GRACE, async { tokio::join!(serving, housekeeping) }).await;
     gate.stop("signal").await
@@ -209,8 +221,39 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
+/// Who reads standard output. When nobody does any more (`toolgate up | head`), the gate goes on without printing.
+#[derive(Default)]
+struct Reader {
+    gone: bool,
+}
+
+impl Reader {
+    fn show(&mut self, print: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        if self.gone {
+            return Ok(());
+        }
+        match print() {
+            Err(error) if out::is_broken_pipe(&error) => {
+                self.gone = true;
+                note("Nobody reads standard output any more: the gate goes on, and prints no more calls.");
+                Ok(())
+            }
+            printed => printed,
+        }
+    }
+}
+
+/// The file of the Unix socket, which is gone with the gate.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _gone = fs::remove_file(&self.0);
+    }
+}
+
 /// Listens on the Unix socket. One that a dead gate left behind is removed; one that answers is somebody else's.
-fn listen_unix(path: &Path) -> anyhow::Result<UnixListener> {
+fn listen_unix(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
     if let Some(folder) = path.parent() {
         make_private(folder)?;
     }
@@ -226,22 +269,26 @@ fn listen_unix(path: &Path) -> anyhow::Result<UnixListener> {
     }
     let listener =
         UnixListener::bind(path).with_context(|| format!("could not listen on `{}`", path.display()))?;
-    // Any local user may connect where the folder lets them; who they are, the kernel says.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    let file = SocketFile(path.to_owned());
+    // Whoever the folder lets in may connect, and it lets in nobody else unless it was made so; who they are, the kernel
+    // says.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    Ok((listener, file))
 }
 
 /// Where no agent is registered, adds one, so that there is a line to paste; unless the demo is open, which needs no token.
-fn first_agent(place: &Place, state: &State, config: &Config) -> anyhow::Result<Option<String>> {
-    let agents = state.store.agents()?;
+async fn first_agent(
+    place: &Place,
+    gate: &Gate,
+    config: &Config,
+) -> anyhow::Result<Option<Zeroizing<String>>> {
+    let agents = gate.store().agents()?;
     let registered = !agents.is_empty() || !config.agents.is_empty() || config.oauth.is_some();
     if registered || demo::is_open(config, &agents) {
         return Ok(None);
     }
     let name: AgentId = FIRST_AGENT.parse()?;
-    // The store waits for its own thread, not for this runtime.
-    let token = tokio::task::block_in_place(|| agent::add(place, state, &name, Vec::new()))?;
-    Ok(Some(token.to_string()))
+    Ok(Some(agent::add(place, gate.store(), &name, Vec::new()).await?))
 }
 
 fn greet(
@@ -266,19 +313,20 @@ fn greet(
     line(format_args!("{} at {}", paint.bold("The gate is up"), paint.bold(&url)))?;
     line(format_args!("  socket         {}", socket.display()))?;
     line(format_args!("  configuration  {}", place.home.config.display()))?;
-    line(format_args!("  policy         {rules} rules in {}", place.home.policies().display()))?;
+    line(format_args!("  policy         {} in {}", count(rules, "rule"), place.home.policies().display()))?;
     if setup.demo {
-        line(format_args!("                 {of_demo} rules of the demo"))?;
+        line(format_args!("                 {} of the demo", count(of_demo, "rule")))?;
     }
     if setup.demo {
         line(format_args!("  tools          the {tools} of the demo, a made-up office"))?;
     } else {
-        line(format_args!("  tools          {tools} accepted, from {} servers", setup.config.servers.len()))?;
+        let servers = count(setup.config.servers.len(), "server");
+        line(format_args!("  tools          {tools} accepted, from {servers}"))?;
     }
     if gate.recovered > 0 {
         line(format_args!(
-            "  {} calls were open when the gate stopped last; what became of them is not known",
-            gate.recovered
+            "  {} without an outcome when the gate stopped last; what became of that is not known",
+            count(gate.recovered, "call")
         ))?;
     }
     match token {
@@ -343,6 +391,9 @@ fn print_calls(gate: &Gate, from: u64, json: bool) -> anyhow::Result<u64> {
                     "        answer with `toolgate approve {0}` or `toolgate deny {0}`",
                     question.question
                 ))?;
+                if let Some(person) = nobody_enrolled(gate, &question.topic)? {
+                    line(format_args!("        nobody is enrolled: `toolgate person add {person}`"))?;
+                }
             }
         }
         Ok(true)
@@ -359,6 +410,15 @@ const ANSWERED: &[u8] = br#""status":"answered"},"kind":"outcome","#;
 
 fn has(leaf: &[u8], end: &[u8]) -> bool {
     leaf.windows(end.len()).rev().take(100).any(|part| part == end)
+}
+
+/// One of those who are asked, where none of them is enrolled.
+fn nobody_enrolled(gate: &Gate, question: &str) -> anyhow::Result<Option<PersonName>> {
+    let rulebook = gate.broker.rulebook();
+    let asked = rulebook.questions.iter().find(|(name, _)| name.as_str() == question);
+    let Some((_, rules)) = asked else { return Ok(None) };
+    let enrolled = gate.store().persons()?.iter().any(|row| rules.people.contains(&row.name));
+    Ok(rules.people.first().filter(|_| !enrolled).cloned())
 }
 
 /// What was read last, to notice changes.
@@ -406,7 +466,7 @@ impl Watch {
         let config = as_at_start(&self.config, &written);
         let reloaded = self.reload(place, gate, config.clone()).await?;
         match reloaded.rules {
-            Some(rules) => note(format_args!("The new policy is in force: {rules} rules.")),
+            Some(rules) => note(format_args!("The new policy is in force: {}.", count(rules, "rule"))),
             None => note("The change is in force."),
         }
         for server in reloaded.servers.iter().filter(|server| server.as_str() != DEMO) {
@@ -522,6 +582,7 @@ async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
     }
     let managed = managed(&state.store)?;
     let setup = Setup::without_demo(config.clone(), sources(place)?);
+    let max_line = config.gateway.max_message_bytes;
     let gate = start(place, state, &setup).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut changes = gate.store().changes();
@@ -532,6 +593,7 @@ async fn serve_pipes(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
         Arc::clone(&agent),
         tokio::io::stdin(),
         tokio::io::stdout(),
+        max_line,
     ));
     let reason = loop {
         tokio::select! {

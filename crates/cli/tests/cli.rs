@@ -314,6 +314,7 @@ fn a_token_is_shown_once_and_stored_nowhere() {
     }
     insta::assert_snapshot!(home.shown(&["agent", "add", "support"]), @r#"
 error: agent `support` exists already
+hint: `toolgate agent rotate support` gives it another token
 exit 1
 "#);
     insta::assert_snapshot!(home.shown(&["agent", "add", "demo"]), @r#"
@@ -347,9 +348,91 @@ Person `ada` is enrolled. They are asked where a table `[questions.NAME]` has `p
 exit 0
 "#);
     insta::assert_snapshot!(add(&home.0.join("good")), @r#"
-error: person `ada` is enrolled by ed25519 already
+error: person `ada` is enrolled with a passphrase already
+hint: `toolgate person remove ada` first
 exit 1
 "#);
+    // That is said before a passphrase is looked at, and codes are another way.
+    assert!(add(&home.0.join("short")).contains("enrolled with a passphrase already"));
+    let codes = home.shown(&["person", "add", "ada", "--totp"]);
+    assert!(
+        codes.contains("They are asked where a table `[questions.NAME]` has `people = [\"ada\"]`."),
+        "{codes}"
+    );
+    let again = home.shown(&["person", "add", "ada", "--totp"]);
+    assert!(again.starts_with("error: person `ada` is enrolled with one-time codes already\n"), "{again}");
+}
+
+#[test]
+fn a_folder_or_file_that_was_named_has_to_be_there() {
+    let home = Home::new("named");
+    assert!(home.run(&["agent", "add", "support"]).status.success());
+    let one = "@id(\"all\") @because(\"a test\")\npermit(principal, action, resource);\n";
+    home.write("work/new/rules.cedar", one, 0o600);
+    fs::create_dir(home.0.join("work/bare")).unwrap();
+    for command in [
+        &["policy", "check"][..],
+        &["policy", "replay"],
+        &["policy", "try", "--agent", "support", "a/b"],
+        &["policy", "explain", "--agent", "support", "a/b"],
+    ] {
+        let with = |folder: &str| home.shown(&[command, &["--policy", folder]].concat());
+        let missing = with("nwe");
+        assert!(
+            missing.starts_with("error: `nwe` is not there\nhint: name a folder"),
+            "{command:?}: {missing}"
+        );
+        assert!(missing.ends_with("exit 1"), "{command:?}: {missing}");
+        let bare = with("bare");
+        assert!(bare.starts_with("error: `bare` has no policy file\n"), "{command:?}: {bare}");
+        let there = with("new");
+        assert!(!there.contains("error:"), "{command:?}: {there}");
+    }
+    // Where nothing was named, the default holds.
+    let shown = home.shown(&["policy", "check"]);
+    assert!(
+        shown.contains("warning: no policy files: what is built in permits nothing but the demo's reading\n"),
+        "{shown}"
+    );
+    assert!(!shown.contains("has no examples") && shown.contains("1 rule, all examples hold."), "{shown}");
+
+    for command in [&["up"][..], &["mcp"], &["agent", "list"], &["doctor"], &["policy", "check"]] {
+        let shown = home.shown(&[&["--config", "tolgate.toml"], command].concat());
+        assert_eq!(
+            shown,
+            "error: there is no configuration at `tolgate.toml`\n\
+             hint: `toolgate --config tolgate.toml init --write` writes one there\nexit 1",
+            "{command:?}"
+        );
+    }
+    assert!(!home.0.join("work/tolgate.toml").exists());
+    assert!(home.run(&["--config", "conf/toolgate.toml", "init", "--write"]).status.success());
+    assert!(home.run(&["--config", "conf/toolgate.toml", "policy", "check"]).status.success());
+}
+
+#[test]
+fn doctor_says_what_to_do_in_good_words() {
+    let home = Home::new("doctor");
+    let shown = home.shown(&["doctor"]);
+    assert!(shown.contains("`toolgate up` or `toolgate init --write` writes one"), "{shown}");
+    config(&home, "[questions.owner]\npeople = [\"ada\"]\n");
+    home.write("good", "correct horse battery\n", 0o600);
+    let policy = "@id(\"all\") @because(\"a test\")\npermit(principal, action, resource);\n";
+    home.write(".config/toolgate/policies/rules.cedar", policy, 0o600);
+    assert!(home.run(&["agent", "add", "support"]).status.success());
+    let nobody = home.shown(&["doctor"]);
+    assert!(
+        nobody.contains("question `owner`: 0 people are enrolled, 1 has to say yes; whatever is"),
+        "{nobody}"
+    );
+    assert!(nobody.contains("policy: 1 rule, all examples hold\n"), "{nobody}");
+    let good = home.0.join("good");
+    assert!(
+        home.run(&["person", "add", "ada", "--passphrase-file", good.to_str().unwrap()]).status.success()
+    );
+    let one = home.shown(&["doctor"]);
+    assert!(one.contains("question `owner`: 1 person can answer, 1 has to say yes\n"), "{one}");
+    assert!(one.contains("log: 2 records, verified\n"), "{one}");
 }
 
 #[test]
@@ -357,7 +440,53 @@ fn a_refused_call_exits_with_two() {
     let home = Home::new("refused");
     let output = home.run(&["policy", "try", "--agent", "support", "mail/send", "{}"]);
     assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "deny  no rule permits it\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "deny  `mail/send` is not accepted\n");
+}
+
+/// What the gate looks at before the rules is looked at here, too.
+#[test]
+fn a_call_that_is_tried_by_hand_has_to_fit_its_schema() {
+    let home = Home::new("tried");
+    config(
+        &home,
+        &format!("[servers.office]\ncommand = [{:?}, \"demo-server\"]\n", env!("CARGO_BIN_EXE_toolgate")),
+    );
+    let policy = "@id(\"all\") @because(\"a test\")\npermit(principal, action, resource);\n";
+    home.write(".config/toolgate/policies/rules.cedar", policy, 0o600);
+    let accepted = home.shown(&["tool", "accept", "search_mail"]);
+    assert!(
+        accepted.contains("error: no server offers `search_mail`\nhint: write it as `server/tool`"),
+        "{accepted}"
+    );
+    assert!(home.run(&["tool", "review"]).status.success());
+    assert!(home.run(&["tool", "accept", "office/search_mail"]).status.success());
+    let said = |command: &str, tool: &str, arguments: &str| {
+        home.shown(&["policy", command, "--agent", "support", tool, arguments])
+    };
+    for (command, status) in [("try", "exit 2"), ("explain", "exit 0")] {
+        let unfit = said(command, "office/search_mail", r#"{"qurey":"x"}"#);
+        assert!(
+            unfit.contains("deny  the arguments do not fit the schema of `office/search_mail`: "),
+            "{unfit}"
+        );
+        assert!(unfit.contains("query") && unfit.ends_with(status), "{unfit}");
+        let unknown = said(command, "office/pay_invoice", "{}");
+        assert!(unknown.contains("deny  `office/pay_invoice` is not accepted"), "{unknown}");
+        assert!(unknown.ends_with(status), "{unknown}");
+        let fits = said(command, "office/search_mail", r#"{"query":"x"}"#);
+        assert!(fits.contains("allow  by rule all") && fits.ends_with("exit 0"), "{fits}");
+    }
+}
+
+#[test]
+fn what_is_to_be_erased_has_to_be_named_once() {
+    let home = Home::new("erase");
+    let neither = home.shown(&["log", "erase", "--ground", "a test"]);
+    assert!(neither.contains("--record") && neither.contains("--agent"), "{neither}");
+    let both = home.shown(&["log", "erase", "--ground", "a test", "--record", "1", "--agent", "a"]);
+    assert!(both.contains("cannot be used with"), "{both}");
+    let one = home.shown(&["log", "erase", "--ground", "a test", "--record", "1"]);
+    assert!(one.contains("there is no gate"), "{one}");
 }
 
 #[test]
@@ -402,4 +531,50 @@ fn the_demo_comes_out_as_it_should() {
             "log sound",
         ]
     );
+}
+
+/// Whoever has the two files and the key needs neither the log nor the gate.
+#[test]
+fn a_receipt_is_checked_without_the_log() {
+    let home = Home::new("receipt");
+    assert!(home.run(&["agent", "add", "support"]).status.success());
+    assert!(home.run(&["agent", "add", "other"]).status.success());
+    for index in ["0", "1"] {
+        assert!(home.run(&["log", "prove", index, "--out", "."]).status.success());
+    }
+    let key = String::from_utf8(home.run(&["log", "key"]).stdout).unwrap().trim().to_owned();
+    let proof = fs::read_to_string(home.0.join("work/1.agent.tlog-proof")).unwrap();
+    fs::rename(home.0.join(".local"), home.0.join("gone")).unwrap();
+    let check = |arguments: &[&str]| home.shown(&[&["log", "verify"], arguments].concat());
+    let with =
+        |receipt: &str, leaf: &str, key: &str| check(&["--receipt", receipt, "--leaf", leaf, "--vkey", key]);
+
+    let sound = with("1.agent.tlog-proof", "1.agent.json", &key);
+    assert!(sound.contains("index       1 of 2 records\n"), "{sound}");
+    assert!(sound.ends_with("sound: the record is in the log, and the log is signed\nexit 0"), "{sound}");
+    let json =
+        check(&["--receipt", "1.agent.tlog-proof", "--leaf", "1.agent.json", "--vkey", &key, "--json"]);
+    assert!(json.contains("\"index\":1") && json.ends_with("exit 0"), "{json}");
+
+    home.write("work/index", &proof.replace("index 1", "index 0"), 0o600);
+    home.write("work/size", &proof.replace("\n2\n", "\n3\n"), 0o600);
+    home.write("work/none", "hello\n", 0o600);
+    let (name, rest) = key.split_once('+').unwrap();
+    let other_log = format!("{name}x+{rest}");
+    for (what, shown, says) in [
+        ("another record", with("1.agent.tlog-proof", "0.agent.json", &key), "does not prove `0.agent.json`"),
+        ("another index", with("index", "1.agent.json", &key), "is not at index 0"),
+        ("another size", with("size", "1.agent.json", &key), "does not prove"),
+        ("no receipt", with("none", "1.agent.json", &key), "`none` cannot be used"),
+        ("another key", with("1.agent.tlog-proof", "1.agent.json", &other_log), "error: "),
+        ("no key", check(&["--receipt", "1.agent.tlog-proof", "--leaf", "1.agent.json"]), "`--vkey KEY`"),
+        ("no record", check(&["--receipt", "1.agent.tlog-proof"]), "--leaf <FILE>"),
+        (
+            "a log besides",
+            check(&["log", "--receipt", "1.agent.tlog-proof", "--leaf", "1.agent.json"]),
+            "cannot be used with",
+        ),
+    ] {
+        assert!(shown.contains(says) && shown.ends_with("exit 1"), "{what}: {shown}");
+    }
 }

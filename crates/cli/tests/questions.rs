@@ -284,3 +284,41 @@ fn a_question_that_nobody_answers_is_over() {
     assert_eq!(late.status.code(), Some(1));
     assert!(said(&late).contains("is expired"), "{}", said(&late));
 }
+
+#[test]
+fn who_cannot_answer_is_told_what_to_do() {
+    let home = Home::new(
+        "who",
+        "[questions.owner]\npeople = [\"ada\", \"grace\"]\nwait = \"1s\"\nexpires = \"10m\"\n",
+    );
+    assert!(home.person("grace").status.success());
+    let gate = Gate::start(&home);
+    let answer = read(gate.pay(&gate.session(), 2));
+    assert!(answer.contains("\"isError\":true"), "{answer}");
+    let question = home.asked();
+    let refused = |arguments: &[&str], wanted: &str| {
+        let output = home.run(&[&["approve", &question], arguments].concat());
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(said(&output).contains(wanted), "{arguments:?}: {}", said(&output));
+    };
+    let right = home.path("right");
+    let passphrase = ["--passphrase-file", &right];
+    refused(&passphrase, "error: several people could answer\nhint: say who: `--as ada` or `--as grace`\n");
+    let remove = |name: &str| assert!(home.run(&["person", "remove", name]).status.success());
+    remove("grace");
+    refused(&["--as", "grace"], "error: person `grace` is not enrolled\nhint: `toolgate person add grace`\n");
+    refused(&["--code", "123456"], "error: `ada` answers with a passphrase, not with a code\nhint: ");
+    assert!(home.run(&["person", "add", "grace", "--totp"]).status.success());
+    let grace = [&["--as", "grace"], &passphrase[..]].concat();
+    refused(&grace, "error: `grace` answers with a code, not with a passphrase\nhint: ");
+    remove("grace");
+    remove("ada");
+    refused(
+        &passphrase,
+        "error: none of those who are asked is enrolled: ada, grace\nhint: `toolgate person add ada`\n",
+    );
+    assert!(home.person("ada").status.success());
+    let approved = home.answer("approve", &question, "right");
+    assert!(approved.status.success(), "{}", said(&approved));
+    refused(&passphrase, "is approved\nhint: it waits for the agent to repeat the call\n");
+}

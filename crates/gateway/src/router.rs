@@ -731,7 +731,7 @@ fn explain(outcome: Outcome) -> Result<Answer, &'static str> {
         ),
         Outcome::NotAwaited => Err(NOT_AWAITED),
         Outcome::NotRun => Err(
-            "Toolgate: the server could not be reached, so the call was not sent. It did not run, and can be tried again later.",
+            "Toolgate: the call was not sent: the server could not be reached, or the tool is not what was accepted any more. It did not run.",
         ),
         Outcome::TimedOut => Err(
             "Toolgate: the server did not answer in time and was told to stop. The call may have run in whole or in part; find out before you try again.",

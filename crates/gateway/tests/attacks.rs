@@ -417,7 +417,7 @@ async fn what_no_rule_permits_reaches_no_server() {
     // The same bodies over pipes, one a line.
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let (read, write) = tokio::io::split(theirs);
-    let serving = tokio::spawn(stdio::serve(Arc::clone(&bench.router), agent("b"), read, write));
+    let serving = tokio::spawn(stdio::serve(Arc::clone(&bench.router), agent("b"), read, write, 4 << 20));
     let mut ours = BufReader::new(ours);
     for (_, body) in pairs.iter().filter(|(_, body)| !body.contains('\n')) {
         ours.write_all(format!("{body}\n").as_bytes()).await.unwrap();

@@ -491,7 +491,10 @@ async fn agents() {
     store.add_agent(agent("bot", 1), line("added")).await.unwrap();
     for (what, taken) in [("name", agent("bot", 2)), ("token", agent("other", 1))] {
         assert!(
-            matches!(store.add_agent(taken, line("added")).await, Err(ManageError::Conflict(_))),
+            matches!(
+                store.add_agent(taken, line("added")).await,
+                Err(ManageError::Conflict(_) | ManageError::Exists { .. })
+            ),
             "{what}"
         );
     }
@@ -556,7 +559,7 @@ async fn people_answer_once_each_and_codes_count_once() {
     store.add_person(person("ada", "totp"), line("person")).await.unwrap();
     assert!(matches!(
         store.add_person(person("ada", "totp"), line("x")).await,
-        Err(ManageError::Conflict(_))
+        Err(ManageError::Exists { .. })
     ));
     store.add_person(person("ada", "ed25519"), line("person")).await.unwrap();
     assert_eq!(store.persons().unwrap(), [person("ada", "ed25519"), person("ada", "totp")]);

@@ -14,6 +14,7 @@ use toolgate_core::tool::Effect;
 use super::batch::Batch;
 use super::connection::{sql, unsql};
 use super::{Kind, SqliteStore, bytes_of};
+use crate::person::TOTP;
 use crate::port::{Line, Position, StoreError};
 
 /// Why a change was not made. Nothing was written, unless the store failed.
@@ -22,12 +23,41 @@ pub enum ManageError {
     /// It does not fit what is there.
     #[error("{0}")]
     Conflict(String),
+    /// It is there already.
+    #[error("{what}")]
+    Exists {
+        /// What is.
+        what: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// What is to be changed is not there.
     #[error("there is no {0}")]
     Missing(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl ManageError {
+    /// A person is enrolled in this way already.
+    #[must_use]
+    pub fn enrolled(name: &str, method: &str) -> Self {
+        let with = if method == TOTP { "one-time codes" } else { "a passphrase" };
+        Self::Exists {
+            what: format!("person `{name}` is enrolled with {with} already"),
+            hint: format!("`toolgate person remove {name}` first"),
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Exists { hint, .. } => Some(hint),
+            Self::Conflict(_) | Self::Missing(_) | Self::Store(_) => None,
+        }
+    }
 }
 
 /// What a change comes to inside its transaction.
@@ -91,7 +121,10 @@ impl SqliteStore {
         self.manage(line, move |batch| {
             let name = agent.name.as_str();
             if batch.exists("SELECT 1 FROM agent WHERE name = ?1", [name])? {
-                return Ok(Err(ManageError::Conflict(format!("agent `{name}` exists already"))));
+                return Ok(Err(ManageError::Exists {
+                    what: format!("agent `{name}` exists already"),
+                    hint: format!("`toolgate agent rotate {name}` gives it another token"),
+                }));
             }
             if batch.exists("SELECT 1 FROM agent WHERE token_hash = ?1", [agent.token_hash])? {
                 return Ok(Err(ManageError::Conflict("another agent has this token".to_owned())));
@@ -278,7 +311,7 @@ impl SqliteStore {
         self.manage(line, move |batch| {
             let (name, method) = (person.name.as_str(), person.method.as_str());
             if batch.exists("SELECT 1 FROM person WHERE name = ?1 AND method = ?2", [name, method])? {
-                return Ok(Err(ManageError::Conflict(format!("person `{name}` is enrolled by {method} already"))));
+                return Ok(Err(ManageError::enrolled(name, method)));
             }
             batch
                 .sql()

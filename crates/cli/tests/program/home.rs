@@ -98,8 +98,13 @@ impl Home {
         let all = [&["up", "--listen", "127.0.0.1:0"], arguments].concat();
         let mut process = self.command(&all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = Printed::of(process.stdout.take().unwrap());
-        let err = Printed::of(process.stderr.take().unwrap());
         let line = out.until("http://");
+        Self::gate(process, out, &line)
+    }
+
+    /// A gate that was started and has said this on its first line.
+    pub(crate) fn gate(mut process: Child, out: Printed, line: &str) -> Gate {
+        let err = Printed::of(process.stderr.take().unwrap());
         let host = line.split("http://").nth(1).unwrap().split("/mcp").next().unwrap().to_owned();
         Gate { process, out, err, host, token: None, session: None }
     }
@@ -115,7 +120,7 @@ impl Drop for Home {
 pub(crate) struct Printed(Arc<(Mutex<(String, bool)>, Condvar)>);
 
 impl Printed {
-    fn of(pipe: impl std::io::Read + Send + 'static) -> Self {
+    pub(crate) fn of(pipe: impl std::io::Read + Send + 'static) -> Self {
         let shared = Arc::<(Mutex<(String, bool)>, Condvar)>::default();
         let to = Arc::clone(&shared);
         std::thread::spawn(move || {

@@ -1,6 +1,7 @@
 //! `--json`: on standard output there are JSON values, one a line, and nothing else, for every command.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use serde_json::{Value, json};
 
@@ -13,7 +14,7 @@ fn values(home: &Home, arguments: &[&str]) -> Vec<Value> {
     let output = home.run(&[arguments, &["--json"]].concat());
     let text = String::from_utf8(output.stdout).unwrap();
     let err = String::from_utf8_lossy(&output.stderr);
-    assert!(matches!(output.status.code(), Some(0 | 2)), "{arguments:?}: {err}");
+    assert!(matches!(output.status.code(), Some(0 | 2)), "{arguments:?}: {err}{text}");
     assert!(!text.is_empty(), "{arguments:?} printed nothing: {err}");
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{arguments:?}: {line}")))
@@ -54,16 +55,17 @@ fn every_command_prints_json_lines_and_nothing_else() {
     run(&["person", "list"]);
     run(&["person", "remove", "grace"]);
     assert_eq!(run(&["policy", "check"])[0]["rules"], 8);
+    let pay = json!({ "iban": "DE02120300000000202051", "amount_cents": 4200, "reference": "0815" });
     assert_eq!(
-        run(&["policy", "try", "office/pay_invoice", "{}", "--agent", "support"])[0]["verdict"],
+        run(&["policy", "try", "office/pay_invoice", &pay.to_string(), "--agent", "support"])[0]["verdict"],
         "ask"
     );
-    assert_eq!(run(&["policy", "explain", "office/pay_invoice", "--agent", "support"])[0]["verdict"], "ask");
+    let explained = run(&["policy", "explain", "office/pay_invoice", &pay.to_string(), "--agent", "support"]);
+    assert_eq!(explained[0]["verdict"], "ask");
 
     let mut gate = home.up(&["--json"]);
     gate.token = Some(token);
     gate.hello().unwrap();
-    let pay = json!({ "iban": "DE02120300000000202051", "amount_cents": 4200, "reference": "0815" });
     for (word, reached) in [("approve", "approved"), ("deny", "denied")] {
         let held = gate.begin("office__pay_invoice", &pay);
         let question = loop {
@@ -89,13 +91,23 @@ fn every_command_prints_json_lines_and_nothing_else() {
     run(&["log", "tail"]);
     assert_eq!(run(&["log", "show", &index])[0][0]["values"]["arguments"]["amount_cents"], 4200);
     assert_eq!(run(&["log", "prove", &call])[0]["files"].as_array().unwrap().len(), 6);
+    assert_eq!(run(&["log", "prove", &index])[0]["files"].as_array().unwrap().len(), 2);
     assert!(run(&["log", "key"])[0]["key"].is_string());
     assert_eq!(run(&["log", "verify"])[0]["findings"], json!([]));
     assert!(run(&["log", "export"]).iter().all(|line| line["record"].is_object()));
     assert!(run(&["log", "export", "--format", "ocsf"]).iter().all(|line| line["class_uid"].is_number()));
     assert_eq!(run(&["policy", "replay"]).last().unwrap()["judged"], 2);
     assert_ne!(run(&["log", "erase", "--record", &index, "--ground", "a test"])[0]["erased"], 0);
+    assert_eq!(run(&["log", "show", &index])[0][0]["values"], Value::Null);
+    assert!(home.shown(&["log", "show", &index]).ends_with("\nits values were erased\nexit 0"));
+    assert!(!home.shown(&["log", "show", "0"]).contains("erased"), "it never had any");
     assert_eq!(run(&["log", "verify"])[0]["findings"], json!([]), "every proof still holds");
+    let cut = "is found only with an older checkpoint: `--old`\n";
+    assert!(home.done(&["log", "verify"]).contains(cut));
+    fs::copy(home.path().join(".local/state/toolgate/log/checkpoint"), home.path().join("kept")).unwrap();
+    let kept = home.path().join("kept").display().to_string();
+    let verified = home.done(&["log", "verify", "--old", &kept]);
+    assert!(verified.contains("\nextends ") && !verified.contains(cut), "{verified}");
     assert!(run(&["doctor"])[0].is_array());
     run(&["agent", "rotate", "support"]);
     run(&["agent", "remove", "support"]);
@@ -119,6 +131,7 @@ fn what_goes_wrong_is_not_on_standard_output() {
     let home = Home::new("json-wrong");
     for arguments in [&["log", "tail", "--json"][..], &["agent", "remove", "nobody", "--json"]] {
         let output = home.run(arguments);
+        eprintln!("{arguments:?} {}", String::from_utf8_lossy(&output.stdout));
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]), "{arguments:?}");
         assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: "));
     }

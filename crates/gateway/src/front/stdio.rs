@@ -19,9 +19,6 @@ use crate::router::{self, Caller, Fault, Router};
 use crate::rpc::{self, FrameError, Message, Request};
 use crate::session::{BeginError, Session, random_hex};
 
-/// How long a line may be, in bytes.
-pub const MAX_LINE: usize = 4 << 20;
-
 /// How many requests may be under way on one pair of pipes.
 const MAX_REQUESTS: usize = 256;
 
@@ -52,7 +49,7 @@ struct Outgoing {
     call: Option<Delivery>,
 }
 
-/// Serves one agent until it closes its end, or the router is shut down.
+/// Serves one agent until it closes its end, or the router is shut down. No line may have more bytes than `max_line`.
 ///
 /// # Errors
 /// The pipes broke, or there is no randomness for the session's name.
@@ -61,6 +58,7 @@ pub async fn serve<R: AsyncRead + Unpin, W: AsyncWrite + Unpin + Send + 'static>
     agent: Arc<Agent>,
     input: R,
     output: W,
+    max_line: usize,
 ) -> Result<(), ServeStdioError> {
     let name = format!("p-{}", random_hex::<8>()?);
     let session = Arc::new(Session::new(name, agent, router.now_ms()));
@@ -68,7 +66,7 @@ pub async fn serve<R: AsyncRead + Unpin, W: AsyncWrite + Unpin + Send + 'static>
     let (out, messages) = mpsc::channel(MAX_QUEUED);
     let broker = Arc::clone(&router);
     let writer = tokio::spawn(async move { write(broker, output, answered, messages).await });
-    let pipes = Pipes { router: Arc::clone(&router), session: Arc::clone(&session), answers, out };
+    let pipes = Pipes { router: Arc::clone(&router), session: Arc::clone(&session), answers, out, max_line };
     let read = pipes.read(input).await;
     session.end();
     router.end_session(&session.name);
@@ -87,16 +85,17 @@ struct Pipes {
     session: Arc<Session>,
     answers: mpsc::Sender<Outgoing>,
     out: mpsc::Sender<Bytes>,
+    max_line: usize,
 }
 
 impl Pipes {
     async fn read<R: AsyncRead + Unpin>(&self, input: R) -> io::Result<()> {
         let mut input = BufReader::with_capacity(64 << 10, input);
         let mut requests = JoinSet::new();
-        let limits = Limits { max_bytes: MAX_LINE, ..Limits::default() };
+        let limits = Limits { max_bytes: self.max_line, ..Limits::default() };
         loop {
             let line = tokio::select! {
-                line = line(&mut input) => line?,
+                line = line(&mut input, self.max_line) => line?,
                 () = self.router.stopped() => Line::End,
                 () = self.answers.closed() => Line::End,
             };
@@ -210,7 +209,7 @@ impl Pipes {
 }
 
 /// Reads one line. What is longer than it may be is skipped to its end, and takes no memory.
-async fn line<R: AsyncBufRead + Unpin>(input: &mut R) -> io::Result<Line> {
+async fn line<R: AsyncBufRead + Unpin>(input: &mut R, max: usize) -> io::Result<Line> {
     let mut bytes = Vec::new();
     let mut too_long = false;
     loop {
@@ -221,7 +220,7 @@ async fn line<R: AsyncBufRead + Unpin>(input: &mut R) -> io::Result<Line> {
         }
         let end = chunk.iter().position(|byte| *byte == b'\n');
         let part = chunk.get(..end.unwrap_or(chunk.len())).unwrap_or_default();
-        too_long |= bytes.len() + part.len() > MAX_LINE;
+        too_long |= bytes.len() + part.len() > max;
         if !too_long {
             bytes.extend_from_slice(part);
         }

@@ -8,6 +8,9 @@ use toolgate_gateway::front::stdio;
 
 use crate::world::{World, agent, modern};
 
+/// How long a line may be here.
+const MAX_LINE: usize = 20_000;
+
 struct Pipe {
     write: WriteHalf<DuplexStream>,
     lines: tokio::io::Lines<BufReader<ReadHalf<DuplexStream>>>,
@@ -18,7 +21,8 @@ impl Pipe {
     fn open(world: &World, name: &str) -> Self {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (input, output) = tokio::io::split(theirs);
-        let served = tokio::spawn(stdio::serve(Arc::clone(&world.router), agent(name), input, output));
+        let served =
+            tokio::spawn(stdio::serve(Arc::clone(&world.router), agent(name), input, output, MAX_LINE));
         let (read, write) = tokio::io::split(ours);
         Self { write, lines: BufReader::new(read).lines(), served }
     }
@@ -62,6 +66,10 @@ async fn bad_lines_are_answered_and_the_next_one_is_read() {
     }
     let long = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","x":"{}"}}"#, "x".repeat(10 << 20));
     assert!(pipe.ask(&long).await.contains("too long"));
+    let ping = |length: usize| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{}"}}"#, "m".repeat(length));
+    let most = MAX_LINE - ping(0).len();
+    assert!(!pipe.ask(&ping(most)).await.contains("too long"), "as long as it may be");
+    assert!(pipe.ask(&ping(most + 1)).await.contains("too long"), "one more");
     pipe.write.write_all(b"\xff\xfe\n").await.unwrap();
     assert!(pipe.hear().await.contains("-32700"));
     pipe.say("").await;
