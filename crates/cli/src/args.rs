@@ -300,10 +300,10 @@ pub(crate) enum ToolCommand {
         /// Only this server
         server: Option<String>,
     },
-    /// Accept the definitions that servers offer now
+    /// Accept definitions, as `tool review` showed them
     #[command(after_help = "Examples:
   toolgate tool accept mail/search mail/read
-  toolgate tool accept --all mail    everything that server offers now
+  toolgate tool accept --all mail    everything of that server that review showed
   toolgate tool accept --all")]
     Accept {
         /// The tools, as `server/tool`; with --all, the servers
