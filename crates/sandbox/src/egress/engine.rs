@@ -31,7 +31,7 @@ const ON_THEIR_WAY: usize = 32;
 /// How many names there can be that an address was given to.
 const NAMES: u32 = 4096;
 /// How many questions to the DNS are answered in a second.
-const QUESTIONS: u32 = 100;
+const QUESTIONS: u32 = 1000;
 /// How long what was sent can take to go out after the cell has ended.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long the stack remembers a connection that has ended.
