@@ -104,10 +104,12 @@ pub enum Reach {
         program: String,
         /// Its arguments.
         arguments: Vec<String>,
-        /// Its whole environment but for `PATH`, `HOME` and `LANG`.
+        /// Its environment, besides that of its profile; without a cell, its whole environment but for `PATH`, `HOME` and `LANG`.
         env: BTreeMap<String, Value>,
-        /// The folder it is started in, if it is not to be the gate's own.
+        /// The folder it is started in; if there is none, its home in the cell, or without a cell the gate's own.
         folder: Option<PathBuf>,
+        /// What its cell is given; `None` if it is to run in no cell.
+        profile: Option<ProfileName>,
     },
     /// It listens at an address and speaks Streamable HTTP.
     Url {
@@ -237,7 +239,8 @@ impl Config {
         let parsed = source.parse()?;
         let folder = file.parent().unwrap_or(Path::new(""));
         let mut top = Table::new(source, String::new(), 0, &parsed);
-        let servers = named(&mut top, "servers", |item| server(item, folder))?;
+        let profiles = profiles::all(top.take("profiles").as_ref(), folder)?;
+        let servers = named(&mut top, "servers", |item| server(item, folder, &profiles))?;
         let gateway = top.take("gateway").map(|item| gateway(&item, folder, &servers)).transpose()?;
         let tools = tools(&mut top, &servers)?;
         let config = Self {
@@ -245,7 +248,7 @@ impl Config {
             tools,
             servers,
             questions: named(&mut top, "questions", question)?,
-            profiles: profiles::all(top.take("profiles").as_ref(), folder)?,
+            profiles,
             agents: agents(&mut top)?,
             oauth: top.take("oauth").map(|item| oauth(&item, folder)).transpose()?,
             log: top.take("log").map(|item| log(&item)).transpose()?.unwrap_or_default(),
@@ -355,14 +358,18 @@ fn origins(item: Option<Item<'_>>) -> Result<BTreeSet<String>, ConfigError> {
     Ok(origins)
 }
 
-fn server(item: &Item<'_>, folder: &Path) -> Result<Server, ConfigError> {
+fn server(
+    item: &Item<'_>,
+    folder: &Path,
+    profiles: &BTreeMap<ProfileName, Profile>,
+) -> Result<Server, ConfigError> {
     let mut table = item.table()?;
     if table.name() == "servers.demo" {
         return Err(table.error("the server name `demo` belongs to the demo", "choose another name"));
     }
     let (command, url) = (table.take("command"), table.take("url"));
     let (env, cwd, headers) = (table.take("env"), table.take("cwd"), table.take("headers"));
-    let ca = table.take("ca_file");
+    let (ca, profile) = (table.take("ca_file"), table.take("profile"));
     let reach = match (command, url) {
         (Some(command), None) => {
             if let Some(headers) = headers {
@@ -384,10 +391,11 @@ fn server(item: &Item<'_>, folder: &Path) -> Result<Server, ConfigError> {
                 arguments,
                 env,
                 folder: cwd.map(|item| path(&item, folder)).transpose()?,
+                profile: profiles::of_server(profile.as_ref(), profiles)?,
             }
         }
         (None, Some(url)) => {
-            if let Some(item) = env.or(cwd) {
+            if let Some(item) = env.or(cwd).or(profile) {
                 return Err(item.error(
                     format!("`{}` is for commands, but `{}` has a `url`", item.name(), table.name()),
                     "pass values to an address by `headers`",
@@ -832,7 +840,9 @@ origin = "gate.example.org/log"
         assert_eq!(config.gateway.max_message_bytes, 65_536);
         let files = &config.servers[&"files".parse().unwrap()];
         assert_eq!(files.call_timeout, Duration::from_secs(20));
-        let Reach::Command { program, arguments, env, folder } = &files.reach else { panic!("{files:?}") };
+        let Reach::Command { program, arguments, env, folder, profile: _ } = &files.reach else {
+            panic!("{files:?}")
+        };
         assert_eq!((program.as_str(), arguments.as_slice()), ("mcp-files", ["/srv".to_owned()].as_slice()));
         assert_eq!(env["MODE"], Value::Inline("fast".into()));
         assert_eq!(env["API_TOKEN"], Value::Env("FILES_TOKEN".into()));

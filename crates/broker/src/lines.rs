@@ -10,11 +10,12 @@ use toolgate_core::refusal::Refusal;
 use toolgate_core::text;
 use toolgate_core::verdict::{Asked, DenyReason, Verdict};
 use toolgate_ledger::record::{
-    AgentInfo, AgentProof, Body, CallInfo, Delivered as DeliveredRecord, EncodeRecordError, Field, Intent,
-    Judged, Outcome as OutcomeRecord, OutcomeUnknown, QuestionAsked, Record, Refusal as RefusalRecord,
-    Status, VerdictWord, commit,
+    AgentInfo, AgentProof, Body, CallInfo, Cell as CellRecord, Delivered as DeliveredRecord,
+    EncodeRecordError, Field, Intent, Judged, Outcome as OutcomeRecord, OutcomeUnknown, QuestionAsked,
+    Record, Refusal as RefusalRecord, Status, Tier, VerdictWord, commit,
 };
 use toolgate_ledger::tree::Hash;
+use toolgate_sandbox::cell::{Enforced, Gauge, Limits};
 
 use crate::authorized::Entry;
 use crate::desk::NoYes;
@@ -142,13 +143,33 @@ impl RefusedBy {
 pub(crate) struct Told {
     agent: String,
     bytes_out: u64,
+    /// The cell it ran in.
+    pub(crate) cell: Option<CellRecord>,
     started_ms: u64,
 }
 
 impl Told {
     pub(crate) fn of(call: &Call, started_ms: u64) -> Self {
         let bytes_out = call.arguments.as_bytes().len() as u64;
-        Self { agent: call.agent.id.to_string(), bytes_out, started_ms }
+        Self { agent: call.agent.id.to_string(), bytes_out, cell: None, started_ms }
+    }
+}
+
+/// What a cell was held to, and what it had used up by now.
+pub(crate) fn cell(gauge: &Gauge) -> CellRecord {
+    let Enforced { landlock_abi, limits, total } = gauge.enforced;
+    // Time by the clock and output are the broker's to keep, and servers have none of their own.
+    let Limits { wall_ms: _, cpu_s, memory_bytes, processes, file_bytes, descriptors: _, output_bytes: _ } =
+        limits;
+    CellRecord {
+        cpu_s,
+        file_bytes,
+        landlock_abi,
+        memory_bytes,
+        memory_total: total,
+        peak_bytes: gauge.peak_bytes(),
+        processes,
+        tier: Tier::Native,
     }
 }
 
@@ -190,6 +211,7 @@ pub(crate) fn outcome<C: Clock>(
         bytes_in,
         bytes_out: told.bytes_out,
         call: entry.call().to_string(),
+        cell: told.cell.clone(),
         ended_ms: clock.now_ms(),
         intent: entry.intent().0,
         result,

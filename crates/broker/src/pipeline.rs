@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use toolgate_core::call::{Call, CallId};
 use toolgate_core::name::AgentId;
 use toolgate_core::policy::Facts;
@@ -170,9 +170,9 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
                 });
             }
         };
-        let told = Told::of(authorized.get(), self.inner.clock.now_ms());
+        let mut told = Told::of(authorized.get(), self.inner.clock.now_ms());
         let keep = repeats(authorized.tool().map(|tool| &**tool));
-        let outcome = self.run(authorized, line).await;
+        let outcome = self.run(authorized, line, &mut told).await;
         let receipt = self.close(entry, &told, keep, &outcome).await?;
         Ok(Reply { delivery: Delivery { call: receipt.call, _live: live }, outcome, receipt })
     }
@@ -275,10 +275,22 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
     }
 
     /// Between the opening and the closing line there is no `?`: an opened entry is closed.
-    async fn run(&self, call: Authorized<Call>, line: AgentLine) -> Outcome {
+    async fn run(&self, call: Authorized<Call>, line: AgentLine, told: &mut Told) -> Outcome {
+        let (tell, stop) = Stop::new();
+        let outcome = self.run_until(call, line, tell, stop.clone()).await;
+        told.cell = stop.cell().map(lines::cell);
+        outcome
+    }
+
+    async fn run_until(
+        &self,
+        call: Authorized<Call>,
+        line: AgentLine,
+        tell: watch::Sender<Option<StopReason>>,
+        stop: Stop,
+    ) -> Outcome {
         let Obligations { timeout_ms, max_result_bytes } = *call.obligations();
         let tool = call.tool().cloned();
-        let (tell, stop) = Stop::new();
         let nested: Arc<dyn Handle> = Arc::new(self.clone());
         let executing = self.inner.executor.execute(call, Arc::clone(&line), stop, nested);
         let mut executing = Box::pin(executing);

@@ -4,7 +4,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use toolgate_core::call::{Agent, Call, CallDigest, CallId};
@@ -13,6 +13,7 @@ use toolgate_core::json::Document;
 use toolgate_core::name::{PersonName, QuestionName};
 use toolgate_core::refusal::Refusal;
 use toolgate_core::scrub::Raw;
+use toolgate_sandbox::cell::Gauge;
 
 use crate::authorized::Authorized;
 use crate::outcome::{Answer, Reply};
@@ -321,25 +322,39 @@ pub enum StopReason {
     Gone,
 }
 
-/// Tells an executor to stop.
+/// The executor's end of a running call: it is told here to stop, and notes here what the call ran in.
 #[derive(Debug, Clone)]
-pub struct Stop(pub(crate) tokio::sync::watch::Receiver<Option<StopReason>>);
+pub struct Stop {
+    told: tokio::sync::watch::Receiver<Option<StopReason>>,
+    cell: Arc<OnceLock<Gauge>>,
+}
 
 impl Stop {
     /// A pair: what tells, and what is told.
     #[must_use]
     pub fn new() -> (tokio::sync::watch::Sender<Option<StopReason>>, Self) {
         let (tell, told) = tokio::sync::watch::channel(None);
-        (tell, Self(told))
+        (tell, Self { told, cell: Arc::default() })
+    }
+
+    /// Notes that the call runs in a cell. It runs in one: what is noted later changes nothing.
+    pub fn runs_in(&self, cell: Gauge) {
+        drop(self.cell.set(cell));
+    }
+
+    /// The cell that the call runs in, as far as that is known.
+    #[must_use]
+    pub fn cell(&self) -> Option<&Gauge> {
+        self.cell.get()
     }
 
     /// Resolves when the call has to stop; never, if nobody can tell any more.
     pub async fn stopped(&mut self) -> StopReason {
         loop {
-            if let Some(reason) = *self.0.borrow_and_update() {
+            if let Some(reason) = *self.told.borrow_and_update() {
                 return reason;
             }
-            if self.0.changed().await.is_err() {
+            if self.told.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }

@@ -108,13 +108,17 @@ fn of_config(place: &Place, config: &Config, found: &mut Findings) {
             "put a proxy that speaks TLS before it",
         );
     }
-    let commands =
-        config.servers.values().filter(|server| matches!(server.reach, Reach::Command { .. })).count();
-    if commands > 0 {
-        found.limit(
-            format!("{commands} servers run as plain processes of the gate's user: no sandbox keeps them from your files and your network"),
-            "run the gate as a user of its own that can read only what they need",
-        );
+    for (name, server) in &config.servers {
+        match &server.reach {
+            Reach::Command { profile: Some(profile), .. } => found.good(format!(
+                "server `{name}` runs in a cell of the profile `{profile}` (`toolgate doctor --cell {profile}`)"
+            )),
+            Reach::Command { profile: None, .. } => found.limit(
+                format!("server `{name}` runs in NO CELL: it can read and change your files, reach your network, and see what the gate's user sees"),
+                "remove `profile = \"none\"`, and give it a profile with what it needs",
+            ),
+            Reach::Url { .. } => {}
+        }
     }
     for (name, server) in &config.servers {
         let values = match &server.reach {

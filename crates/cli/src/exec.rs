@@ -78,7 +78,7 @@ pub(crate) fn probe() -> anyhow::Result<(u32, bool)> {
         let cells = Cells::start(&std::env::current_exe()?, Layers::ALL)?;
         let cell = cells.run(&spec).await?;
         drop(opened);
-        let landlock = cell.landlock_abi;
+        let landlock = cell.enforced.landlock_abi;
         let done = cell.finish(b"", &spec.limits).await?;
         anyhow::ensure!(done.ended.code == Some(0), "`true` ended with {:?} in a cell", done.ended);
         Ok((landlock, cells.limits_memory()))

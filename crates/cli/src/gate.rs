@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use toolgate_broker::config::profiles::Profile;
 use toolgate_broker::config::{Config, Reach, Server};
 use toolgate_broker::home::Surroundings;
 use toolgate_broker::identity::Roster;
@@ -42,7 +43,7 @@ pub(crate) struct Gate {
     publishing: Publishing,
     surroundings: Surroundings,
     /// The servers as they were configured last.
-    servers: std::sync::Mutex<BTreeMap<ServerName, Server>>,
+    servers: std::sync::Mutex<BTreeMap<ServerName, Configured>>,
     /// How many calls a crash had left open.
     pub(crate) recovered: usize,
 }
@@ -59,7 +60,7 @@ impl Gate {
         let rulebook = setup.rulebook(&state.store, &state.key)?;
         let doorkeeper =
             Arc::new(Doorkeeper::new(config, &state.store.agents()?, Arc::new(SystemClock)).await?);
-        let servers = servers(surroundings, &config.servers)?;
+        let servers = servers(surroundings, config, &config.servers)?;
         let upstreams = Upstreams::new(servers, Arc::new(SystemClock), observer)?;
         let origin = state.origin(config)?;
         let State { folder, store, key } = state;
@@ -86,7 +87,7 @@ impl Gate {
             key,
             publishing,
             surroundings: surroundings.clone(),
-            servers: std::sync::Mutex::new(config.servers.clone()),
+            servers: std::sync::Mutex::new(configured(config)),
             recovered,
         };
         let configuration = Digest::of("toolgate/configuration/v1", &[format!("{config:?}").as_bytes()]);
@@ -116,8 +117,7 @@ impl Gate {
         let (setup, assembled) = match setup {
             Ok(setup) => {
                 let rulebook = setup.rulebook(store, &self.key);
-                let servers =
-                    rulebook.and_then(|rulebook| Ok((rulebook, self.take_servers(&setup.config.servers)?)));
+                let servers = rulebook.and_then(|rulebook| Ok((rulebook, self.take_servers(&setup.config)?)));
                 (Some(setup), servers)
             }
             Err(error) => (None, Err(error)),
@@ -147,13 +147,15 @@ impl Gate {
 
     /// Reaches servers as they are configured now, and gives those that are new, otherwise or gone. Rules about them come
     /// into force after this: a call to a server that is new has somewhere to go.
-    fn take_servers(&self, now: &BTreeMap<ServerName, Server>) -> anyhow::Result<Vec<ServerName>> {
+    fn take_servers(&self, config: &Config) -> anyhow::Result<Vec<ServerName>> {
+        let now = configured(config);
         let mut before = self.servers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let other: Vec<_> = now.iter().filter(|(name, server)| before.get(*name) != Some(server)).collect();
         let gone: Vec<_> = before.keys().filter(|name| !now.contains_key(*name)).cloned().collect();
         let changed = other.iter().map(|(name, _)| *name).chain(&gone).cloned().collect();
-        self.upstreams.replace(servers(&self.surroundings, other)?, &gone)?;
-        before.clone_from(now);
+        let other = other.into_iter().map(|(name, (server, _))| (name, server));
+        self.upstreams.replace(servers(&self.surroundings, config, other)?, &gone)?;
+        *before = now;
         Ok(changed)
     }
 
@@ -217,24 +219,51 @@ pub(crate) struct Reloaded {
     pub(crate) servers: Vec<ServerName>,
 }
 
+/// A server, and what its cell is given.
+type Configured = (Server, Option<Profile>);
+
+fn configured(config: &Config) -> BTreeMap<ServerName, Configured> {
+    let profile = |server: &Server| match &server.reach {
+        Reach::Command { profile, .. } => config.profiles.get(profile.as_ref()?).cloned(),
+        Reach::Url { .. } => None,
+    };
+    config.servers.iter().map(|(name, server)| (name.clone(), (server.clone(), profile(server)))).collect()
+}
+
 /// Configured servers with their values, as the upstream leg needs them.
 pub(crate) fn servers<'c>(
     surroundings: &Surroundings,
+    config: &Config,
     servers: impl IntoIterator<Item = (&'c ServerName, &'c Server)>,
 ) -> anyhow::Result<Vec<ServerConfig>> {
     let all = servers.into_iter().map(|(name, server)| {
-        self::server(surroundings, name, server).with_context(|| format!("server `{name}` cannot be used"))
+        self::server(surroundings, config, name, server)
+            .with_context(|| format!("server `{name}` cannot be used"))
     });
     all.collect()
 }
 
-fn server(surroundings: &Surroundings, name: &ServerName, server: &Server) -> anyhow::Result<ServerConfig> {
+fn server(
+    surroundings: &Surroundings,
+    config: &Config,
+    name: &ServerName,
+    server: &Server,
+) -> anyhow::Result<ServerConfig> {
     let transport = match &server.reach {
-        Reach::Command { program, arguments, env, folder } => {
-            let mut all: BTreeMap<String, String> = ["PATH", "HOME", "LANG"]
-                .into_iter()
-                .filter_map(|name| Some((name.to_owned(), surroundings.variables.get(name)?.clone())))
-                .collect();
+        Reach::Command { program, arguments, env, folder, profile } => {
+            let mut all = BTreeMap::new();
+            let cell = match profile {
+                Some(profile) => {
+                    let profile = crate::profile::find(config, profile.as_str())?;
+                    Some(Box::new(crate::profile::resolved(surroundings, profile)?))
+                }
+                None => {
+                    let usual = |name: &str| surroundings.variables.get(name).cloned();
+                    let usual = ["PATH", "HOME", "LANG"].map(|name| Some((name.to_owned(), usual(name)?)));
+                    all.extend(usual.into_iter().flatten());
+                    None
+                }
+            };
             for (name, value) in env {
                 all.insert(name.clone(), surroundings.value(value)?.to_string());
             }
@@ -243,6 +272,7 @@ fn server(surroundings: &Surroundings, name: &ServerName, server: &Server) -> an
                 args: arguments.iter().map(Into::into).collect(),
                 env: all.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
                 cwd: folder.clone(),
+                cell,
             })
         }
         Reach::Url { url, headers, ca } => {

@@ -10,7 +10,7 @@ use toolgate_broker::person::{People, StateKey};
 use toolgate_broker::rulebook::{QuestionRules, Rulebook};
 use toolgate_broker::store::{AgentRow, Pin, SqliteStore};
 use toolgate_core::json::{Document, Limits};
-use toolgate_core::name::{ServerName, ToolName};
+use toolgate_core::name::{ProfileName, ServerName, ToolName};
 use toolgate_core::policy::{DEMO, PolicySource};
 use toolgate_core::tool;
 
@@ -93,6 +93,7 @@ fn office() -> anyhow::Result<Server> {
             arguments: vec!["demo-server".to_owned()],
             env: [].into(),
             folder: None,
+            profile: Some(ProfileName::of_servers()),
         },
         call_timeout: Duration::from_secs(30),
         start_timeout: Duration::from_secs(30),

@@ -8,7 +8,7 @@ use std::{fs, io};
 use anyhow::Context as _;
 use serde_json::json;
 use toolgate_broker::assemble;
-use toolgate_broker::config::Config;
+use toolgate_broker::config::{Config, Reach};
 use toolgate_broker::home::write_new;
 use toolgate_broker::port::SystemClock;
 use toolgate_broker::store::{Pin, SqliteStore};
@@ -121,7 +121,7 @@ fn offered(place: &Place, only: Option<&ServerName>) -> anyhow::Result<Vec<Offer
     let state = place.open_or_make()?;
     let pins: BTreeMap<String, Pin> =
         state.store.pins()?.into_iter().map(|pin| (pin.tool.to_string(), pin)).collect();
-    let servers = gate::servers(&place.surroundings, &config.servers)?;
+    let servers = gate::servers(&place.surroundings, &config, &config.servers)?;
     let mut all = Vec::new();
     block_on(async {
         let upstreams = Upstreams::new(servers, Arc::new(SystemClock), Arc::new(Unobserved))?;
@@ -130,7 +130,10 @@ fn offered(place: &Place, only: Option<&ServerName>) -> anyhow::Result<Vec<Offer
                 Ok(definitions) => {
                     all.extend(definitions.into_iter().map(|d| standing(&config, &pins, server, d)))
                 }
-                Err(error) => out::report(&anyhow::Error::from(error)),
+                Err(error) => out::report(&match of_cell(&config, server) {
+                    Some(hint) => hinted(error.to_string(), hint),
+                    None => anyhow::Error::from(error),
+                }),
             }
         }
         upstreams.shutdown().await;
@@ -138,6 +141,16 @@ fn offered(place: &Place, only: Option<&ServerName>) -> anyhow::Result<Vec<Offer
     })?;
     refuse_look_alikes(&mut all, &pins);
     Ok(all)
+}
+
+/// What to look at where a server in a cell cannot be used.
+fn of_cell(config: &Config, server: &ServerName) -> Option<String> {
+    let Reach::Command { profile: Some(profile), .. } = &config.servers.get(server)?.reach else {
+        return None;
+    };
+    Some(format!(
+        "it runs in a cell of the profile `{profile}`: what it needs besides the system's programs has to be named there (`toolgate doctor --cell {profile}`)"
+    ))
 }
 
 fn standing(

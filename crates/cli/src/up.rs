@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use toolgate_broker::config::{Config, Gateway};
+use toolgate_broker::config::{Config, Gateway, Reach};
 use toolgate_broker::demo;
 use toolgate_broker::home::{make_private, write_new};
 use toolgate_broker::identity::Roster;
@@ -52,6 +52,10 @@ listen = \"127.0.0.1:7420\"
 
 # [servers.files]
 # command = [\"mcp-server-filesystem\", \"/srv/files\"]
+# profile = \"files\"
+#
+# [profiles.files]
+# write = [\"/srv/files\"]
 #
 # [tools.\"files/read_file\"]
 # effects = [\"read\"]
@@ -348,11 +352,24 @@ fn greet(
     } else if tools == 0 {
         line("No tools are accepted yet: `toolgate tool review` shows what the servers offer.\n")?;
     }
+    for server in setup.config.servers.keys().filter(|server| in_no_cell(&setup.config, server)) {
+        note(paint.red(said_of_no_cell(server)));
+    }
     // That no tool is accepted yet is said above.
     for warning in rules::warnings(&rulebook).filter(|_| tools > 0) {
         note(format_args!("{} {warning}", paint.yellow("warning:")));
     }
     Ok(())
+}
+
+/// Whether a server is a program that runs in no cell.
+fn in_no_cell(config: &Config, server: &ServerName) -> bool {
+    let server = config.servers.get(server).map(|server| &server.reach);
+    matches!(server, Some(Reach::Command { profile: None, .. }))
+}
+
+fn said_of_no_cell(server: &ServerName) -> String {
+    format!("SERVER `{server}` RUNS IN NO CELL: it can read and change your files, and reach your network.")
 }
 
 /// How many new records are shown one by one. Of more, those about calls that were permitted and answered are counted.
@@ -476,6 +493,9 @@ impl Watch {
                 (true, false) => "is gone",
             };
             note(format_args!("Server `{server}` {word}."));
+            if in_no_cell(&config, server) {
+                note(said_of_no_cell(server));
+            }
         }
         let waiting = waiting_for_restart(&config, &written);
         if !waiting.is_empty() {
@@ -635,6 +655,7 @@ mod tests {
                 bytes_in,
                 bytes_out,
                 call: r#"},"kind":"intent","#.to_owned(),
+                cell: None,
                 ended_ms,
                 intent: 7,
                 result: None,

@@ -270,6 +270,65 @@ exit 1
 "#);
 }
 
+/// A server that offers one tool, whose description says what the server sees.
+fn server_that_tells(more: &str) -> String {
+    let script = r#"while read -r line; do
+        id=${line#*\"id\":}; id=${id%%,*}
+        seen="$(env | grep -v ^PWD | sort | tr '\n' ' ')in $(ls -A / | tr '\n' ' ')and $(cat HOME/secret 2>&1 | head -c 20)"
+        case $line in
+            *server/discover*) printf '{"jsonrpc":"2.0","id":%s,"error":{"code":-32601,"message":"m"}}\n' "$id";;
+            *'"initialize"'*) printf '{"jsonrpc":"2.0","id":%s,"result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}}\n' "$id";;
+            *tools/list*) printf '{"jsonrpc":"2.0","id":%s,"result":{"tools":[{"name":"t","description":"%s","inputSchema":{"type":"object"}}]}}\n' "$id" "$seen";;
+        esac
+    done"#;
+    format!(
+        "[servers.tells]\ncommand = [\"sh\", \"-c\", '''{script}''']\nenv = {{ NAMED = \"yes\" }}\n{more}\n"
+    )
+}
+
+#[test]
+fn a_server_runs_in_a_cell_but_by_explicit_word() {
+    let home = Home::new("server");
+    home.write("secret", "a secret of the host", 0o600);
+    let text = |more: &str| server_that_tells(more).replace("HOME", &home.0.display().to_string());
+    config(&home, &text("profile = \"mine\"\n[profiles.mine]\nenv = { MORE = \"too\" }"));
+    let seen = home.shown(&["tool", "review"]);
+    let env = "HOME=/home/agent MORE=too NAMED=yes PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin in ";
+    assert!(seen.contains(env), "{seen}");
+    assert!(!seen.contains(" root ") && !seen.contains("a secret") && seen.contains("and cat:"), "{seen}");
+    let told = home.shown(&["doctor"]);
+    assert!(
+        told.contains("server `tells` runs in a cell of the profile `mine`") && !told.contains("NO CELL"),
+        "{told}"
+    );
+
+    config(&home, &text("profile = \"none\""));
+    let seen = home.shown(&["tool", "review"]);
+    assert!(seen.contains("and a secret of the host") && seen.contains("HOME=~ "), "{seen}");
+    let told = home.shown(&["doctor"]);
+    assert!(told.contains("server `tells` runs in NO CELL"), "{told}");
+    let mut gate = home.start(&["up", "--listen", "127.0.0.1:0"]);
+    Running::until(&mut gate.err, "SERVER `tells` RUNS IN NO CELL");
+}
+
+#[test]
+fn a_program_that_is_not_in_its_cell_is_said_to_be_missing() {
+    let home = Home::new("missing");
+    home.write("script.sh", "exit 0", 0o644);
+    for (command, want) in [
+        ("\"no-such-program\"".to_owned(), "starting `no-such-program`: No such file or directory"),
+        ("\"/no/such/program\"".to_owned(), "there is no such program"),
+        (format!("\"sh\", \"{}/script.sh\"", home.0.display()), "the server closed the connection"),
+    ] {
+        config(&home, &format!("[servers.lost]\ncommand = [{command}]\n"));
+        let told = home.shown(&["tool", "review"]);
+        assert!(
+            told.contains(want) && told.contains("hint: it runs in a cell of the profile `server`"),
+            "{want}: {told}"
+        );
+    }
+}
+
 #[test]
 fn doctor_says_what_a_cell_can_reach() {
     let home = Home::new("reach");

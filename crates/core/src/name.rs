@@ -201,6 +201,14 @@ plain_name!(
     ProfileName,
     "profile"
 );
+impl ProfileName {
+    /// What servers run in where nothing else is said.
+    #[must_use]
+    pub fn of_servers() -> Self {
+        Self("server".to_owned())
+    }
+}
+
 plain_name!(
     /// Somebody who answers questions.
     PersonName,

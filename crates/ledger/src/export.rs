@@ -84,6 +84,9 @@ impl Ocsf {
                     "unmapped",
                     json!({ "bytes_in": outcome.bytes_in, "bytes_out": outcome.bytes_out }),
                 );
+                if let (Some(cell), Some(unmapped)) = (&outcome.cell, value.get_mut("unmapped")) {
+                    put(unmapped, "cell", json!(cell));
+                }
                 value
             }
             Body::OutcomeUnknown(outcome) => {

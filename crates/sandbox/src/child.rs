@@ -1,20 +1,31 @@
 //! A running child and its end.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{ChildStdin, ChildStdout};
 
+use crate::cell::{self, Cell, Gauge};
 use crate::stderr::StderrTail;
 
-/// A running child, leader of its own process group. Dropping it kills the group.
+/// A running child: a cell, or the leader of a process group of its own. Dropping it kills the cell, or the group.
 #[derive(Debug)]
 pub struct Child {
-    process: tokio::process::Child,
-    group: Group,
+    body: Body,
     streams: Option<(ChildStdin, ChildStdout)>,
     stderr: StderrTail,
+}
+
+#[derive(Debug)]
+enum Body {
+    Cell {
+        cell: Box<Cell>,
+        /// How the program ended, once that is known, or why it was not started.
+        ended: Option<Result<Option<ExitStatus>, String>>,
+    },
+    Process(tokio::process::Child, Group),
 }
 
 /// How a child ended.
@@ -32,13 +43,21 @@ impl Child {
         let pid = i32::try_from(process.id()?).ok().and_then(Pid::from_raw)?;
         let streams = process.stdin.take().zip(process.stdout.take());
         let stderr = StderrTail::follow(process.stderr.take()?);
-        Some(Self { process, group: Group(Some(pid)), streams, stderr })
+        Some(Self { body: Body::Process(process, Group(Some(pid))), streams, stderr })
     }
 
-    /// The process id, for people to look at.
+    /// Takes over a cell.
+    pub(crate) fn in_cell(cell: Cell, streams: (ChildStdin, ChildStdout), stderr: StderrTail) -> Self {
+        Self { body: Body::Cell { cell: Box::new(cell), ended: None }, streams: Some(streams), stderr }
+    }
+
+    /// What is in force in its cell; `None` if it is in none.
     #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.process.id()
+    pub fn gauge(&self) -> Option<Gauge> {
+        match &self.body {
+            Body::Cell { cell, .. } => Some(cell.gauge()),
+            Body::Process(..) => None,
+        }
     }
 
     /// Takes the pipes to its standard input and from its standard output; once.
@@ -52,27 +71,54 @@ impl Child {
         &self.stderr
     }
 
-    /// Resolves when the process has ended, and reaps it. What it had started may live on until [`end`](Self::end).
+    /// Resolves when the process has ended, and reaps it. What it had started may live on until [`end`](Self::end), but for a cell,
+    /// where it is killed.
     pub async fn exited(&mut self) -> Option<ExitStatus> {
-        self.process.wait().await.ok()
+        match &mut self.body {
+            Body::Process(process, _) => process.wait().await.ok(),
+            Body::Cell { ended: Some(how), .. } => how.clone().ok().flatten(),
+            Body::Cell { cell, ended } => {
+                let how = cell.ended().await;
+                let status = |how: cell::Ended| how.code.map(|code| code << 8).or(how.signal);
+                let how =
+                    how.map(|how| status(how).map(ExitStatus::from_raw)).map_err(|error| error.to_string());
+                ended.insert(how).clone().ok().flatten()
+            }
+        }
     }
 
-    /// Ends the child and all of its group: waits `grace` for it to end by itself (close its input first), then sends
-    /// `SIGTERM`, waits `grace` again, then `SIGKILL`. Returns when the process is reaped.
+    /// Waits until it has ended; says why it could not even be started in its cell, if it could not.
+    pub async fn not_started(&mut self) -> Option<String> {
+        self.exited().await;
+        match &self.body {
+            Body::Cell { ended: Some(Err(why)), .. } => Some(why.clone()),
+            Body::Cell { .. } | Body::Process(..) => None,
+        }
+    }
+
+    /// Ends the child and all that it started: waits `grace` for it to end by itself (close its input first), then, if it is in no
+    /// cell, sends `SIGTERM` and waits `grace` again, then kills. Returns when the process is reaped.
     pub async fn end(mut self, grace: Duration) -> Ended {
         drop(self.streams.take());
-        if let Ok(status) = tokio::time::timeout(grace, self.process.wait()).await {
-            self.group.kill(Signal::KILL);
-            return Ended::ByItself(status.ok());
+        let by_itself = tokio::time::timeout(grace, self.exited()).await.ok();
+        let asked = match (by_itself, &mut self.body) {
+            (Some(status), _) => Some(status),
+            // The first process of a cell, which is not the program, hears no signal but the one that kills it.
+            (None, Body::Cell { .. }) => None,
+            (None, Body::Process(process, group)) => {
+                group.kill(Signal::TERM);
+                tokio::time::timeout(grace, process.wait()).await.ok().map(Result::ok)
+            }
+        };
+        match &mut self.body {
+            Body::Cell { cell, .. } => cell.kill(),
+            Body::Process(_, group) => group.kill(Signal::KILL),
         }
-        self.group.kill(Signal::TERM);
-        let asked = tokio::time::timeout(grace, self.process.wait()).await;
-        self.group.kill(Signal::KILL);
         match asked {
-            Ok(status) => Ended::ByItself(status.ok()),
-            Err(_) => {
-                // Reaps it: after SIGKILL this ends.
-                drop(self.process.wait().await);
+            Some(status) => Ended::ByItself(status),
+            None => {
+                // After it was killed this ends.
+                let _how = self.exited().await;
                 Ended::Killed
             }
         }

@@ -1,31 +1,41 @@
-//! Starting a child, from a thread that lives as long as the children may.
+//! Starting a child: in a cell, or plainly, from a thread that lives as long as the children may.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 
-use tokio::process::Command;
-use tokio::sync::{mpsc, oneshot};
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::sync::{OnceCell, mpsc, oneshot};
 
+use crate::cell::{CellError, Cells, Layers, Profile, Workspace};
 use crate::child::Child;
+use crate::egress::{Attempt, Event, Verdict};
+use crate::stderr::StderrTail;
 
 /// What to start: all of it from the operator's configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Launch {
-    /// The program: a path, or a name that is looked up in the `PATH` given in `env`.
+    /// The program: a path, or a name that is looked up in the `PATH` given in `env`, or in that of the cell.
     pub program: PathBuf,
     /// Its arguments. No shell reads them.
     pub args: Vec<OsString>,
-    /// Its whole environment. Nothing is inherited, not even `PATH`.
+    /// Its whole environment, but for what a cell has. Nothing is inherited, not even `PATH`.
     pub env: Vec<(OsString, OsString)>,
-    /// Its working directory; the gate's own if absent.
+    /// Its working directory; if absent, the gate's own, or its home in the cell. A cell can read it and run what is in it.
     pub cwd: Option<PathBuf>,
+    /// The cell it runs in; `None` for none: then it has all the rights of the gate's user.
+    pub cell: Option<Box<Profile>>,
 }
 
 /// Why a child was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
+    /// There is no cell for it.
+    #[error(transparent)]
+    Cell(#[from] CellError),
     /// The launcher's thread could not be started, or is gone.
     #[error("the launcher does not run")]
     NoLauncher,
@@ -49,6 +59,10 @@ pub enum LaunchError {
 #[derive(Debug, Clone)]
 pub struct Launcher {
     jobs: mpsc::UnboundedSender<Job>,
+    /// The program that makes cells, if it is not this one.
+    maker: Option<PathBuf>,
+    /// Started with the first cell.
+    cells: Arc<OnceCell<Cells>>,
 }
 
 struct Job {
@@ -76,7 +90,13 @@ impl Launcher {
                 }
             })
             .map_err(|source| LaunchError::Spawn { program: "the launcher's thread".to_owned(), source })?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, maker: None, cells: Arc::default() })
+    }
+
+    /// Has cells made by another program than this one, whose `main` begins with [`cell::launcher`](crate::cell::launcher).
+    #[must_use]
+    pub fn with_maker(self, program: PathBuf) -> Self {
+        Self { maker: Some(program), ..self }
     }
 
     /// Starts one child. Has to be called within a tokio runtime.
@@ -84,6 +104,9 @@ impl Launcher {
     /// # Errors
     /// The program cannot be found or started.
     pub async fn spawn(&self, launch: Launch) -> Result<Child, LaunchError> {
+        if let Some(profile) = &launch.cell {
+            return self.spawn_in_cell(&launch, (**profile).clone()).await;
+        }
         let (done, started) = oneshot::channel();
         let job = Job { launch, runtime: tokio::runtime::Handle::current(), done };
         if self.jobs.send(job).is_err() {
@@ -91,6 +114,62 @@ impl Launcher {
         }
         started.await.unwrap_or(Err(LaunchError::NoLauncher))
     }
+
+    /// Starts one child in a cell. If it is made by this same program, that one's `main` has to begin with
+    /// [`cell::launcher`](crate::cell::launcher).
+    async fn spawn_in_cell(&self, launch: &Launch, mut profile: Profile) -> Result<Child, LaunchError> {
+        let pipe = |error| CellError::System("a pipe", error);
+        let start = || async {
+            let itself = std::env::current_exe();
+            let maker =
+                self.maker.clone().map_or(itself, Ok).map_err(|e| CellError::System("this program", e))?;
+            Cells::start(&maker, Layers::ALL)
+        };
+        let cells = self.cells.get_or_try_init(start).await?;
+        profile.env.extend(launch.env.iter().map(|(name, value)| (text(name), text(value))));
+        profile.workspace = launch.cwd.clone().map(|folder| (folder, Workspace::Read));
+        let mut program = launch.program.clone();
+        if program.as_os_str().as_encoded_bytes().contains(&b'/') {
+            // What is not the whole path begins where the server is started.
+            program = launch.cwd.clone().unwrap_or_default().join(program);
+            profile.program = Some(program.clone());
+        }
+        let argv = std::iter::once(program.as_os_str()).chain(launch.args.iter().map(OsString::as_os_str));
+        let planned = profile.plan(argv.map(text).collect())?;
+        let (input, stdin) = io::pipe().map_err(pipe)?;
+        let (stdout, output) = io::pipe().map_err(pipe)?;
+        let (stderr, errors) = io::pipe().map_err(pipe)?;
+        let mut cell = cells.run_with(&planned.spec, [input.into(), output.into(), errors.into()]).await?;
+        let stdin = ChildStdin::from_std(OwnedFd::from(stdin).into()).map_err(pipe)?;
+        let stdout = ChildStdout::from_std(OwnedFd::from(stdout).into()).map_err(pipe)?;
+        let stderr = ChildStderr::from_std(OwnedFd::from(stderr).into()).map_err(pipe)?;
+        let stderr = StderrTail::follow(stderr);
+        if let Some(network) = cell.network.take() {
+            tokio::spawn(tell_refusals(network, stderr.clone()));
+        }
+        for path in &cell.unmapped {
+            let path = path.display();
+            stderr.push(
+                format!("`{path}` cannot be shown as the cell's own; it reaches what anybody may\n")
+                    .as_bytes(),
+            );
+        }
+        Ok(Child::in_cell(cell, (stdin, stdout), stderr))
+    }
+}
+
+/// What a child wanted to reach and may not is told where operators look for its complaints.
+async fn tell_refusals(mut network: mpsc::Receiver<Event>, stderr: StderrTail) {
+    while let Some(event) = network.recv().await {
+        if let Event::Attempt(Attempt { to, port, verdict: Verdict::Refused(why), .. }) = event {
+            stderr.push(format!("not allowed: {to}, port {port}: {why}\n").as_bytes());
+        }
+    }
+}
+
+/// As text: what an operator writes is.
+fn text(words: &OsStr) -> String {
+    words.to_string_lossy().into_owned()
 }
 
 fn spawn_here(launch: &Launch) -> Result<Child, LaunchError> {

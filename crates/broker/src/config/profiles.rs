@@ -107,6 +107,30 @@ pub(super) fn all(
     Ok(all)
 }
 
+/// The profile that a server names, or `server`. No cell at all takes a word.
+pub(super) fn of_server(
+    item: Option<&Item<'_>>,
+    profiles: &BTreeMap<ProfileName, Profile>,
+) -> Result<Option<ProfileName>, ConfigError> {
+    let Some(item) = item else { return Ok(Some(ProfileName::of_servers())) };
+    let named = item.word()?;
+    if named == NO_CELL {
+        return Ok(None);
+    }
+    match profiles.keys().find(|name| name.as_str() == named) {
+        Some(found) => Ok(Some(found.clone())),
+        None => {
+            let known: Vec<&str> = profiles.keys().map(ProfileName::as_str).collect();
+            let what = format!("there is no profile `{}`", named.escape_debug());
+            let hint = match closest(named, &known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("add `[profiles.{}]`, or name one that is there", named.escape_debug()),
+            };
+            Err(item.error(what, hint))
+        }
+    }
+}
+
 fn profile(name: &str, item: &Item<'_>, folder: &Path) -> Result<Profile, ConfigError> {
     let mut table = item.table()?;
     // What is not named is as in the shipped profile of the same name, or as for a server: the one that lasts.
@@ -220,7 +244,7 @@ fn check_tier(item: &Item<'_>) -> Result<(), ConfigError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Config;
+    use super::super::{Config, Reach};
     use super::*;
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -276,6 +300,21 @@ limits = { memory_mib = 64 }
         }
     }
 
+    #[test]
+    fn a_server_is_in_a_cell_but_by_explicit_word() {
+        let of = |line: &str| {
+            let config =
+                parse(&format!("[servers.mail]\ncommand = [\"a\"]\n{line}\n[profiles.mine]")).unwrap();
+            match &config.servers[&"mail".parse().unwrap()].reach {
+                Reach::Command { profile, .. } => profile.as_ref().map(ToString::to_string),
+                Reach::Url { .. } => panic!("{config:?}"),
+            }
+        };
+        assert_eq!(of("").as_deref(), Some("server"));
+        assert_eq!(of("profile = \"mine\"").as_deref(), Some("mine"));
+        assert_eq!(of("profile = \"none\""), None);
+    }
+
     /// Everything that is wrong names file, line and remedy.
     #[test]
     fn complaints() {
@@ -300,6 +339,8 @@ limits = { memory_mib = 64 }
             "[profiles.x]\nlimits = { time = \"0s\" }",
             "[profiles.x]\ntier = \"microvm\"",
             "[profiles.x]\ntier = \"natve\"",
+            "[servers.mail]\ncommand = [\"a\"]\nprofile = \"sever\"",
+            "[servers.mail]\nurl = \"https://a.example/mcp\"\nprofile = \"server\"",
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.line().is_some() && !error.hint().is_empty(), "{error}");
@@ -345,6 +386,10 @@ error: `toolgate.toml`, line 2: this program makes no cells of the tier `microvm
 hint: write `tier = "native"`, or leave it out
 error: `toolgate.toml`, line 2: `natve` is no tier
 hint: did you mean `native`?
+error: `toolgate.toml`, line 3: there is no profile `sever`
+hint: did you mean `server`?
+error: `toolgate.toml`, line 3: `servers.mail.profile` is for commands, but `servers.mail` has a `url`
+hint: pass values to an address by `headers`
 "#);
     }
 }

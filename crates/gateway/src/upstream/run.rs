@@ -115,6 +115,15 @@ const fn stopped(reason: StopReason) -> Executed {
     }
 }
 
+/// Notes for the log what the server of this connection runs in.
+fn note_cell(connection: &Connection, stop: &Stop) {
+    if let Link::Stdio(link) = connection.link()
+        && let Some(cell) = &link.0.cell
+    {
+        stop.runs_in(cell.clone());
+    }
+}
+
 impl Run<'_> {
     /// Asks the agent what a server wants of it.
     async fn ask_agent(&self, stop: &mut Stop) -> Executed {
@@ -139,6 +148,7 @@ impl Run<'_> {
             Ok(connection) => connection,
             Err(error) => return Executed::NotSent(error.to_string()),
         };
+        note_cell(&connection, stop);
         if self.call.action == Action::Subscribe && connection.peer().modern {
             return Box::pin(self.subscribe(&connection, stop)).await;
         }
@@ -363,6 +373,7 @@ impl Run<'_> {
             Err(error) => return Executed::NotSent(error.to_string()),
         };
         let (connection, pending, request) = parked.into_parts();
+        note_cell(&connection, stop);
         let Some(response) = response_to(self.call, REQUEST_KEY) else {
             // The agent came back without what was asked for; the specification has it asked again.
             return match self.park(&connection, pending, request) {

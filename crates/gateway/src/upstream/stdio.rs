@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use toolgate_broker::outcome::Answer;
 use toolgate_core::json::Limits;
 use toolgate_sandbox::Child;
+use toolgate_sandbox::cell::Gauge;
 
 use super::config::Bounds;
 use super::link::{Event, SendFailure, refusal_of};
@@ -30,10 +31,15 @@ const MAX_STRAYS: u64 = 1024;
 /// How many answers to the server's requests may wait to be written.
 const MAX_REPLIES: usize = 64;
 
+/// How a server ends that says nothing more.
+const CLOSED: &str = "the server closed the connection";
+
 type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// A connection over pipes.
 pub(super) struct StdioLink {
+    /// The cell that the process runs in.
+    pub(super) cell: Option<Gauge>,
     told: Arc<Told>,
     bounds: Bounds,
     next: AtomicU64,
@@ -77,6 +83,7 @@ impl StdioLink {
     ) -> Arc<Self> {
         let (replies, inbox) = mpsc::channel(MAX_REPLIES);
         let link = Arc::new(Self {
+            cell: child.as_ref().and_then(Child::gauge),
             told,
             bounds,
             next: AtomicU64::new(1),
@@ -215,11 +222,16 @@ impl StdioLink {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn read(self: Arc<Self>, mut reader: impl AsyncBufRead + Send + Unpin, child: Option<Child>) {
-        let why = tokio::select! {
+    async fn read(self: Arc<Self>, mut reader: impl AsyncBufRead + Send + Unpin, mut child: Option<Child>) {
+        let mut why = tokio::select! {
             why = self.read_all(&mut reader) => why,
             () = self.stop.notified() => String::new(),
         };
+        if let (Some(child), CLOSED) = (&mut child, why.as_str()) {
+            // One that did not even start says more.
+            let started = timeout(self.bounds.grace, child.not_started()).await;
+            why = started.ok().flatten().unwrap_or(why);
+        }
         self.fail(&why);
         // Closing its input is how a server is told to go. Somebody may be stuck writing to it; then it is killed.
         if let Ok(mut writer) = timeout(self.bounds.grace, self.writer.lock()).await {
@@ -247,7 +259,7 @@ impl StdioLink {
         loop {
             let line = match read_line(reader, self.bounds.max_message_bytes).await {
                 Ok(line) => line,
-                Err(Unreadable::Ended) => return "the server closed the connection".to_owned(),
+                Err(Unreadable::Ended) => return CLOSED.to_owned(),
                 Err(Unreadable::Io(error)) => return format!("could not read from the server: {error}"),
                 Err(Unreadable::TooLong) => {
                     let why = format!(

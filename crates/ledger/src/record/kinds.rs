@@ -111,6 +111,9 @@ pub struct Outcome {
     pub bytes_out: u64,
     /// The number of the call.
     pub call: String,
+    /// What was in force in the cell that it ran in, if it ran in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cell: Option<Cell>,
     /// When it ended, in milliseconds since 1970.
     pub ended_ms: u64,
     /// The index of the intent that this closes.
@@ -122,6 +125,37 @@ pub struct Outcome {
     pub started_ms: u64,
     /// How it ended.
     pub status: Status,
+}
+
+/// What was in force in a cell: not what was asked for, but what the kernel held it to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cell {
+    /// Processor time, in seconds, for each process.
+    pub cpu_s: u64,
+    /// How large one file could become, in bytes.
+    pub file_bytes: u64,
+    /// The level of Landlock.
+    pub landlock_abi: u32,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// Whether the limit of memory held for all processes together; if not, for each alone.
+    pub memory_total: bool,
+    /// The most memory that all processes together had held by the end of the call, in bytes, where the kernel counts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_bytes: Option<u64>,
+    /// How many processes and threads there could be.
+    pub processes: u64,
+    /// The kind of cell.
+    pub tier: Tier,
+}
+
+/// A kind of cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// Namespaces, Landlock and filters of system calls.
+    Native,
 }
 
 /// How a call ended.

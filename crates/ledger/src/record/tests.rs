@@ -22,6 +22,19 @@ fn judged() -> Judged {
 }
 
 /// One record of each kind, every optional field present.
+fn cell() -> Cell {
+    Cell {
+        cpu_s: 60,
+        file_bytes: 1 << 28,
+        landlock_abi: 7,
+        memory_bytes: 1 << 30,
+        memory_total: true,
+        peak_bytes: Some(4096),
+        processes: 128,
+        tier: Tier::Native,
+    }
+}
+
 fn one_of_each() -> Vec<Record> {
     let id = call().id;
     let bodies: Vec<Body> = vec![
@@ -36,6 +49,7 @@ fn one_of_each() -> Vec<Record> {
             bytes_in: 1,
             bytes_out: 2,
             call: id.clone(),
+            cell: Some(cell()),
             ended_ms: 4,
             intent: 7,
             result: Some(hash(5)),
@@ -124,6 +138,34 @@ fn names_at_their_longest_fit_four_kilobytes() {
     let intent = Intent { call, judged, persons: vec![long.clone(); 5], question: Some(long) };
     let length = Record::new(1, intent).encode().unwrap().len();
     assert!(length <= 4096, "{length}");
+}
+
+#[test]
+fn a_cell_is_said_whole_or_not_at_all() {
+    let outcome = |cell: &str| {
+        let text = format!(
+            r#"{{"body":{{"bytes_in":1,"bytes_out":2,"call":"c",{cell}"ended_ms":4,"intent":7,"started_ms":3,"status":"answered"}},"kind":"outcome","time_ms":5,"v":1}}"#
+        );
+        Record::decode(text.as_bytes()).map_err(|error| error.to_string())
+    };
+    let cell = |more: &str, peak: &str, tier: &str| {
+        format!(
+            r#""cell":{{"cpu_s":60,"file_bytes":1,"landlock_abi":7,"memory_bytes":2,"memory_total":true,{peak}"processes":3,"tier":"{tier}"{more}}},"#
+        )
+    };
+    assert!(outcome("").is_ok());
+    assert!(outcome(&cell("", "", "native")).is_ok());
+    assert!(outcome(&cell("", r#""peak_bytes":9,"#, "native")).is_ok());
+    for (wrong, want) in [
+        (r#""cell":null,"#.to_owned(), "not in canonical form"),
+        (r#""cell":{},"#.to_owned(), "missing field `cpu_s`"),
+        (cell("", r#""peak_bytes":null,"#, "native"), "not in canonical form"),
+        (cell("", "", "microvm"), "unknown variant `microvm`"),
+        (cell(r#","x":1"#, "", "native"), "unknown field `x`"),
+    ] {
+        let got = outcome(&wrong).expect_err(&wrong);
+        assert!(got.contains(want), "{wrong}: {got}");
+    }
 }
 
 #[test]

@@ -50,6 +50,7 @@ pub(crate) fn record(index: u64) -> Record {
             bytes_in: 1234,
             bytes_out: 321,
             call: id(index - 1),
+            cell: None,
             ended_ms: time_ms,
             intent: index - 1,
             result: Some(digest("result")),

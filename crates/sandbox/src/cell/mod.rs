@@ -38,7 +38,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags, memfd_create};
@@ -120,12 +120,39 @@ pub struct Ended {
     pub out_of_memory: bool,
 }
 
+/// What is in force in a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Enforced {
+    /// The level of Landlock.
+    pub landlock_abi: u32,
+    /// What it may use up.
+    pub limits: Limits,
+    /// Whether the limits of memory and processes hold for all that is in it together; if not, that of memory is for each process.
+    pub total: bool,
+}
+
+/// What is in force in a cell that runs, and what it has used up so far.
+#[derive(Debug, Clone)]
+pub struct Gauge {
+    /// What is in force.
+    pub enforced: Enforced,
+    group: Weak<Group>,
+}
+
+impl Gauge {
+    /// The most memory that all its processes held together up to now, in bytes, where a cgroup counts it and the cell is there.
+    #[must_use]
+    pub fn peak_bytes(&self) -> Option<u64> {
+        self.group.upgrade().and_then(|group| group.used().peak_bytes)
+    }
+}
+
 /// A cell in which a program runs. Dropping it kills everything in it.
 #[derive(Debug)]
 pub struct Cell {
     _launcher: Arc<Launcher>,
     process: OwnedFd,
-    group: Option<Group>,
+    group: Option<Arc<Group>>,
     gate: UnixStream,
     /// To the program's standard input, if it was started with pipes.
     pub stdin: Option<pipe::Sender>,
@@ -133,8 +160,8 @@ pub struct Cell {
     pub stdout: Option<pipe::Receiver>,
     /// From its standard error.
     pub stderr: Option<pipe::Receiver>,
-    /// The level of Landlock that is in force.
-    pub landlock_abi: u32,
+    /// What is in force.
+    pub enforced: Enforced,
     /// The folders of changes of its overlays.
     pub changes: Vec<OwnedFd>,
     /// What it was given by a gate that is root, and lies on a file system that cannot show files as another user's: the cell
@@ -242,6 +269,7 @@ impl Cells {
         let refused = |error| CellError::System("a cgroup for the cell", error);
         let group =
             self.cgroups.as_ref().map(|cgroups| cgroups.make(&spec.limits)).transpose().map_err(refused)?;
+        let group = group.map(Arc::new);
         if let Some(group) = &group {
             group.add(number_of(&process).map_err(refused)?).map_err(refused)?;
         }
@@ -254,7 +282,7 @@ impl Cells {
             stdin: None,
             stdout: None,
             stderr: None,
-            landlock_abi: 0,
+            enforced: Enforced { limits: spec.limits, total: self.limits_memory(), landlock_abi: 0 },
             changes: Vec::new(),
             unmapped,
             network: None,
@@ -264,7 +292,7 @@ impl Cells {
         let _deaf = wire::send(&cell.gate, go, &[]);
         match cell.told().await? {
             (Some(FromCell::Started { landlock_abi }), mut changes) => {
-                cell.landlock_abi = landlock_abi;
+                cell.enforced.landlock_abi = landlock_abi;
                 if !spec.net.is_empty() {
                     let tun = changes.pop().ok_or(CellError::NoLauncher)?;
                     let (network, way_out) = egress::start(tun, spec.net.clone(), Arc::clone(&self.resolver))
@@ -300,6 +328,13 @@ impl Launcher {
 }
 
 impl Cell {
+    /// What is in force, and what is used up, for whoever writes it down.
+    #[must_use]
+    pub fn gauge(&self) -> Gauge {
+        let group = self.group.as_ref().map(Arc::downgrade).unwrap_or_default();
+        Gauge { enforced: self.enforced, group }
+    }
+
     /// Kills everything in the cell. It takes effect at once; what is torn down, is torn down in the background.
     pub fn kill(&self) {
         // If it is gone, that is what was wanted.
@@ -312,7 +347,7 @@ impl Cell {
     /// The program could not be started.
     pub async fn ended(&self) -> Result<Ended, CellError> {
         let said = self.told().await?.0;
-        let used = self.group.as_ref().map(Group::used).unwrap_or_default();
+        let used = self.group.as_deref().map(Group::used).unwrap_or_default();
         let (code, signal, cpu_us, peak_bytes) = match said {
             Some(FromCell::Ended { code, signal, cpu_us, peak_bytes }) => (code, signal, cpu_us, peak_bytes),
             Some(FromCell::Failed { step, why }) => return Err(CellError::Prepare { step, why }),

@@ -43,6 +43,8 @@ pub struct Profile {
     pub exec: Vec<PathBuf>,
     /// Files and folders of the host that can be written, and the host sees it.
     pub write: Vec<PathBuf>,
+    /// A program of its own, if it is no part of the system or of what is named above: that one file, at this path.
+    pub program: Option<PathBuf>,
     /// The folder that is worked in.
     pub workspace: Option<(PathBuf, Workspace)>,
     /// The environment, besides `PATH` and `HOME`.
@@ -76,6 +78,7 @@ impl Default for Profile {
             read: Vec::new(),
             exec: Vec::new(),
             write: Vec::new(),
+            program: None,
             workspace: None,
             env: Vec::new(),
             scratch_bytes: 256 << 20,
@@ -118,6 +121,9 @@ impl Profile {
         }
         for path in &self.exec {
             plan.give(path, Access::Run)?;
+        }
+        if let Some(program) = &self.program {
+            plan.program(program, self)?;
         }
         let mut cwd = HOME.to_owned();
         if let Some((folder, workspace)) = &self.workspace {
@@ -188,6 +194,28 @@ impl Plan {
             self.writable.push(at.clone());
         }
         self.places.push(Place::Bind { at, source, access, owned: true });
+        Ok(())
+    }
+
+    /// Gives a program, at the path that it is started by.
+    fn program(&mut self, path: &Path, profile: &Profile) -> Result<(), CellError> {
+        let refused = |why: &str| CellError::Source { path: path.to_owned(), why: why.to_owned() };
+        let plain = |part: std::path::Component<'_>| {
+            matches!(part, std::path::Component::RootDir | std::path::Component::Normal(_))
+        };
+        if !path.is_absolute() || !path.components().all(plain) {
+            return Err(refused("a program is named by its whole path, without `..`"));
+        }
+        let mut there = ["/usr"].iter().chain(BESIDE_USR).map(Path::new);
+        let mut given = profile.read.iter().chain(&profile.exec).chain(&profile.write);
+        if there.any(|part| path.starts_with(part)) || given.any(|part| path.starts_with(part)) {
+            return Ok(());
+        }
+        if !path.is_file() {
+            return Err(refused("there is no such program"));
+        }
+        let source = self.source(&real(path)?)?;
+        self.places.push(Place::Bind { at: text(path)?, source, access: Access::Run, owned: true });
         Ok(())
     }
 
