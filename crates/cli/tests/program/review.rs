@@ -26,9 +26,10 @@ fn home(name: &str, servers: &[&str]) -> Home {
     let script = home.write("server.sh", SERVER);
     let tables = servers.iter().map(|server| {
         let offers = home.path().join(format!("{server}.json"));
-        format!("[servers.{server}]\ncommand = [\"/bin/sh\", {script:?}, {offers:?}]\n")
+        format!("[servers.{server}]\ncommand = [\"/bin/sh\", {script:?}, {offers:?}]\nprofile = \"files\"\n")
     });
-    home.config(&tables.collect::<String>());
+    let profile = format!("[profiles.files]\nread = [{:?}]\n", home.path());
+    home.config(&tables.chain([profile]).collect::<String>());
     home
 }
 
