@@ -156,6 +156,7 @@ impl StdioLink {
                     continue;
                 }
                 Ok(Ok(_)) => "the server takes no more input".to_owned(),
+                Ok(Err(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => CLOSED.to_owned(),
                 Ok(Err(error)) => format!("could not write to the server: {error}"),
                 Err(_elapsed) => "the server does not read its input".to_owned(),
             };
