@@ -135,10 +135,15 @@ impl Sockets {
     fn new() -> Result<Self> {
         use std::os::unix::fs::DirBuilderExt as _;
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("toolgate-suite-{}-{number}", std::process::id()));
-        std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
-        Ok(Self(folder))
+        // A process that was killed, and had the number that this one has now, may have left some behind.
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let folder = std::env::temp_dir().join(format!("toolgate-suite-{}-{number}", std::process::id()));
+            match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                made => return Ok(made.map(|()| Self(folder))?),
+            }
+        }
     }
 }
 
