@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
@@ -31,6 +32,8 @@ const MAX_STRAYS: u64 = 1024;
 /// How many answers to the server's requests may wait to be written.
 const MAX_REPLIES: usize = 64;
 
+/// How often one looks whether the reader knows why a connection ended.
+const LOOK: Duration = Duration::from_millis(5);
 /// How a server ends that says nothing more.
 const CLOSED: &str = "the server closed the connection";
 
@@ -156,7 +159,9 @@ impl StdioLink {
                     continue;
                 }
                 Ok(Ok(_)) => "the server takes no more input".to_owned(),
-                Ok(Err(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => CLOSED.to_owned(),
+                Ok(Err(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                    self.why_it_closed().await
+                }
                 Ok(Err(error)) => format!("could not write to the server: {error}"),
                 Err(_elapsed) => "the server does not read its input".to_owned(),
             };
@@ -189,6 +194,17 @@ impl StdioLink {
         if self.replies.try_send(rpc::notification(method, params)).is_err() {
             self.fail("the server does not read its input");
         }
+    }
+
+    /// Why a server closed its input: whoever reads its output knows more, such as that it did not even start.
+    async fn why_it_closed(&self) -> String {
+        let told = async {
+            while self.ended().is_none() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _untold = timeout(self.bounds.grace, told).await;
+        self.ended().unwrap_or(CLOSED).to_owned()
     }
 
     /// Ends a connection that cannot go on.
