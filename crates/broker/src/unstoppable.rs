@@ -7,9 +7,7 @@ use crate::port::BoxFuture;
 
 /// A future that comes to its end even if it is dropped: what is left of it then goes on as a task. Until it is dropped, whoever
 /// waits for it runs it, which spares a task, and the wakeups of other threads with it, for each call.
-///
-/// # Panics
-/// Nothing here does; but it has to be dropped where a tokio runtime is, or what is left is dropped with it.
+/// It has to be dropped where a tokio runtime is, or what is left is dropped with it.
 pub struct Unstoppable<T: Send + 'static>(Option<BoxFuture<'static, T>>);
 
 impl<T: Send + 'static> Unstoppable<T> {

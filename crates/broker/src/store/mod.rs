@@ -36,7 +36,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -112,8 +112,6 @@ pub struct SqliteStore {
     stopped: Mutex<Option<String>>,
     /// Why the last write failed, if it did. Guards nothing else.
     failed: Mutex<Option<String>>,
-    /// Whether there is something in `failed`, so that a write that succeeds need not lock.
-    failing: AtomicBool,
     threads: Threads,
     /// Says that this process is alive, for as long as the store is open.
     _owner: Owner,
@@ -167,7 +165,6 @@ impl SqliteStore {
             counters,
             stopped: Mutex::default(),
             failed: Mutex::default(),
-            failing: AtomicBool::new(false),
             threads: Threads { writer: Some(writing), checkpointer: Some((stop, checkpointer)) },
             _owner: owner,
         })
@@ -228,8 +225,7 @@ impl SqliteStore {
 
     /// Keeps what [`trouble`](Self::trouble) tells. That a call could be ended does not mean that one can be opened.
     fn note(&self, kind: Kind, error: Option<&StoreError>) {
-        if error.is_some() || kind == Kind::Other && self.failing.load(Ordering::Relaxed) {
-            self.failing.store(error.is_some(), Ordering::Relaxed);
+        if error.is_some() || kind == Kind::Other {
             *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = error.map(ToString::to_string);
         }
     }
@@ -248,51 +244,40 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnMut(&mut Batch<'_>, &Record) -> rusqlite::Result<T> + Send + 'static,
     {
-        // What is wrong with the record itself is no trouble of the store.
-        record::check(&line.leaf, &line.disclosed)?;
-        let result = self.attempt(line, aside, kind, work).await;
-        self.note(kind, result.as_ref().err());
-        result
-    }
-
-    async fn attempt<T, F>(
-        &self,
-        line: Line,
-        aside: Option<Aside>,
-        kind: Kind,
-        work: F,
-    ) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnMut(&mut Batch<'_>, &Record) -> rusqlite::Result<T> + Send + 'static,
-    {
         let Line { leaf, disclosed, subject } = line;
+        // What is wrong with the record itself is no trouble of the store.
+        record::check(&leaf, &disclosed)?;
         let sealing = !disclosed.is_empty() || aside.is_some();
         let mut record = Record { leaf, sealed: None };
         let mut work = work;
-        for _attempt in 0..MAX_RESEALS {
-            if sealing {
-                let key = self.subject_key(&subject)?;
-                record.sealed =
-                    Some(record::seal(key, &record.leaf, &disclosed, aside.as_ref()).map_err(write_error)?);
-            }
-            let (reply, said) = oneshot::channel();
-            self.queue.push(Box::new(Task { record, work, done: None, reply, kind }));
-            match said.await {
-                Ok((Said::Done(done), _rest)) => return Ok(done),
-                Ok((Said::Failed(error), _rest)) => return Err(error),
-                Ok((Said::Stale(back), _rest)) => {
-                    (record, work) = *back;
-                    if let Some(sealed) = &record.sealed {
-                        self.keys.forget(&sealed.key);
-                    }
+        let result = async {
+            for _attempt in 0..MAX_RESEALS {
+                if sealing {
+                    let key = self.subject_key(&subject)?;
+                    let sealed = record::seal(key, &record.leaf, &disclosed, aside.as_ref());
+                    record.sealed = Some(sealed.map_err(write_error)?);
                 }
-                Err(_gone) => return Err(StoreError::Poisoned("the writer has stopped".to_owned())),
+                let (reply, said) = oneshot::channel();
+                self.queue.push(Box::new(Task { record, work, done: None, reply, kind }));
+                match said.await {
+                    Ok((Said::Done(done), _rest)) => return Ok(done),
+                    Ok((Said::Failed(error), _rest)) => return Err(error),
+                    Ok((Said::Stale(back), _rest)) => {
+                        (record, work) = *back;
+                        if let Some(sealed) = &record.sealed {
+                            self.keys.forget(&sealed.key);
+                        }
+                    }
+                    Err(_gone) => return Err(StoreError::Poisoned("the writer has stopped".to_owned())),
+                }
             }
+            Err(StoreError::Write(format!(
+                "the keys of `{subject}` were erased again and again while a record was written"
+            )))
         }
-        Err(StoreError::Write(format!(
-            "the keys of `{subject}` were erased again and again while a record was written"
-        )))
+        .await;
+        self.note(kind, result.as_ref().err());
+        result
     }
 
     /// Makes `work` part of the next transaction; returns when that is durable. It writes no record.

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::calls::KeyRow;
 use super::connection::{sql, unsql};
-use super::sealed::{self, entries};
+use super::sealed::{self, Found, entries};
 use super::{SqliteStore, read_error};
 use crate::blob::{DataKey, Part, SealError, SubjectKey, Value, unframe};
 use crate::port::{Position, StoreError};
@@ -111,17 +111,12 @@ fn unframed(framed: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 fn held(connection: &Connection, index: u64) -> rusqlite::Result<Option<Held>> {
-    let Some((first, row)) = sealed::find(connection, index)? else {
+    let Some(Found { first, key, row }) = sealed::find(connection, index)? else {
         return Ok(None);
     };
     let key = connection
-        .prepare_cached(
-            "SELECT id, subject, wrapped FROM subject_key \
-             WHERE id = (SELECT subject_key FROM blob WHERE first_index = ?1)",
-        )?
-        .query_row([sql(first)], |row| {
-            Ok(KeyRow { id: row.get(0)?, subject: row.get(1)?, wrapped: row.get(2)? })
-        })
+        .prepare_cached("SELECT id, subject, wrapped FROM subject_key WHERE id = ?1")?
+        .query_row([key], |row| Ok(KeyRow { id: row.get(0)?, subject: row.get(1)?, wrapped: row.get(2)? }))
         .optional()?;
     let entry = entries(first, &row).find(|entry| entry.index == index);
     Ok(key.zip(entry).map(|(key, entry)| Held { key, seed: *entry.seed, sealed: entry.sealed.to_vec() }))

@@ -93,7 +93,7 @@ pub(super) fn entries(first: u64, row: &[u8]) -> impl Iterator<Item = Entry<'_>>
 
 /// Deletes the values of one record; says whether there were any.
 pub(super) fn delete(connection: &Connection, index: u64) -> rusqlite::Result<bool> {
-    let Some((first, row)) = find(connection, index)? else {
+    let Some(Found { first, row, .. }) = find(connection, index)? else {
         return Ok(false);
     };
     let mut left = Vec::with_capacity(row.len());
@@ -110,19 +110,28 @@ pub(super) fn delete(connection: &Connection, index: u64) -> rusqlite::Result<bo
     Ok(true)
 }
 
-/// The row that holds a record's values, and the first record of the row.
-pub(super) fn find(connection: &Connection, index: u64) -> rusqlite::Result<Option<(u64, Vec<u8>)>> {
+/// The row that holds a record's values.
+pub(super) struct Found {
+    /// The first record of the row.
+    pub(super) first: u64,
+    /// The key that the row is sealed under.
+    pub(super) key: i64,
+    pub(super) row: Vec<u8>,
+}
+
+/// Finds the row that holds a record's values.
+pub(super) fn find(connection: &Connection, index: u64) -> rusqlite::Result<Option<Found>> {
     // Values lie in the rows that the transaction of their record wrote: between its first record and this one.
     let mut select = connection.prepare_cached(
-        "SELECT first_index, entries FROM blob WHERE first_index <= ?1 \
+        "SELECT first_index, subject_key, entries FROM blob WHERE first_index <= ?1 \
          AND first_index >= (SELECT max(first_index) FROM batch WHERE first_index <= ?1) ORDER BY first_index DESC",
     )?;
     let mut rows = select.query([sql(index)])?;
     while let Some(row) = rows.next()? {
         let first = unsql(row.get(0)?)?;
-        let held = row.get_ref(1)?.as_blob()?;
+        let held = row.get_ref(2)?.as_blob()?;
         if entries(first, held).any(|entry| entry.index == index) {
-            return Ok(Some((first, held.to_vec())));
+            return Ok(Some(Found { first, key: row.get(1)?, row: held.to_vec() }));
         }
     }
     Ok(None)
