@@ -115,17 +115,25 @@ impl Launcher {
         started.await.unwrap_or(Err(LaunchError::NoLauncher))
     }
 
-    /// Starts one child in a cell. If it is made by this same program, that one's `main` has to begin with
-    /// [`cell::launcher`](crate::cell::launcher).
-    async fn spawn_in_cell(&self, launch: &Launch, mut profile: Profile) -> Result<Child, LaunchError> {
-        let pipe = |error| CellError::System("a pipe", error);
+    /// What makes the cells of its children; started when it is first needed.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub async fn cells(&self) -> Result<&Cells, CellError> {
         let start = || async {
             let itself = std::env::current_exe();
             let maker =
                 self.maker.clone().map_or(itself, Ok).map_err(|e| CellError::System("this program", e))?;
             Cells::start(&maker, Layers::ALL)
         };
-        let cells = self.cells.get_or_try_init(start).await?;
+        self.cells.get_or_try_init(start).await
+    }
+
+    /// Starts one child in a cell. If it is made by this same program, that one's `main` has to begin with
+    /// [`cell::launcher`](crate::cell::launcher).
+    async fn spawn_in_cell(&self, launch: &Launch, mut profile: Profile) -> Result<Child, LaunchError> {
+        let pipe = |error| CellError::System("a pipe", error);
+        let cells = self.cells().await?;
         profile.env.extend(launch.env.iter().map(|(name, value)| (text(name), text(value))));
         profile.workspace = launch.cwd.clone().map(|folder| (folder, Workspace::Read));
         let mut program = launch.program.clone();
@@ -144,9 +152,8 @@ impl Launcher {
         let stdout = ChildStdout::from_std(OwnedFd::from(stdout).into()).map_err(pipe)?;
         let stderr = ChildStderr::from_std(OwnedFd::from(stderr).into()).map_err(pipe)?;
         let stderr = StderrTail::follow(stderr);
-        if let Some(network) = cell.network.take() {
-            tokio::spawn(tell_refusals(network, stderr.clone()));
-        }
+        let complaints = stderr.clone();
+        cell.watch(move |event| tell_refusal(event, &complaints));
         for path in &cell.unmapped {
             let path = path.display();
             stderr.push(
@@ -159,11 +166,9 @@ impl Launcher {
 }
 
 /// What a child wanted to reach and may not is told where operators look for its complaints.
-async fn tell_refusals(mut network: mpsc::Receiver<Event>, stderr: StderrTail) {
-    while let Some(event) = network.recv().await {
-        if let Event::Attempt(Attempt { to, port, verdict: Verdict::Refused(why), .. }) = event {
-            stderr.push(format!("not allowed: {to}, port {port}: {why}\n").as_bytes());
-        }
+fn tell_refusal(event: &Event, stderr: &StderrTail) {
+    if let Event::Attempt(Attempt { to, port, verdict: Verdict::Refused(why), .. }) = event {
+        stderr.push(format!("not allowed: {to}, port {port}: {why}\n").as_bytes());
     }
 }
 

@@ -58,6 +58,28 @@ const SCRIPT: &str = "set -e; echo after > changed; rm removed; echo new > added
     echo evil > .git/hooks/post-commit; ln -s /etc/passwd out; ln -s kept in; rm -r src; mkdir src; echo other > src/file;
     mkfifo pipe; cp /bin/true id; chmod 4755 id; cat kept; pwd";
 
+/// What is taken out is the folder as the cell saw it, with what was there before; also after its end.
+#[tokio::test]
+async fn files_are_taken_out_of_a_workspace() {
+    for workspace in [Workspace::Overlay, Workspace::Read, Workspace::Write] {
+        let folder = folder(&format!("taken-{workspace:?}"));
+        let mut planned =
+            profile(&folder, workspace).plan(["sh", "-c", SCRIPT].map(str::to_owned).to_vec()).unwrap();
+        planned.spec.hands_out = true;
+        let mut cell: Cell = cells(Layers::ALL).run(&planned.spec).await.unwrap();
+        let seen = cell.folder.take().unwrap();
+        drop(cell.finish(b"", &planned.spec.limits).await.unwrap());
+        let changed: &[u8] = if workspace == Workspace::Read { b"before" } else { b"after\n" };
+        assert_eq!(seen.take("changed", 10).unwrap(), changed, "{workspace:?}");
+        assert_eq!(seen.take("kept", 10).unwrap(), b"as it was", "{workspace:?}");
+        assert_eq!(seen.take("removed", 20).is_ok(), workspace == Workspace::Read);
+        for path in ["in", "out", "pipe", "../kept", "src"] {
+            assert!(seen.take(path, 10_000).is_err(), "{workspace:?}: {path}");
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn changes_stay_in_memory_until_they_are_taken_over() {
     let folder = folder("overlay");

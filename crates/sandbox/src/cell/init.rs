@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socket_with
 use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
+use super::files;
 use super::filter::Filters;
 use super::launcher::{Given, close_all_but, last_error};
 use super::lockdown::lock_down;
@@ -92,6 +93,11 @@ fn prepare(
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("not being looked into")?;
     let landlock_abi = lock_down(layers, &spec, limit_each, filters)?;
     given_back.extend(interface);
+    spec.files.iter().try_for_each(files::place)?;
+    if spec.hands_out {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        given_back.push(rustix::fs::open(".", flags, Mode::empty()).step("the working directory")?);
+    }
     tell(gate, &FromCell::Started { landlock_abi }, &given_back)?;
     drop(given_back);
     let (program, arguments) = spec.argv.split_first().ok_or("the command is empty").step("the command")?;

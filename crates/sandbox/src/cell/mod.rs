@@ -18,12 +18,16 @@
 //! | `root.rs` | its files |
 //! | `lockdown.rs`, `filter.rs` | what it gives up |
 //! | `cgroup.rs` | limits on all its processes together |
+//! | `gauge.rs` | what is in force, and used up |
 //! | `changes.rs` | what a cell changed in its workspace |
+//! | `files.rs` | files that go in and come out |
 //! | `wire.rs` | how they talk |
 
 mod cgroup;
 pub mod changes;
+mod files;
 mod filter;
+mod gauge;
 mod init;
 mod launcher;
 mod lockdown;
@@ -38,7 +42,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags, memfd_create};
@@ -50,6 +54,9 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
 use self::cgroup::{Cgroups, Group};
+pub use self::files::{Folder, Given, TakeError, is_below};
+use self::gauge::Tally;
+pub use self::gauge::{Connections, Enforced, Gauge};
 pub use self::launcher::{LAUNCHER, launcher};
 pub use self::profile::{Planned, Profile, Workspace};
 use self::reach::Reach;
@@ -120,33 +127,6 @@ pub struct Ended {
     pub out_of_memory: bool,
 }
 
-/// What is in force in a cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Enforced {
-    /// The level of Landlock.
-    pub landlock_abi: u32,
-    /// What it may use up.
-    pub limits: Limits,
-    /// Whether the limits of memory and processes hold for all that is in it together; if not, that of memory is for each process.
-    pub total: bool,
-}
-
-/// What is in force in a cell that runs, and what it has used up so far.
-#[derive(Debug, Clone)]
-pub struct Gauge {
-    /// What is in force.
-    pub enforced: Enforced,
-    group: Weak<Group>,
-}
-
-impl Gauge {
-    /// The most memory that all its processes held together up to now, in bytes, where a cgroup counts it and the cell is there.
-    #[must_use]
-    pub fn peak_bytes(&self) -> Option<u64> {
-        self.group.upgrade().and_then(|group| group.used().peak_bytes)
-    }
-}
-
 /// A cell in which a program runs. Dropping it kills everything in it.
 #[derive(Debug)]
 pub struct Cell {
@@ -167,9 +147,12 @@ pub struct Cell {
     /// What it was given by a gate that is root, and lies on a file system that cannot show files as another user's: the cell
     /// reaches in it what anybody may.
     pub unmapped: Vec<PathBuf>,
-    /// What it does on the network, if it has a way out. Somebody has to read it: a cell can only have as many connections as there is
-    /// room to tell of. It ends soon after the cell is dropped.
+    /// The folder that the program was started in, if the specification says that it is handed out.
+    pub folder: Option<Folder>,
+    /// What it does on the network, if it has a way out. Somebody has to read it ([`watch`](Self::watch)): a cell can only have as many
+    /// connections as there is room to tell of. It ends soon after the cell is dropped.
     pub network: Option<tokio::sync::mpsc::Receiver<Event>>,
+    tally: Option<Arc<Tally>>,
     /// As long as it is open, so is the way out.
     _way_out: Option<PipeWriter>,
 }
@@ -194,7 +177,21 @@ pub enum Cut {
     Deadline,
     /// It wrote more than is passed on.
     Output,
+    /// Nobody waits for it any more.
+    Unwanted,
 }
+
+/// Where a program writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// To its standard error.
+    Errors,
+    /// To its standard output.
+    Output,
+}
+
+/// How much is read at once.
+const CHUNK: usize = 16 << 10;
 
 impl Cells {
     /// Starts the launcher: `program` is one whose `main` begins with [`launcher`]. Where the gate is root, cells run as a user that
@@ -285,7 +282,9 @@ impl Cells {
             enforced: Enforced { limits: spec.limits, total: self.limits_memory(), landlock_abi: 0 },
             changes: Vec::new(),
             unmapped,
+            folder: None,
             network: None,
+            tally: None,
             _way_out: None,
         };
         // A cell that has failed already does not hear it, and says why.
@@ -293,11 +292,15 @@ impl Cells {
         match cell.told().await? {
             (Some(FromCell::Started { landlock_abi }), mut changes) => {
                 cell.enforced.landlock_abi = landlock_abi;
+                if spec.hands_out {
+                    cell.folder = Some(Folder(changes.pop().ok_or(CellError::NoLauncher)?));
+                }
                 if !spec.net.is_empty() {
                     let tun = changes.pop().ok_or(CellError::NoLauncher)?;
                     let (network, way_out) = egress::start(tun, spec.net.clone(), Arc::clone(&self.resolver))
                         .map_err(|error| CellError::System("a way out to the network", error))?;
                     (cell.network, cell._way_out) = (Some(network), Some(way_out));
+                    cell.tally = Some(Arc::default());
                 }
                 cell.changes = changes;
                 Ok(cell)
@@ -332,7 +335,18 @@ impl Cell {
     #[must_use]
     pub fn gauge(&self) -> Gauge {
         let group = self.group.as_ref().map(Arc::downgrade).unwrap_or_default();
-        Gauge { enforced: self.enforced, group }
+        Gauge { enforced: self.enforced, group, network: self.tally.clone() }
+    }
+
+    /// Counts what happens on its network from now on, and tells of each: to the end of the cell, and somewhat longer.
+    pub fn watch(&mut self, tell: impl Fn(&Event) + Send + 'static) {
+        let Some((mut network, tally)) = self.network.take().zip(self.tally.clone()) else { return };
+        tokio::spawn(async move {
+            while let Some(event) = network.recv().await {
+                tally.count(&event);
+                tell(&event);
+            }
+        });
     }
 
     /// Kills everything in the cell. It takes effect at once; what is torn down, is torn down in the background.
@@ -363,45 +377,65 @@ impl Cell {
     ///
     /// # Errors
     /// The program could not be started.
-    pub async fn finish(mut self, input: &[u8], limits: &Limits) -> Result<Finished, CellError> {
+    pub async fn finish(self, input: &[u8], limits: &Limits) -> Result<Finished, CellError> {
+        let deadline = async {
+            tokio::time::sleep(Duration::from_millis(limits.wall_ms)).await;
+            Cut::Deadline
+        };
+        self.finish_when(input, limits.output_bytes, deadline, |_stream, _bytes| {}).await
+    }
+
+    /// The same, with another reason to end it, and telling of what it writes as it comes: not more than is passed on.
+    ///
+    /// # Errors
+    /// The program could not be started.
+    pub async fn finish_when(
+        mut self,
+        input: &[u8],
+        output_bytes: u64,
+        end: impl Future<Output = Cut>,
+        tell: impl Fn(Stream, &[u8]),
+    ) -> Result<Finished, CellError> {
         let (stdin, stdout, stderr) = (self.stdin.take(), self.stdout.take(), self.stderr.take());
-        let deadline = tokio::time::sleep(Duration::from_millis(limits.wall_ms));
-        let most = limits.output_bytes;
-        let streams =
-            async { tokio::join!(feed(stdin, input), self.read(stdout, most), self.read(stderr, most)) };
-        tokio::pin!(streams, deadline);
-        let (mut ended, mut read, mut late) = (None, None, false);
+        let streams = async {
+            let stdout = self.read(stdout, output_bytes, |bytes| tell(Stream::Output, bytes));
+            let stderr = self.read(stderr, output_bytes, |bytes| tell(Stream::Errors, bytes));
+            tokio::join!(feed(stdin, input), stdout, stderr)
+        };
+        tokio::pin!(streams, end);
+        let (mut ended, mut read, mut cut) = (None, None, None);
         while ended.is_none() || read.is_none() {
             tokio::select! {
                 said = self.ended(), if ended.is_none() => ended = Some(said),
                 ((), out, err) = &mut streams, if read.is_none() => read = Some((out, err)),
-                () = &mut deadline, if !late => {
-                    late = true;
+                why = &mut end, if cut.is_none() => {
+                    cut = Some(why);
                     self.kill();
                 }
             }
         }
         let (ended, (out, err)) = ended.zip(read).ok_or(CellError::NoLauncher)?;
-        let cut = match (late, out.over || err.over) {
-            (true, _) => Some(Cut::Deadline),
-            (false, true) => Some(Cut::Output),
-            (false, false) => None,
-        };
+        let cut = cut.or((out.over || err.over).then_some(Cut::Output));
         Ok(Finished { ended: ended?, cut, stdout: out.bytes, stderr: err.bytes })
     }
 
     /// Reads a stream to its end, or until there is more than is passed on; then everything in the cell is killed.
-    async fn read(&self, stream: Option<pipe::Receiver>, most: u64) -> Kept {
+    async fn read(&self, stream: Option<pipe::Receiver>, most: u64, tell: impl Fn(&[u8])) -> Kept {
         let mut kept = Kept::default();
-        if let Some(stream) = stream {
-            // A stream that fails has ended.
-            let _ended = stream.take(most.saturating_add(1)).read_to_end(&mut kept.bytes).await;
-        }
+        let Some(mut stream) = stream else { return kept };
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        kept.over = kept.bytes.len() > most;
-        if kept.over {
-            self.kill();
-            kept.bytes.truncate(most);
+        let mut chunk = vec![0; CHUNK];
+        // A stream that fails has ended.
+        while let Ok(length @ 1..) = stream.read(&mut chunk).await {
+            let room = most.saturating_sub(kept.bytes.len());
+            let new = chunk.get(..length.min(room)).unwrap_or_default();
+            kept.bytes.extend_from_slice(new);
+            tell(new);
+            if length > room {
+                kept.over = true;
+                self.kill();
+                break;
+            }
         }
         kept
     }

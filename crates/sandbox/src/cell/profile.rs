@@ -139,7 +139,9 @@ impl Profile {
         }
         env.extend(self.env.iter().cloned());
         let Plan { places, writable, opened } = plan;
-        let spec = Spec { argv, env, cwd, places, limits: self.limits, writable, net: self.net.clone() };
+        let (files, hands_out) = (Vec::new(), false);
+        let net = self.net.clone();
+        let spec = Spec { argv, env, cwd, places, limits: self.limits, writable, net, files, hands_out };
         Ok(Planned { spec, opened })
     }
 }

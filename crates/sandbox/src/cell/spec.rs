@@ -7,6 +7,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat2};
 use serde::{Deserialize, Serialize};
 
 use super::CellError;
+use super::files::Given;
 use crate::egress::Rule;
 
 /// What a cell is to be.
@@ -28,6 +29,10 @@ pub struct Spec {
     /// What it may connect to. Without any, it has no way out at all; what it should ask for names then, `/etc/resolv.conf` has to
     /// say ([`RESOLV_CONF`](crate::egress::RESOLV_CONF)).
     pub net: Vec<Rule>,
+    /// Files that are put into its working directory before the program starts.
+    pub files: Vec<Given>,
+    /// Whether the gate is given the working directory, to take files out of it.
+    pub hands_out: bool,
 }
 
 impl Spec {

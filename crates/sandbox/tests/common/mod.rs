@@ -34,6 +34,8 @@ pub(crate) fn spec(argv: &[&str]) -> (Spec, Vec<Opened>) {
         limits: Limits { wall_ms: 30_000, processes: 32, ..Limits::default() },
         writable: vec!["/tmp".to_owned(), "/dev/shm".to_owned()],
         net: Vec::new(),
+        files: Vec::new(),
+        hands_out: false,
     };
     (spec, vec![kept, kept_too])
 }
