@@ -14,7 +14,7 @@ use common::{cells, spec};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use toolgate_sandbox::cell::{Cell, Cells, Layers, Place, Spec};
 use toolgate_sandbox::egress::{
-    Attempt, Event, HelloError, HostName, RESOLV_CONF, Refused, Resolve, To, Verdict,
+    Attempt, Event, HelloError, HostName, HttpError, RESOLV_CONF, Refused, Resolve, To, Verdict,
 };
 
 /// The host's names, as the test has them.
@@ -77,6 +77,22 @@ fn echo(mut stream: TcpStream) {
 fn count(mut stream: TcpStream) {
     let length = io::copy(&mut stream, &mut io::sink()).unwrap();
     let _gone = stream.write_all(length.to_string().as_bytes());
+}
+
+/// Answers one request after the other with its first line and its host.
+fn http(mut stream: TcpStream) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while let Ok(1) = stream.read(&mut byte) {
+        head.extend(byte);
+        if head.ends_with(b"\r\n\r\n") {
+            let text = String::from_utf8(std::mem::take(&mut head)).unwrap();
+            let mut lines = text.lines();
+            let body = format!("{} for {}\n", lines.next().unwrap(), lines.next().unwrap());
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            let _gone = stream.write_all(answer.as_bytes());
+        }
+    }
 }
 
 impl Server {
@@ -319,6 +335,126 @@ async fn tls_is_for_the_name_that_was_looked_up() {
         let (said, _) = run(&cells, &[&rule], &arguments).await;
         assert!(said.starts_with("ESCAPED: heard"), "{arguments:?}: {said}");
     }
+}
+
+const PROXY: &str = "198.18.0.1:3128";
+
+#[tokio::test]
+async fn only_requests_of_a_rule_go_out() {
+    let server = serve(http);
+    let cells = networked_cells(&[("server.example", &["127.0.0.1"])]);
+    let at = server.at("server.example");
+    let rule = format!("{at},private,GET=/v1,POST=/v1/items");
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {at}\r\n\r\n");
+    for path in ["/v1", "/v1/x?y=1"] {
+        let (said, events) = run(&cells, &[&rule], &["net-talk", &at, &get(path)]).await;
+        assert_eq!(said, format!("GET {path} HTTP/1.1 for Host: {at}"), "{events:?}");
+        assert!(
+            matches!(&events[..], [Event::Attempt(Attempt { verdict: Verdict::Allowed, .. })]),
+            "{events:?}"
+        );
+    }
+    let two = |second: &str| get("/v1") + second;
+    let tls = String::from_utf8(vec![22, 3, 1, 1, 5]).unwrap();
+    for (sent, why, told) in [
+        (get("/v2"), HttpError::Request, true),
+        (get("/v1/../v2"), HttpError::Request, true),
+        (get("/v1").replace("GET", "DELETE"), HttpError::Request, true),
+        (get("/v1").replace("server.example", "other.example"), HttpError::Host, true),
+        (get("/v1").replace("\r\n\r\n", "\r\nContent-Length: 9\r\n\r\n"), HttpError::Malformed, true),
+        (get("/v1").replace('\r', ""), HttpError::Malformed, true),
+        (tls, HttpError::Malformed, true),
+        // What comes after a request that went out is cut off.
+        (two(&get("/v2")), HttpError::Request, false),
+        (two("GET /v1 HT"), HttpError::Malformed, false),
+    ] {
+        let (said, events) = run(&cells, &[&rule], &["net-talk", &at, &sent]).await;
+        assert!(!said.contains("/v2") && !said.contains("DELETE"), "{sent:?}: {said}");
+        if told {
+            assert_eq!(said, why.to_string(), "{sent:?}");
+        }
+        let [Event::Attempt(attempt)] = &events[..] else { panic!("{events:?}") };
+        let all = if told { 0 } else { get("/v1").len() as u64 };
+        assert_eq!((attempt.verdict, attempt.up), (Verdict::Refused(Refused::Http(why)), all), "{sent:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_does_what_is_done_without_it() {
+    let server = serve(http);
+    let cells = networked_cells(&[("server.example", &["127.0.0.1"]), ("inside.example", &["127.0.0.1"])]);
+    let at = server.at("server.example");
+    let rules = [at.clone() + ",private", server.at("inside.example")];
+    let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+    let get = |host: &str| {
+        format!("GET http://{host}/x HTTP/1.1\r\nHost: {host}\r\nProxy-Authorization: a\r\n\r\n")
+    };
+    let (said, events) = run(&cells, &rules, &["net-talk", PROXY, &get(&at)]).await;
+    assert_eq!(said, format!("GET /x HTTP/1.1 for Host: {at}"));
+    let [Event::Attempt(Attempt { to, port, verdict: Verdict::Allowed, .. })] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!((to.to_string().as_str(), *port), ("server.example", server.port));
+    for (sent, why) in [
+        (get(&server.at("other.example")), Refused::Name),
+        (get("server.example:1"), Refused::Port),
+        (get(&server.at("inside.example")), Refused::Address),
+        (get(&server.at("127.0.0.1")), Refused::Name),
+        (get(&server.at("evil@server.example")), Refused::Name),
+        (get(&at).replace(&format!("Host: {at}"), "Host: inside.example"), Refused::Http(HttpError::Host)),
+        (get(&at).replace("http:", "https:"), Refused::Http(HttpError::Malformed)),
+        (get(&at).replace("http://", "//"), Refused::Http(HttpError::Malformed)),
+        (format!("CONNECT {} HTTP/1.1\r\n\r\n", server.at("other.example")), Refused::Name),
+        (format!("CONNECT {} HTTP/1.1\r\n\r\n", server.at("169.254.169.254")), Refused::Name),
+        (
+            format!("CONNECT {}\0.example:80 HTTP/1.1\r\n\r\n", "server.example").replace('\0', "%00"),
+            Refused::Name,
+        ),
+        ("CONNECT server.example:22 HTTP/1.1\r\n\r\n".to_owned(), Refused::Port),
+        ("SSH-2.0-client\r\n".to_owned(), Refused::Http(HttpError::Malformed)),
+    ] {
+        let (said, events) = run(&cells, &rules, &["net-talk", PROXY, &sent]).await;
+        assert_eq!(said, why.to_string(), "{sent:?}");
+        let refused: Vec<_> = refusals(&events).into_iter().map(|(_, _, why)| why).collect();
+        assert_eq!(refused, [why], "{sent:?}");
+    }
+    assert_eq!(server.came(), 2, "the allowed one, and the one that was for another host when it came to it");
+    // A half request to the proxy is nobody's.
+    let (_, events) = run(&cells, &rules, &["net-talk", PROXY, "CONNECT server.example"]).await;
+    assert!(matches!(&events[..], [Event::Attempt(Attempt { verdict: Verdict::Failed, .. })]), "{events:?}");
+    // What the gate's end has besides, is nothing.
+    let (said, _) = run(&cells, &rules, &["connect", "198.18.0.1:3129", "198.18.0.2:3128"]).await;
+    assert!(said.starts_with("contained"), "{said}");
+}
+
+#[tokio::test]
+async fn a_tunnel_is_for_the_name_it_was_made_for() {
+    let server = serve(echo);
+    let cells = networked_cells(&[("server.example", &["127.0.0.1"])]);
+    let at = server.at("server.example");
+    let rule = at.clone() + ",private";
+    let (said, _) = run(&cells, &[&rule], &["net-tunnel", PROXY, &at, "server.example", "9999"]).await;
+    assert!(said.starts_with("ESCAPED: heard"), "{said}");
+    for (arguments, why) in [
+        (&["evil.example", "9999"][..], HelloError::OtherName),
+        (&["-", "1"], HelloError::Nameless),
+        (&["server.example", "9999", "ech"], HelloError::Hidden),
+    ] {
+        let arguments = [&["net-tunnel", PROXY, &at], arguments].concat();
+        let (said, events) = run(&cells, &[&rule], &arguments).await;
+        assert!(said.starts_with("contained"), "{arguments:?}: {said}");
+        assert_eq!(refusals(&events).last().map(|last| last.2), Some(Refused::Hello(why)), "{events:?}");
+    }
+    // Requests in a tunnel are those that are allowed without one.
+    let web = serve(http);
+    let at = web.at("server.example");
+    let rule = format!("{at},private,GET=/v1");
+    let sent = |path: &str| format!("CONNECT {at} HTTP/1.1\r\n\r\nGET {path} HTTP/1.1\r\nHost: {at}\r\n\r\n");
+    let (said, _) = run(&cells, &[&rule], &["net-talk", PROXY, &sent("/v1")]).await;
+    assert_eq!(said, format!("GET /v1 HTTP/1.1 for Host: {at}"));
+    let (said, events) = run(&cells, &[&rule], &["net-talk", PROXY, &sent("/v2")]).await;
+    assert_eq!(said, HttpError::Request.to_string());
+    assert_eq!(refusals(&events).last().map(|last| last.2), Some(Refused::Http(HttpError::Request)));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::CellError;
 use super::spec::{Access, Limits, Opened, Place, Source, Spec};
-use crate::egress::{RESOLV_CONF, Rule};
+use crate::egress::{PROXY, RESOLV_CONF, Rule};
 
 /// Where the program's own files go: in memory, and gone with the cell.
 const HOME: &str = "/home/agent";
@@ -47,7 +47,7 @@ pub struct Profile {
     pub program: Option<PathBuf>,
     /// The folder that is worked in.
     pub workspace: Option<(PathBuf, Workspace)>,
-    /// The environment, besides `PATH` and `HOME`.
+    /// The environment, besides `PATH` and `HOME`, and, with a way out, the [proxy](PROXY).
     pub env: Vec<(String, String)>,
     /// How many bytes can be written to memory in place of a disk: in the home, in `/tmp`, and as changes of the workspace, each.
     pub scratch_bytes: u64,
@@ -133,9 +133,12 @@ impl Profile {
         for path in &self.write {
             plan.give(path, Access::Write)?;
         }
+        let proxy = PROXY.iter().filter(|_| !self.net.is_empty());
         let mut env = vec![("HOME".to_owned(), HOME.to_owned())];
-        if !self.env.iter().any(|(name, _)| name == "PATH") {
-            env.push(("PATH".to_owned(), SEARCHED.to_owned()));
+        for (name, value) in [("PATH", SEARCHED)].iter().chain(proxy) {
+            if !self.env.iter().any(|(own, _)| own == name) {
+                env.push(((*name).to_owned(), (*value).to_owned()));
+            }
         }
         env.extend(self.env.iter().cloned());
         let Plan { places, writable, opened } = plan;

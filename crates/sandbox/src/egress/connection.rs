@@ -1,4 +1,4 @@
-//! One connection that is allowed: from its name over its address to its bytes.
+//! One connection: from its name over its address to its bytes.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -15,11 +15,12 @@ use tokio::sync::mpsc::OwnedPermit;
 
 use super::address::{Reach, reach};
 use super::hello::{self, Beginning, HelloError};
+use super::http::{self, Asked, HttpError, Requests, Step};
 use super::name::HostName;
 use super::packet::Way;
 use super::rule::Terms;
 use super::stack::Stack;
-use super::{Attempt, Event, Refused, To, Verdict};
+use super::{Attempt, Event, Refused, TLS_PORT, To, Verdict};
 
 /// How many addresses of a name are tried.
 const ADDRESSES: usize = 8;
@@ -30,16 +31,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may be without a byte in either direction.
 const IDLE: Duration = Duration::from_secs(600);
 
-/// The port where everything has to be TLS.
-const TLS_PORT: u16 = 443;
-
 pub(super) struct Connection {
     pub(super) number: u64,
     pub(super) way: Way,
     /// The packet that asked for it.
     pub(super) syn: Vec<u8>,
-    name: HostName,
-    terms: Terms,
+    /// Its socket in the stack, when the program is connected.
+    pub(super) socket: Option<SocketHandle>,
+    manner: Manner,
+    /// Whom it is to, once that is known, and on which terms.
+    target: Option<(HostName, u16, Terms)>,
     begun: Instant,
     /// When something last happened.
     active: Instant,
@@ -54,7 +55,36 @@ pub(super) struct Connection {
     writable: bool,
 }
 
+/// What a program connects to.
+pub(super) enum Towards {
+    /// A name that it has looked up, on these terms.
+    Name(HostName, Terms),
+    /// The proxy, with the socket that it is connected by.
+    Proxy(SocketHandle),
+}
+
+/// How a program says whom it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// By the address that it connects to.
+    Address,
+    /// As to a proxy, with each request.
+    Requests,
+    /// As to a proxy, for a tunnel.
+    Tunnel,
+}
+
+/// What is to be done about a connection.
+pub(super) enum Turn {
+    /// It has come to its end.
+    Over(Verdict),
+    /// The program wants this host and port, as it told the proxy.
+    Wants(HostName, u16),
+}
+
 enum Stage {
+    /// The program is to say whom it wants.
+    Asking,
     /// An address is being connected to; these are left.
     Connecting { upstream: TcpStream, left: VecDeque<SocketAddr> },
     /// Bytes go both ways.
@@ -68,6 +98,10 @@ struct Open {
     socket: SocketHandle,
     /// What the program begins with does not have to be looked at, or was.
     checked: bool,
+    /// Where each request has to be.
+    requests: Option<Requests>,
+    /// What of them is to go out next.
+    written: Vec<u8>,
     /// The other side has said that no more will come.
     ended: bool,
     /// The other side was told that no more will come.
@@ -75,50 +109,78 @@ struct Open {
 }
 
 impl Connection {
-    pub(super) fn new(
-        number: u64,
-        way: Way,
-        syn: Vec<u8>,
-        name: HostName,
-        terms: Terms,
-        told: OwnedPermit<Event>,
-    ) -> Self {
+    /// One that a program has just asked for.
+    pub(super) fn new(number: u64, way: Way, syn: Vec<u8>, to: Towards, told: OwnedPermit<Event>) -> Self {
         let now = Instant::now();
+        let (manner, stage, target, socket) = match to {
+            Towards::Name(name, terms) => {
+                (Manner::Address, Stage::Resolving, Some((name, way.port, terms)), None)
+            }
+            Towards::Proxy(socket) => (Manner::Requests, Stage::Asking, None, Some(socket)),
+        };
         Self {
             number,
             way,
             syn,
-            name,
-            terms,
+            socket,
+            manner,
+            target,
             begun: now,
             active: now,
             up: 0,
             down: 0,
             told,
-            stage: Stage::Resolving,
+            stage,
             readable: false,
             writable: false,
         }
     }
 
-    /// Whether the program is connected.
+    /// Whether bytes go both ways.
     pub(super) const fn is_open(&self) -> bool {
-        self.socket().is_some()
+        matches!(self.stage, Stage::Open(_))
     }
 
-    /// Its socket in the stack.
-    pub(super) const fn socket(&self) -> Option<SocketHandle> {
-        match &self.stage {
-            Stage::Open(open) => Some(open.socket),
-            Stage::Connecting { .. } | Stage::Resolving => None,
-        }
+    /// What the program wants of the proxy is allowed, on these terms; its name is being resolved.
+    pub(super) fn allowed(&mut self, name: HostName, port: u16, terms: Terms) {
+        self.target = Some((name, port, terms));
+        (self.stage, self.active) = (Stage::Resolving, Instant::now());
+    }
+
+    /// What the program wants of the proxy is not allowed.
+    pub(super) fn wanted(&mut self, name: HostName, port: u16) {
+        let terms = Terms { private: false, any_tls: false, requests: None };
+        self.target = Some((name, port, terms));
+    }
+
+    /// Tells a program that speaks HTTP what came of it, where it has heard nothing yet.
+    pub(super) fn answer(&self, stack: &mut Stack, verdict: Verdict) {
+        let why = match verdict {
+            Verdict::Refused(why) => why.to_string(),
+            Verdict::Failed => "nobody answered there".to_owned(),
+            Verdict::Allowed => return,
+        };
+        let http = self.target.as_ref().is_some_and(|(.., terms)| terms.requests.is_some());
+        let unheard = (http || self.manner != Manner::Address) && self.up == 0 && self.down == 0;
+        let Some(socket) = self.socket.filter(|_| unheard) else { return };
+        let socket = stack.socket_mut(socket);
+        let status = if verdict == Verdict::Failed { "502 Bad Gateway" } else { "403 Forbidden" };
+        let kind = "Content-Type: text/plain\r\nConnection: close";
+        let length = why.len() + 1;
+        let answer = format!("HTTP/1.1 {status}\r\n{kind}\r\nContent-Length: {length}\r\n\r\n{why}\n");
+        // There is room: nothing was sent before.
+        let _gone = socket.send_slice(answer.as_bytes());
+        socket.close();
     }
 
     /// Tells what came of it.
     pub(super) fn tell(self, verdict: Verdict) {
-        let Self { name, way, up, down, begun, told, .. } = self;
-        let attempt =
-            Attempt { to: To::Name(name), port: way.port, verdict, up, down, lasted: begun.elapsed() };
+        let Self { target, way, up, down, begun, told, .. } = self;
+        let (to, port) = match target {
+            Some((name, port, _)) => (To::Name(name), port),
+            None => (To::NotAName, way.port),
+        };
+        let attempt = Attempt { to, port, verdict, up, down, lasted: begun.elapsed() };
         told.send(Event::Attempt(attempt));
     }
 
@@ -129,11 +191,12 @@ impl Connection {
             Stage::Open(open) => {
                 let socket = stack.socket(open.socket);
                 let read = !self.readable && !open.ended && socket.can_send();
-                let write = !self.writable && open.checked && socket.can_recv();
+                let more = socket.can_recv() || !open.written.is_empty();
+                let write = !self.writable && open.checked && more;
                 let wanted = [(read, PollFlags::IN), (write, PollFlags::OUT)];
                 (&open.upstream, wanted.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag).collect())
             }
-            Stage::Resolving => return None,
+            Stage::Asking | Stage::Resolving => return None,
         };
         (!wanted.is_empty()).then(|| (upstream.as_fd(), wanted))
     }
@@ -148,17 +211,17 @@ impl Connection {
     /// Its name has these addresses. Those that may be connected to are connected to, and exactly those. Returns what came of it, if
     /// it has come to its end.
     pub(super) fn resolved(&mut self, addresses: io::Result<Vec<IpAddr>>) -> Option<Verdict> {
-        let Ok(addresses) = addresses else {
+        let (Ok(addresses), Some((_, port, terms))) = (addresses, &self.target) else {
             return Some(Verdict::Failed);
         };
         let allowed = |address: &IpAddr| match reach(*address) {
             Reach::Never => false,
-            Reach::Private => self.terms.private,
+            Reach::Private => terms.private,
             Reach::Public => true,
         };
         let mut left: VecDeque<SocketAddr> = VecDeque::new();
         for address in addresses.iter().filter(|address| allowed(address)) {
-            let address = SocketAddr::new(*address, self.way.port);
+            let address = SocketAddr::new(*address, *port);
             if left.len() < ADDRESSES && !left.contains(&address) {
                 left.push_back(address);
             }
@@ -182,58 +245,94 @@ impl Connection {
         Some(Verdict::Failed)
     }
 
-    /// Goes on as far as it goes. Returns what came of it, if it has come to its end.
-    pub(super) fn advance(
-        &mut self,
-        stack: &mut Stack,
-        scratch: &mut [u8],
-        stopping: bool,
-    ) -> Option<Verdict> {
-        match std::mem::replace(&mut self.stage, Stage::Resolving) {
-            Stage::Resolving => (stopping || self.active.elapsed() > PATIENCE).then_some(Verdict::Failed),
-            Stage::Connecting { upstream, left } => {
-                let late = self.active.elapsed() > PATIENCE;
-                if stopping {
-                    return Some(Verdict::Failed);
-                }
-                if !self.writable && !late {
-                    self.stage = Stage::Connecting { upstream, left };
-                    return None;
-                }
-                match sockopt::socket_error(&upstream) {
-                    Ok(Ok(())) if self.writable => self.open(upstream, stack),
-                    Ok(_) | Err(_) => self.dial(left),
-                }
+    /// Goes on as far as it goes.
+    pub(super) fn advance(&mut self, stack: &mut Stack, scratch: &mut [u8], stopping: bool) -> Option<Turn> {
+        let late = stopping || self.active.elapsed() > PATIENCE;
+        let over = match std::mem::replace(&mut self.stage, Stage::Resolving) {
+            Stage::Asking => {
+                self.stage = Stage::Asking;
+                return self.asked(stack, scratch, late);
             }
-            Stage::Open(open) => {
+            Stage::Resolving => late.then_some(Verdict::Failed),
+            Stage::Connecting { .. } if stopping => Some(Verdict::Failed),
+            Stage::Connecting { upstream, left } if !self.writable && !late => {
+                self.stage = Stage::Connecting { upstream, left };
+                None
+            }
+            Stage::Connecting { upstream, left } => match sockopt::socket_error(&upstream) {
+                Ok(Ok(())) if self.writable => self.open(upstream, stack),
+                Ok(_) | Err(_) => self.dial(left),
+            },
+            Stage::Open(mut open) => {
+                let over = self.exchange(&mut open, stack, scratch, stopping);
                 self.stage = Stage::Open(open);
-                self.exchange(stack, scratch, stopping)
+                over
             }
+        };
+        over.map(Turn::Over)
+    }
+
+    /// Reads whom a program wants of the proxy.
+    fn asked(&mut self, stack: &mut Stack, scratch: &mut [u8], late: bool) -> Option<Turn> {
+        let socket = stack.socket_mut(self.socket?);
+        let length = socket.peek_slice(scratch).unwrap_or(0);
+        let asked = http::asked(scratch.get(..length).unwrap_or_default());
+        let ended = !matches!(socket.state(), State::Listen | State::SynReceived | State::Established);
+        let host = match asked {
+            Ok(Asked::More) if late || ended => return Some(Turn::Over(Verdict::Failed)),
+            Ok(Asked::More) => return None,
+            Ok(Asked::Pass(host)) => host,
+            Ok(Asked::Tunnel(host, length)) => {
+                self.manner = Manner::Tunnel;
+                let _taken = scratch.get_mut(..length).map(|place| socket.recv_slice(place));
+                host
+            }
+            Err(error) => return Some(Turn::Over(Verdict::Refused(Refused::Http(error)))),
+        };
+        match host {
+            Some((name, port)) => Some(Turn::Wants(name, port)),
+            None => Some(Turn::Over(Verdict::Refused(Refused::Name))),
         }
     }
 
     /// Somebody has answered: so has the cell an answer.
     fn open(&mut self, upstream: TcpStream, stack: &mut Stack) -> Option<Verdict> {
         let _slower = upstream.set_nodelay(true);
-        let Some(socket) = stack.accept(self.way, &self.syn) else {
+        let socket = self.socket.or_else(|| stack.accept(self.way, &self.syn));
+        let (Some(socket), Some((name, port, terms))) = (socket, &self.target) else {
             return Some(Verdict::Failed);
         };
-        let checked = self.terms.any_tls;
-        self.stage = Stage::Open(Open { upstream, socket, checked, ended: false, told_end: false });
+        self.socket = Some(socket);
+        if self.manner == Manner::Tunnel {
+            // There is room: nothing was sent before.
+            let _gone = stack.socket_mut(socket).send_slice(b"HTTP/1.1 200 Connection established\r\n\r\n");
+        }
+        let proxied = self.manner == Manner::Requests;
+        let requests = (proxied || terms.requests.is_some())
+            .then(|| Requests::new(name.clone(), *port, terms.requests.clone(), proxied));
+        let checked = terms.any_tls || requests.is_some();
+        let written = Vec::new();
+        self.stage =
+            Stage::Open(Open { upstream, socket, checked, requests, written, ended: false, told_end: false });
         (self.active, self.readable) = (Instant::now(), true);
         None
     }
 
     /// Moves what there is to move, both ways.
-    fn exchange(&mut self, stack: &mut Stack, scratch: &mut [u8], stopping: bool) -> Option<Verdict> {
-        let Stage::Open(open) = &mut self.stage else { return None };
+    fn exchange(
+        &mut self,
+        open: &mut Open,
+        stack: &mut Stack,
+        scratch: &mut [u8],
+        stopping: bool,
+    ) -> Option<Verdict> {
         let socket = stack.socket_mut(open.socket);
         let before = (self.up, self.down);
-        if !open.checked {
+        if let (false, Some((name, port, _))) = (open.checked, &self.target) {
             let length = socket.peek_slice(scratch).unwrap_or(0);
             let bytes = scratch.get(..length).unwrap_or_default();
             let last = socket.state() != State::Established;
-            match beginning(bytes, last, &self.name, self.way.port) {
+            match beginning(bytes, last, name, *port) {
                 Ok(checked) => open.checked = checked,
                 Err(error) => {
                     socket.abort();
@@ -241,7 +340,7 @@ impl Connection {
                 }
             }
         }
-        let moved = upwards(socket, open, &mut self.writable, &mut self.up)
+        let moved = upwards(socket, open, scratch, &mut self.writable, &mut self.up)
             .and_then(|()| downwards(socket, open, &mut self.readable, &mut self.down));
         if (self.up, self.down) != before {
             self.active = Instant::now();
@@ -251,14 +350,32 @@ impl Connection {
             State::CloseWait | State::Closing | State::LastAck | State::TimeWait | State::Closed
         );
         // Where the cell has ended, nobody reads any more: what counts is that what it sent has gone out.
-        let all_sent = finished && !socket.can_recv();
-        if moved.is_err() || self.active.elapsed() > IDLE {
-            socket.abort();
-            return Some(Verdict::Allowed);
+        let all_sent = finished && !socket.can_recv() && open.written.is_empty();
+        match moved {
+            Err(Cut::Request(error)) => {
+                // One whose first request is refused is told.
+                if self.up > 0 || self.down > 0 {
+                    socket.abort();
+                }
+                return Some(Verdict::Refused(Refused::Http(error)));
+            }
+            Ok(()) if self.active.elapsed() <= IDLE => {}
+            Ok(()) | Err(Cut::Broken) => {
+                socket.abort();
+                return Some(Verdict::Allowed);
+            }
         }
         let over = matches!(socket.state(), State::Closed | State::TimeWait) || (stopping && all_sent);
         over.then_some(Verdict::Allowed)
     }
+}
+
+/// Why no more bytes go.
+enum Cut {
+    /// One of the two is gone.
+    Broken,
+    /// The program asks for what is not allowed.
+    Request(HttpError),
 }
 
 /// Begins to connect, without waiting.
@@ -289,28 +406,69 @@ fn beginning(bytes: &[u8], last: bool, name: &HostName, port: u16) -> Result<boo
 fn upwards(
     socket: &mut tcp::Socket<'_>,
     open: &mut Open,
+    scratch: &mut [u8],
     writable: &mut bool,
     up: &mut u64,
-) -> io::Result<()> {
-    while open.checked && *writable && socket.can_recv() {
-        let written = socket.recv(|bytes| match open.upstream.write(bytes) {
-            Ok(written) => (written, Ok(written)),
-            Err(error) => (0, Err(error)),
-        });
-        match written.map_err(io::Error::other)? {
+) -> Result<(), Cut> {
+    while open.checked && *writable {
+        let written = if !open.written.is_empty() {
+            let written = open.upstream.write(&open.written);
+            open.written.drain(..*written.as_ref().unwrap_or(&0));
+            written
+        } else if !socket.can_recv() {
+            break;
+        } else if let Some(most) = may_pass(socket, open, scratch)? {
+            let most = usize::try_from(most).unwrap_or(usize::MAX);
+            let upstream = &mut open.upstream;
+            let written = socket.recv(|bytes| match upstream.write(bytes.get(..most).unwrap_or(bytes)) {
+                Ok(written) => (written, Ok(written)),
+                Err(error) => (0, Err(error)),
+            });
+            let written = written.map_err(|_closed| Cut::Broken)?;
+            if let (Some(requests), Ok(written)) = (&mut open.requests, &written) {
+                requests.passed(*written as u64);
+            }
+            written
+        } else if open.written.is_empty() {
+            // The rest of it has yet to come.
+            break;
+        } else {
+            continue;
+        };
+        match written {
             Ok(written) => *up += written as u64,
             Err(error) if error.kind() == ErrorKind::WouldBlock => *writable = false,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(_) => return Err(Cut::Broken),
         }
     }
     let finished =
         matches!(socket.state(), State::CloseWait | State::Closing | State::LastAck | State::TimeWait);
-    if finished && !socket.can_recv() && !open.told_end {
+    if finished && !socket.can_recv() && open.written.is_empty() && !open.told_end {
         open.told_end = true;
-        open.upstream.shutdown(Shutdown::Write)?;
+        open.upstream.shutdown(Shutdown::Write).map_err(|_gone| Cut::Broken)?;
     }
     Ok(())
+}
+
+/// How many bytes may go as they are. `None` where there is something else to be written first, or nothing can go yet.
+fn may_pass(socket: &mut tcp::Socket<'_>, open: &mut Open, scratch: &mut [u8]) -> Result<Option<u64>, Cut> {
+    let Some(requests) = &mut open.requests else { return Ok(Some(u64::MAX)) };
+    if let Some(unread) = requests.unread() {
+        return Ok(Some(unread));
+    }
+    let length = socket.peek_slice(scratch).unwrap_or(0);
+    match requests.step(scratch.get(..length).unwrap_or_default()).map_err(Cut::Request)? {
+        Step::Pass(most) => Ok(Some(most)),
+        Step::Instead(length, written) => {
+            let _taken = scratch.get_mut(..length).map(|place| socket.recv_slice(place));
+            open.written = written;
+            Ok(None)
+        }
+        Step::More if socket.state() == State::Established => Ok(None),
+        // Nothing more will come of a program that has stopped in the middle.
+        Step::More => Err(Cut::Request(HttpError::Malformed)),
+    }
 }
 
 /// From the other side to the program.
@@ -319,13 +477,13 @@ fn downwards(
     open: &mut Open,
     readable: &mut bool,
     down: &mut u64,
-) -> io::Result<()> {
+) -> Result<(), Cut> {
     while *readable && !open.ended && socket.can_send() {
         let read = socket.send(|place| match open.upstream.read(place) {
             Ok(read) => (read, Ok(read)),
             Err(error) => (0, Err(error)),
         });
-        match read.map_err(io::Error::other)? {
+        match read.map_err(|_closed| Cut::Broken)? {
             Ok(0) => {
                 open.ended = true;
                 socket.close();
@@ -333,7 +491,7 @@ fn downwards(
             Ok(read) => *down += read as u64,
             Err(error) if error.kind() == ErrorKind::WouldBlock => *readable = false,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(_) => return Err(Cut::Broken),
         }
     }
     Ok(())

@@ -15,14 +15,14 @@ use rustix::io::Errno;
 use smoltcp::iface::SocketHandle;
 use tokio::sync::mpsc;
 
-use super::connection::Connection;
+use super::connection::{Connection, Towards, Turn};
 use super::dns::{NotAsked, Question};
 use super::hello;
 use super::name::HostName;
 use super::packet::{self, Packet, Way};
 use super::rule::{self, Rule, Terms};
 use super::stack::Stack;
-use super::{Attempt, Event, Refused, Resolve, To, Verdict};
+use super::{Attempt, Event, GATE, PROXY_PORT, Refused, Resolve, To, Verdict};
 
 /// How many connections there can be at once.
 const CONNECTIONS: usize = 128;
@@ -224,7 +224,14 @@ impl Engine {
     fn syn(&mut self, way: Way, syn: Vec<u8>, admits: bool) {
         if let Some(connection) = self.connections.iter().find(|connection| connection.way == way) {
             // Asked once more: the answer is on its way.
-            if connection.is_open() {
+            if connection.socket.is_some() {
+                self.stack.give(&syn);
+            }
+            return;
+        }
+        if (way.to, way.port) == (GATE, PROXY_PORT) {
+            if let Err(why) = self.admit(way, syn.clone(), None, admits) {
+                self.teller.refused(To::Address(way.to), way.port, why);
                 self.stack.give(&syn);
             }
             return;
@@ -232,23 +239,23 @@ impl Engine {
         let (to, allowed) = match self.names.of(way.to) {
             None => (To::Address(way.to), Err(Refused::Unnamed)),
             Some(name) => {
-                let terms = rule::allow(&self.names.rules, name, way.port).ok_or(Refused::Port);
+                let terms = self.names.allow(name, way.port);
                 (To::Name(name.clone()), terms.map(|terms| (name.clone(), terms)))
             }
         };
-        let admitted = allowed.and_then(|(name, terms)| self.admit(way, &syn, name, terms, admits));
+        let admitted = allowed.and_then(|named| self.admit(way, syn.clone(), Some(named), admits));
         if let Err(why) = admitted {
             self.teller.refused(to, way.port, why);
             self.stack.give(&syn);
         }
     }
 
+    /// Admits a connection: to a name, or to the proxy.
     fn admit(
         &mut self,
         way: Way,
-        syn: &[u8],
-        name: HostName,
-        terms: Terms,
+        syn: Vec<u8>,
+        to: Option<(HostName, Terms)>,
         admits: bool,
     ) -> Result<(), Refused> {
         let on_their_way = self.connections.iter().filter(|connection| !connection.is_open()).count();
@@ -256,14 +263,39 @@ impl Engine {
             return Err(Refused::Busy);
         }
         let told = self.teller.events.clone().try_reserve_owned().map_err(|_full| Refused::Busy)?;
-        self.resolving.begin(self.next, name.clone()).map_err(|_no_thread| Refused::Busy)?;
+        if let Some((name, _)) = &to {
+            self.resolving.begin(self.next, name.clone()).map_err(|_no_thread| Refused::Busy)?;
+        }
         // The same port was used before, and the stack must not take this for more of that.
         for (socket, _, _) in self.lingering.extract_if(.., |(_, other, _)| *other == way) {
             self.stack.remove(socket);
         }
-        self.connections.push(Connection::new(self.next, way, syn.to_vec(), name, terms, told));
+        // Who speaks to the proxy is connected at once.
+        let to = match to {
+            Some((name, terms)) => Towards::Name(name, terms),
+            None => Towards::Proxy(self.stack.accept(way, &syn).ok_or(Refused::Busy)?),
+        };
+        self.connections.push(Connection::new(self.next, way, syn, to, told));
         self.next += 1;
         Ok(())
+    }
+
+    /// A program has told the proxy whom it wants. Returns what comes of it, if that is the end.
+    fn wants(&mut self, at: usize, name: HostName, port: u16) -> Option<Verdict> {
+        let connection = self.connections.get_mut(at)?;
+        let number = connection.number;
+        let allowed = self.names.allow(&name, port).and_then(|terms| {
+            self.resolving.begin(number, name.clone()).map_err(|_no_thread| Refused::Busy)?;
+            Ok(terms)
+        });
+        match allowed {
+            Ok(terms) => connection.allowed(name, port, terms),
+            Err(why) => {
+                connection.wanted(name, port);
+                return Some(Verdict::Refused(why));
+            }
+        }
+        None
     }
 
     /// Goes on with connections whose name is resolved.
@@ -283,7 +315,12 @@ impl Engine {
     fn look_after(&mut self, stopping: bool) {
         let mut at = 0;
         while let Some(connection) = self.connections.get_mut(at) {
-            match connection.advance(&mut self.stack, &mut self.scratch, stopping) {
+            let over = match connection.advance(&mut self.stack, &mut self.scratch, stopping) {
+                Some(Turn::Over(verdict)) => Some(verdict),
+                Some(Turn::Wants(name, port)) => self.wants(at, name, port),
+                None => None,
+            };
+            match over {
                 Some(verdict) => self.end(at, verdict),
                 None => at += 1,
             }
@@ -293,7 +330,8 @@ impl Engine {
     /// Ends a connection and tells what came of it.
     fn end(&mut self, at: usize, verdict: Verdict) {
         let connection = self.connections.swap_remove(at);
-        match connection.socket() {
+        connection.answer(&mut self.stack, verdict);
+        match connection.socket {
             Some(socket) => self.lingering.push((socket, connection.way, Instant::now())),
             None => self.stack.give(&connection.syn),
         }
@@ -366,6 +404,14 @@ impl Names {
             }
         };
         Some(Ipv4Addr::from_bits(Self::FIRST + index))
+    }
+
+    /// On which terms a name and port may be connected to.
+    fn allow(&self, name: &HostName, port: u16) -> Result<Terms, Refused> {
+        if !rule::knows(&self.rules, name) {
+            return Err(Refused::Name);
+        }
+        rule::allow(&self.rules, name, port).ok_or(Refused::Port)
     }
 
     /// The name that an address was given to.

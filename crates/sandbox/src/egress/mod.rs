@@ -19,7 +19,7 @@
 //! | `rule.rs`, `name.rs` | what may be reached |
 //! | `address.rs` | which addresses a name may have |
 //! | `tun.rs` | the interface |
-//! | `packet.rs`, `dns.rs`, `hello.rs` | parsers of what programs send |
+//! | `packet.rs`, `dns.rs`, `hello.rs`, `http.rs` | parsers of what programs send |
 //! | `stack.rs` | the TCP stack |
 //! | `connection.rs` | one connection |
 //! | `engine.rs` | the thread |
@@ -31,6 +31,7 @@ mod connection;
 mod dns;
 mod engine;
 mod hello;
+mod http;
 mod name;
 mod packet;
 mod rule;
@@ -44,6 +45,7 @@ use std::time::Duration;
 
 pub(crate) use self::engine::start;
 pub use self::hello::HelloError;
+pub use self::http::HttpError;
 pub use self::name::{HostName, NameError};
 pub use self::rule::{Rule, RuleError};
 
@@ -55,6 +57,23 @@ const GATE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 
 /// How large a packet between the cell and the gate can be. It never is on a wire, so it is as large as they come.
 const MTU: u16 = 65_520;
+
+/// The port where everything has to be TLS.
+const TLS_PORT: u16 = 443;
+
+/// The port of the gate's end where a proxy listens, for programs that look for one. It does what is done without it, by the same rules.
+const PROXY_PORT: u16 = 3128;
+
+/// What the environment of a cell with a way out says of it, for programs that look for a proxy there. What is in the cell itself is
+/// reached without.
+pub const PROXY: [(&str, &str); 6] = [
+    ("http_proxy", "http://198.18.0.1:3128"),
+    ("https_proxy", "http://198.18.0.1:3128"),
+    ("HTTP_PROXY", "http://198.18.0.1:3128"),
+    ("HTTPS_PROXY", "http://198.18.0.1:3128"),
+    ("no_proxy", "localhost,127.0.0.1,::1"),
+    ("NO_PROXY", "localhost,127.0.0.1,::1"),
+];
 
 /// What `/etc/resolv.conf` holds in a cell with a way out.
 pub const RESOLV_CONF: &str = "nameserver 198.18.0.1\n";
@@ -144,6 +163,9 @@ pub enum Refused {
     /// What is said at the beginning of a connection.
     #[error(transparent)]
     Hello(HelloError),
+    /// What is asked for, by HTTP.
+    #[error(transparent)]
+    Http(HttpError),
     /// No rule has this name.
     #[error("no rule has this name")]
     Name,

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::TLS_PORT;
 use super::name::{HostName, NameError};
 
 /// One destination that is allowed: `NAME:PORT`, where the name may be `*.example.com` for all names below `example.com`, and
@@ -12,6 +13,7 @@ use super::name::{HostName, NameError};
 ///
 /// `NAME:PORT,private` allows addresses of private networks and of this machine for that name.
 /// `NAME:PORT,danger-any-tls` leaves unread for whom a TLS connection is meant.
+/// `NAME:PORT,GET=/v1,ANY=/v2` allows HTTP without TLS only, and these methods and paths (and what is below them) only.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Rule {
@@ -19,12 +21,21 @@ pub struct Rule {
     port: u16,
     private: bool,
     any_tls: bool,
+    /// The requests of HTTP that are allowed; where there are none, it is not read what is said.
+    requests: Vec<Request>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Names {
     Below(HostName),
     One(HostName),
+}
+
+/// A kind of request of HTTP: the method, or `ANY`, and the beginning of the path.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Request {
+    method: String,
+    path: String,
 }
 
 /// Why a text is no rule.
@@ -38,27 +49,39 @@ pub enum RuleError {
         /// Why not.
         why: NameError,
     },
+    /// Requests cannot be told apart there.
+    #[error("`{0}` names requests where they are inside TLS and cannot be read")]
+    Inside(String),
     /// In a cell, that is the cell.
     #[error("`localhost` is the cell itself; this machine is any name below it, as in `host.localhost`")]
     Localhost,
     /// There is no port, or it is no number from 1 to 65535.
     #[error("`{0}` has no port; write it as `NAME:PORT`")]
     Port(String),
+    /// A kind of request that is none.
+    #[error(
+        "`{0}` is no kind of request; write it as `GET=/path` or `ANY=/path`, the path without `%`, `?` or `..`"
+    )]
+    Request(String),
     /// It would allow everything below a top-level domain.
     #[error("`{0}` is too wide: `*.` has to be followed by two parts at least")]
     TooWide(String),
     /// A word that means nothing here.
-    #[error("`{0}` means nothing here; there are `private` and `danger-any-tls`")]
+    #[error(
+        "`{0}` means nothing here; there are `private`, `danger-any-tls` and kinds of requests as `GET=/path`"
+    )]
     Word(String),
 }
 
 /// What the rules say about one destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Terms {
     /// Addresses of private networks and of this machine are allowed.
     pub(super) private: bool,
     /// It is not read for whom a TLS connection is meant.
     pub(super) any_tls: bool,
+    /// Only these requests of HTTP are allowed, if there are some.
+    pub(super) requests: Option<Vec<Request>>,
 }
 
 /// Whether a name is in the rules, for any port.
@@ -69,10 +92,42 @@ pub(super) fn knows(rules: &[Rule], name: &HostName) -> bool {
 /// What the rules say about a name and a port; `None` is a no.
 pub(super) fn allow(rules: &[Rule], name: &HostName, port: u16) -> Option<Terms> {
     let covering = rules.iter().filter(|rule| rule.port == port && rule.names.cover(name));
-    covering.map(|rule| Terms { private: rule.private, any_tls: rule.any_tls }).reduce(|one, other| Terms {
+    let terms = |rule: &Rule| Terms {
+        private: rule.private,
+        any_tls: rule.any_tls,
+        requests: (!rule.requests.is_empty()).then(|| rule.requests.clone()),
+    };
+    covering.map(terms).reduce(|one, other| Terms {
         private: one.private || other.private,
         any_tls: one.any_tls || other.any_tls,
+        requests: one.requests.zip(other.requests).map(|(one, other)| [one, other].concat()),
     })
+}
+
+impl Request {
+    /// Whether a request is of this kind. A path that would be another one after decoding is of none, unless all paths are.
+    pub(super) fn covers(&self, method: &str, path: &str) -> bool {
+        if self.method != "ANY" && self.method != method {
+            return false;
+        }
+        let below = |rest: &str| self.path.ends_with('/') || rest.is_empty() || rest.starts_with('/');
+        self.path == "/" || (is_plain(path) && path.strip_prefix(&*self.path).is_some_and(below))
+    }
+}
+
+/// Whether a path leads where it says, however it is decoded and put together.
+fn is_plain(path: &str) -> bool {
+    let mut rest = path.split('%');
+    let whole = rest.next().unwrap_or_default();
+    let decoded = |part: &str| part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+    // What has no need to be encoded, or means something to somebody when it is decoded.
+    let means =
+        |byte: u8| byte.is_ascii_alphanumeric() || byte.is_ascii_control() || b"-._~/\\%;?#".contains(&byte);
+    let encoded_well = rest.all(|part| decoded(part).is_some_and(|byte| !means(byte)));
+    let mut parts = path.split('/').skip(1);
+    let is_dots = |part: &str| matches!(part.split(';').next(), Some("." | ".."));
+    let empty_inside = path.contains("//");
+    !whole.is_empty() && encoded_well && !empty_inside && !path.contains('\\') && !parts.any(is_dots)
 }
 
 impl Names {
@@ -111,16 +166,30 @@ impl FromStr for Rule {
         if matches!(&names, Names::One(one) if one.as_str() == "localhost") {
             return Err(RuleError::Localhost);
         }
-        let mut rule = Self { names, port, private: false, any_tls: false };
+        let mut rule = Self { names, port, private: false, any_tls: false, requests: Vec::new() };
         for word in words {
             match word {
                 "private" => rule.private = true,
                 "danger-any-tls" => rule.any_tls = true,
+                other if other.contains('=') => {
+                    rule.requests.push(request(other).ok_or_else(|| RuleError::Request(shown(other)))?);
+                }
                 other => return Err(RuleError::Word(shown(other))),
             }
         }
+        if !rule.requests.is_empty() && (rule.any_tls || port == TLS_PORT) {
+            return Err(RuleError::Inside(shown(text)));
+        }
         Ok(rule)
     }
+}
+
+fn request(text: &str) -> Option<Request> {
+    let (method, path) = text.split_once('=')?;
+    let known = (1..=16).contains(&method.len()) && method.bytes().all(|byte| byte.is_ascii_uppercase());
+    let plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !b"%?#".contains(&byte));
+    let path = path.starts_with('/').then_some(path).filter(|path| known && plain && is_plain(path))?;
+    Some(Request { method: method.to_owned(), path: path.to_owned() })
 }
 
 impl fmt::Display for Rule {
@@ -130,7 +199,8 @@ impl fmt::Display for Rule {
             Names::One(one) => write!(f, "{one}:{}", self.port)?,
         }
         f.write_str(if self.private { ",private" } else { "" })?;
-        f.write_str(if self.any_tls { ",danger-any-tls" } else { "" })
+        f.write_str(if self.any_tls { ",danger-any-tls" } else { "" })?;
+        self.requests.iter().try_for_each(|Request { method, path }| write!(f, ",{method}={path}"))
     }
 }
 
@@ -182,11 +252,56 @@ mod tests {
             ("example.com:+443", Err("`example.com:+443` has no port; write it as `NAME:PORT`")),
             ("example.com:65536", Err("`example.com:65536` has no port; write it as `NAME:PORT`")),
             ("*.com:443", Err("`*.com` is too wide: `*.` has to be followed by two parts at least")),
-            ("a.b:443,public", Err("`public` means nothing here; there are `private` and `danger-any-tls`")),
+            ("a.b:80,GET=/v1,private,ANY=/v2/", Ok("a.b:80,private,GET=/v1,ANY=/v2/")),
+            (
+                "a.b:443,public",
+                Err(
+                    "`public` means nothing here; there are `private`, `danger-any-tls` and kinds of requests as `GET=/path`",
+                ),
+            ),
+            (
+                "a.b:443,GET=/",
+                Err("`a.b:443,GET=/` names requests where they are inside TLS and cannot be read"),
+            ),
+            (
+                "a.b:80,GET=/,danger-any-tls",
+                Err(
+                    "`a.b:80,GET=/,danger-any-tls` names requests where they are inside TLS and cannot be read",
+                ),
+            ),
         ] {
             let got = text.parse::<Rule>().map(|rule| rule.to_string()).map_err(|error| error.to_string());
             assert_eq!(got.as_deref().map_err(String::as_str), want, "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_is_no_kind_of_request_is_refused() {
+        for word in [
+            "get=/",
+            "=/",
+            "GET=",
+            "GET=v1",
+            "GET=/../x",
+            "GET=/a//b",
+            "GET=/%41",
+            "GET=/?x",
+            "G T=/",
+            "GET=/ü",
+        ] {
+            let error = format!("a.b:80,{word}").parse::<Rule>().unwrap_err();
+            assert!(matches!(error, RuleError::Request(_)), "{word}: {error}");
+        }
+    }
+
+    /// A rule for requests beside one without leaves nothing unread for nothing: the wider one counts, as everywhere.
+    #[test]
+    fn rules_for_requests_add_up() {
+        let count =
+            |texts: &[&str]| allow(&rules(texts), &name("a.b"), 80).unwrap().requests.map(|all| all.len());
+        assert_eq!(count(&["a.b:80,GET=/x"]), Some(1));
+        assert_eq!(count(&["a.b:80,GET=/x", "a.b:80,GET=/y"]), Some(2));
+        assert_eq!(count(&["a.b:80,GET=/x", "a.b:80"]), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub(super) const ATTEMPTS: &super::Attempts = &[
     ("net-ping", ping),
     ("net-send", send),
     ("net-talk", talk),
+    ("net-tunnel", tunnel),
 ];
 
 /// How long an answer is waited for where there should be none.
@@ -30,7 +31,7 @@ fn talk(arguments: &[&str]) -> Attempt {
         .and_then(|()| stream.shutdown(std::net::Shutdown::Write))
         .and_then(|()| stream.read_to_string(&mut heard));
     talked.map_err(|error| error.to_string())?;
-    Err(format!("heard {heard}"))
+    Err(format!("heard {}", heard.trim_end()))
 }
 
 /// `net-send HOST:PORT MIB`: sends so much, and hears how many bytes came.
@@ -156,7 +157,31 @@ fn garbage(arguments: &[&str]) -> Attempt {
 
 /// `net-hello HOST:PORT NAME PIECE [ech]`: begins TLS for a name, in pieces of this size, and hears what comes back.
 fn hello(arguments: &[&str]) -> Attempt {
-    let [target, name, piece, rest @ ..] = arguments else { return Err("too little".to_owned()) };
+    let [target, rest @ ..] = arguments else { return Err("too little".to_owned()) };
+    begin(TcpStream::connect(target).map_err(|error| error.to_string())?, rest)
+}
+
+/// `net-tunnel PROXY HOST:PORT NAME PIECE [ech]`: the same, in a tunnel of a proxy.
+fn tunnel(arguments: &[&str]) -> Attempt {
+    let [proxy, target, rest @ ..] = arguments else { return Err("too little".to_owned()) };
+    let mut stream = TcpStream::connect(proxy).map_err(|error| error.to_string())?;
+    stream
+        .write_all(format!("CONNECT {target} HTTP/1.1\r\n\r\n").as_bytes())
+        .map_err(|error| error.to_string())?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).map_err(|error| error.to_string())?;
+        head.extend(byte);
+    }
+    if !head.starts_with(b"HTTP/1.1 200 ") {
+        return Ok(String::from_utf8_lossy(&head).into_owned());
+    }
+    begin(stream, rest)
+}
+
+fn begin(mut stream: TcpStream, arguments: &[&str]) -> Attempt {
+    let [name, piece, rest @ ..] = arguments else { return Err("too little".to_owned()) };
     let long = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
     let mut extensions = Vec::new();
     if *name != "-" {
@@ -174,7 +199,6 @@ fn hello(arguments: &[&str]) -> Attempt {
     let size = u32::try_from(body.len()).unwrap().to_be_bytes();
     let message = [&[1, size[1], size[2], size[3]][..], &body].concat();
     let piece = piece.parse::<usize>().unwrap();
-    let mut stream = TcpStream::connect(target).map_err(|error| error.to_string())?;
     stream.set_nodelay(true).unwrap();
     for part in message.chunks(piece) {
         let record = [&[22, 3, 1][..], &long(part)].concat();
