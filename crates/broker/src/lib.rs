@@ -8,6 +8,7 @@ pub mod assemble;
 pub mod authorized;
 pub mod blob;
 pub mod config;
+pub mod connections;
 pub mod demo;
 mod desk;
 pub mod home;

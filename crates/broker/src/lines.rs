@@ -10,7 +10,7 @@ use toolgate_core::refusal::Refusal;
 use toolgate_core::text;
 use toolgate_core::verdict::{Asked, DenyReason, Verdict};
 use toolgate_ledger::record::{
-    AgentInfo, AgentProof, Body, CallInfo, Cell as CellRecord, Delivered as DeliveredRecord,
+    AgentInfo, AgentProof, Body, CallInfo, Cell as CellRecord, Connection, Delivered as DeliveredRecord,
     EncodeRecordError, Field, Intent, Judged, Outcome as OutcomeRecord, OutcomeUnknown, QuestionAsked,
     Record, Refusal as RefusalRecord, Status, Tier, VerdictWord, commit,
 };
@@ -273,6 +273,12 @@ pub(crate) fn delivered<C: Clock>(clock: &C, call: CallId, outcome: Position) ->
     line(clock, body, Vec::new(), "gate".to_owned())
 }
 
+/// What was connected to from a cell.
+pub(crate) fn connection<C: Clock>(clock: &C, connection: Connection) -> Result<Line, LineError> {
+    let server = connection.server.clone();
+    line(clock, connection.into(), Vec::new(), server)
+}
+
 /// A question with the statement that people sign, and its record.
 pub(crate) fn question<C: Clock>(
     clock: &C,
@@ -404,7 +410,7 @@ fn agent_info(agent: &Agent) -> AgentInfo {
 }
 
 /// Text from outside, fit for a record: hidden characters escaped, and at most 256 characters of it.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let plain = text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_graphic());
     if plain { text.to_owned() } else { text::quoted(text, 256) }
 }

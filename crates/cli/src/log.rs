@@ -11,7 +11,9 @@ use toolgate_broker::port::Position;
 use toolgate_broker::store::{Erase, SqliteStore};
 use toolgate_core::{hex, text};
 use toolgate_ledger::export::{self, Ocsf};
-use toolgate_ledger::record::{Body, CallInfo, Erasure, Export, Field, Judged, Record, Status, VerdictWord};
+use toolgate_ledger::record::{
+    Body, CallInfo, Connection, ConnectionStatus, Erasure, Export, Field, Judged, Record, Status, VerdictWord,
+};
 use toolgate_ledger::verify::{Options, Report, verify};
 use toolgate_ledger::{Folder, Hash, Proof, Trust, VerifierKey, signer};
 
@@ -103,6 +105,7 @@ impl Placed {
         match &self.record.body {
             Body::Outcome(outcome) => Some(&outcome.call),
             Body::OutcomeUnknown(outcome) => Some(&outcome.call),
+            Body::Connection(connection) => connection.call.as_deref(),
             Body::Delivered(delivered) => Some(&delivered.call),
             _ => self.call().map(|call| call.id.as_str()),
         }
@@ -294,6 +297,7 @@ pub(crate) fn one_line(placed: &Placed, paint: Paint) -> String {
         Body::Agent(agent) => {
             format!("agent `{}` {:?} by {}", agent.name, agent.action, agent.by).to_lowercase()
         }
+        Body::Connection(connection) => connected(connection, paint),
         Body::Delivered(delivered) => format!("delivered  {}", delivered.call),
         Body::Erasure(erasure) => format!("erased {} values: {}", erasure.commitments.len(), erasure.ground),
         Body::Export(export) => {
@@ -350,6 +354,20 @@ pub(crate) fn one_line(placed: &Placed, paint: Paint) -> String {
     // What comes from agents and servers is in here: nothing of it may move the cursor. Our own colours come last.
     let index = paint.dim(format!("{:>6}", placed.index));
     format!("{index}  {}  {what}", out::time(placed.record.time_ms))
+}
+
+fn connected(connection: &Connection, paint: Paint) -> String {
+    let Connection { server, to, port, up, down, times, why, .. } = connection;
+    let word = match connection.status {
+        ConnectionStatus::Connected => paint.green("connected"),
+        ConnectionStatus::Failed => paint.yellow("not connected"),
+        ConnectionStatus::Refused => paint.red("connection refused"),
+    };
+    let to = if *port == 0 { text::quoted(to, 256) } else { text::quoted(&format!("{to}:{port}"), 256) };
+    let bytes = if up + down == 0 { String::new() } else { format!(", {up} bytes there, {down} back") };
+    let times = if *times == 1 { String::new() } else { format!(", {times} times") };
+    let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    format!("{word}  {server} to {to}{bytes}{times}{why}")
 }
 
 fn about(call: &CallInfo) -> String {

@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::record::{AgentProof, Answer, Body, CallInfo, Judged, Outcome, PolicyAction, Record, Status};
+use crate::record::{
+    AgentProof, Answer, Body, CallInfo, Connection, ConnectionStatus, Judged, Outcome, PolicyAction, Record,
+    Status,
+};
 use crate::tree::Hash;
 
 /// The version of OCSF that the events are of.
@@ -119,6 +122,24 @@ impl Ocsf {
                     .filter_map(|name| Some((name.to_owned(), value.as_object_mut()?.remove(name)?)))
                     .collect();
                 put(&mut value, "evidences", json!([evidence]));
+                value
+            }
+            Body::Connection(connection) => {
+                let mut event = Event::of("toolgate/connection", &connection.server);
+                (event.status, event.code) = match connection.status {
+                    ConnectionStatus::Connected => (SUCCESS, Some("connected")),
+                    ConnectionStatus::Failed => (FAILURE, Some("failed")),
+                    ConnectionStatus::Refused => (FAILURE, Some("refused")),
+                };
+                let mut value = self.finish(index, entry, &record, &event);
+                let Connection { call: _, down, lasted_ms, port, times, to, up, why, .. } = connection;
+                put(&mut value, "dst_endpoint", json!({ "hostname": to, "port": port }));
+                put(&mut value, "count", json!(times));
+                put(&mut value, "duration", json!(lasted_ms));
+                put(&mut value, "unmapped", json!({ "bytes_in": down, "bytes_out": up }));
+                if let Some(why) = why {
+                    put(&mut value, "status_detail", json!(why));
+                }
                 value
             }
             body => {

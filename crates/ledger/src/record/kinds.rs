@@ -239,6 +239,48 @@ pub struct Refusal {
     pub rule: Option<String>,
 }
 
+/// What runs in a cell connected to somebody, or wanted to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connection {
+    /// The call that the cell was made for. Absent where the cell is a server's, which lives as long as the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<String>,
+    /// Bytes that came back.
+    pub down: u64,
+    /// How long it took, in milliseconds.
+    pub lasted_ms: u64,
+    /// At which port; 0 where there is none, as for a name that was looked up.
+    pub port: u16,
+    /// The server that runs in the cell.
+    pub server: String,
+    /// The run of the agent that the cell belongs to.
+    pub session: String,
+    /// What came of it.
+    pub status: ConnectionStatus,
+    /// How often it happened, the same to the same: more than once for what was refused only.
+    pub times: u64,
+    /// The name, or the address where no name was looked up. `others` where so much was refused that not each is told.
+    pub to: String,
+    /// Bytes that were sent.
+    pub up: u64,
+    /// Why it was refused, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// What came of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectionStatus {
+    /// It was allowed and made, and has ended.
+    Connected,
+    /// It was allowed and could not be made: the name has no address, or nobody answered.
+    Failed,
+    /// It was not allowed.
+    Refused,
+}
+
 /// A question was put to people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -129,6 +129,8 @@ macro_rules! kinds {
 kinds! {
     /// An agent was added, changed or removed.
     Agent = "agent",
+    /// What runs in a cell connected to somebody, or wanted to.
+    Connection = "connection",
     /// An answer reached the client.
     Delivered = "delivered",
     /// Values were erased: their blobs and salts are gone, their commitments stay.

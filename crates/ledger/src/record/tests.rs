@@ -39,6 +39,20 @@ fn one_of_each() -> Vec<Record> {
     let id = call().id;
     let bodies: Vec<Body> = vec![
         Agent { action: RosterAction::Added, by: "root".into(), name: "support".into() }.into(),
+        Connection {
+            call: Some(id.clone()),
+            down: 1,
+            lasted_ms: 2,
+            port: 443,
+            server: "shell".into(),
+            session: "s-1".into(),
+            status: ConnectionStatus::Refused,
+            times: 3,
+            to: "a.example".into(),
+            up: 4,
+            why: Some("no rule has this name".into()),
+        }
+        .into(),
         Delivered { call: id.clone(), outcome: 8 }.into(),
         Erasure { by: "ann".into(), commitments: vec![hash(1)], ground: "gdpr-17".into() }.into(),
         Export { by: "ann".into(), first: 0, format: "ocsf".into(), next: 10 }.into(),

@@ -91,6 +91,7 @@ impl Rules {
             Body::Start(start) => (start.origin != self.origin)
                 .then(|| format!("a start of the log `{}` in the log `{}`", start.origin, self.origin)),
             Body::Agent(_)
+            | Body::Connection(_)
             | Body::Erasure(_)
             | Body::Export(_)
             | Body::Key(_)
