@@ -1,4 +1,4 @@
-//! The documentation of the code, and the links between the pages of the book.
+//! The documentation of the code, the links between the pages of the book, and the tests that they name.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,10 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::run::{EVERYTHING, Workspace, must, say};
 
-/// Builds the documentation with warnings denied, and follows every link of every page.
+/// The pages in which what looks like the name of a test has to be one.
+const NAME_TESTS: [&str; 3] = ["SPECIFICATION.md", "THREAT_MODEL.md", "docs/past-vulnerabilities.md"];
+
+/// Builds the documentation with warnings denied, follows every link of every page, and looks for the tests that are named.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let mut doc = workspace.cargo(["doc"]);
     doc.args(EVERYTHING).args(["--no-deps", "--locked"]);
@@ -22,8 +25,57 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     if !broken.is_empty() {
         bail!("{} broken links:\n{}", broken.len(), broken.join("\n"));
     }
-    say(&format!("{} pages, no broken link", pages.len()));
+    let functions = functions(workspace.root())?;
+    let mut named = 0;
+    let mut missing = Vec::new();
+    for page in NAME_TESTS {
+        let text =
+            pages.get(&workspace.root().join(page)).with_context(|| format!("there is no `{page}`"))?;
+        for test in named_tests(text) {
+            named += 1;
+            if !functions.contains(test) {
+                missing.push(format!("{page}: there is no test `{test}`"));
+            }
+        }
+    }
+    if !missing.is_empty() {
+        bail!("{} tests are named and not there:\n{}", missing.len(), missing.join("\n"));
+    }
+    say(&format!("{} pages, no broken link; {named} tests are named and there", pages.len()));
     Ok(())
+}
+
+/// What is named like a test: between backticks, at least three words with underscores between them.
+fn named_tests(text: &str) -> impl Iterator<Item = &str> {
+    let quoted = prose(text).flat_map(|line| line.split('`').skip(1).step_by(2));
+    let is_one = |name: &&str| {
+        let words = name.split('_').filter(|word| !word.is_empty()).count();
+        words >= 3
+            && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    quoted.filter(is_one)
+}
+
+/// The names of all functions of the workspace.
+fn functions(root: &Path) -> Result<BTreeSet<String>> {
+    let mut functions = BTreeSet::new();
+    let mut folders = vec![root.join("crates"), root.join("xtask")];
+    while let Some(folder) = folders.pop() {
+        for entry in
+            std::fs::read_dir(&folder).with_context(|| format!("could not list `{}`", folder.display()))?
+        {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "go") {
+                let text = std::fs::read_to_string(&path)?;
+                let after = text.split("fn ").skip(1);
+                let name = |rest: &str| rest.split(['(', '<']).next().unwrap_or_default().to_owned();
+                functions.extend(after.map(name));
+            }
+        }
+    }
+    Ok(functions)
 }
 
 /// The text of every page at the root and below `docs/`, by its path.
@@ -123,6 +175,12 @@ fn anchors(text: &str) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_test_that_is_named_is_told_from_other_words() {
+        let text = "kept by `a_call_runs_at_most_once`, see `max_bytes`, `cargo xtask docs`,\n```\n`not_in_a_block`\n```\n`Not_a_test_name`";
+        assert_eq!(named_tests(text).collect::<Vec<_>>(), ["a_call_runs_at_most_once"]);
+    }
 
     #[test]
     fn a_link_that_leads_nowhere_is_found_and_others_are_not() {
