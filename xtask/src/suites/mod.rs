@@ -6,6 +6,7 @@ mod flush;
 pub(crate) mod gate;
 mod go;
 mod node;
+mod packages;
 mod python;
 mod wire;
 
@@ -23,13 +24,22 @@ pub(crate) enum Suite {
     Go,
     Layers,
     Node,
+    Packages,
     Python,
     Wire,
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Claude, Self::Flush, Self::Go, Self::Layers, Self::Node, Self::Python, Self::Wire];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Claude,
+        Self::Flush,
+        Self::Go,
+        Self::Layers,
+        Self::Node,
+        Self::Packages,
+        Self::Python,
+        Self::Wire,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -38,6 +48,7 @@ impl Suite {
             Self::Go => "go",
             Self::Layers => "layers",
             Self::Node => "node",
+            Self::Packages => "packages",
             Self::Python => "python",
             Self::Wire => "wire",
         }
@@ -52,6 +63,9 @@ impl Suite {
                 "hostile programs in cells of which one layer is switched off: they have to get out"
             }
             Self::Node => "the conformance suite and the Inspector, and servers made with the TypeScript SDK",
+            Self::Packages => {
+                "pip, npm, git, cargo, node, python and java in cells, with a way out to one server"
+            }
             Self::Python => "the clients of the Python SDK and of FastMCP, in three eras",
             Self::Wire => "unknown fields, byte for byte through the gate, in both eras on both sides",
         }
@@ -79,6 +93,7 @@ impl Suite {
             Self::Go => go::run(workspace),
             Self::Layers => layers(workspace),
             Self::Node => node::run(workspace),
+            Self::Packages => packages::run(workspace),
             Self::Python => python::run(workspace),
             Self::Wire => wire::run(workspace),
         }

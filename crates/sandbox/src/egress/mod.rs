@@ -87,13 +87,19 @@ pub trait Resolve: fmt::Debug + Send + Sync {
     fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>>;
 }
 
-/// The host's own way to resolve names. Those below `localhost` are this machine (RFC 6761), whether or not the host knows it.
+/// The host's own way to resolve names. `host.internal` and what is below it are this machine; so is what is below `localhost`
+/// (RFC 6761), whether or not the host knows it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HostResolver;
 
 impl Resolve for HostResolver {
     fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>> {
-        if name.as_str().rsplit('.').next() == Some("localhost") {
+        let is_below = |above: &str| {
+            name.as_str()
+                .rsplit_once(above)
+                .is_some_and(|(rest, after)| after.is_empty() && (rest.is_empty() || rest.ends_with('.')))
+        };
+        if is_below("host.internal") || is_below("localhost") {
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
         Ok((name.as_str(), 0).to_socket_addrs()?.map(|address| address.ip()).collect())
@@ -189,6 +195,26 @@ impl fmt::Display for To {
             Self::Address(address) => address.fmt(f),
             Self::Name(name) => name.fmt(f),
             Self::NotAName => f.write_str("what is not the name of a host"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_names() {
+        let is_here = |name: &str| {
+            HostResolver
+                .resolve(&name.parse().unwrap())
+                .is_ok_and(|found| found.contains(&Ipv4Addr::LOCALHOST.into()))
+        };
+        for name in ["host.internal", "a.host.internal", "Host.Internal.", "localhost", "a.b.localhost"] {
+            assert!(is_here(name), "{name}");
+        }
+        for name in ["ghost.internal", "host.internal.invalid", "xlocalhost", "localhost.invalid"] {
+            assert!(!is_here(name), "{name}");
         }
     }
 }

@@ -53,7 +53,7 @@ pub enum RuleError {
     #[error("`{0}` names requests where they are inside TLS and cannot be read")]
     Inside(String),
     /// In a cell, that is the cell.
-    #[error("`localhost` is the cell itself; this machine is any name below it, as in `host.localhost`")]
+    #[error("`localhost` is the cell itself; this machine is `host.internal`")]
     Localhost,
     /// There is no port, or it is no number from 1 to 65535.
     #[error("`{0}` has no port; write it as `NAME:PORT`")]
@@ -241,12 +241,7 @@ mod tests {
             ("host.localhost:80,private", Ok("host.localhost:80,private")),
             ("a.b:1,danger-any-tls,private", Ok("a.b:1,private,danger-any-tls")),
             ("xn--bcher-kva.example:443", Ok("xn--bcher-kva.example:443")),
-            (
-                "localhost:80",
-                Err(
-                    "`localhost` is the cell itself; this machine is any name below it, as in `host.localhost`",
-                ),
-            ),
+            ("localhost:80", Err("`localhost` is the cell itself; this machine is `host.internal`")),
             ("example.com", Err("`example.com` has no port; write it as `NAME:PORT`")),
             ("example.com:0", Err("`example.com:0` has no port; write it as `NAME:PORT`")),
             ("example.com:+443", Err("`example.com:+443` has no port; write it as `NAME:PORT`")),
