@@ -96,18 +96,19 @@ impl Child {
         }
     }
 
-    /// Ends the child and all that it started: waits `grace` for it to end by itself (close its input first), then, if it is in no
-    /// cell, sends `SIGTERM` and waits `grace` again, then kills. Returns when the process is reaped.
+    /// Ends the child and all that it started: closes its input and waits `grace` for it to end by itself, then sends `SIGTERM` and waits
+    /// `grace` again, then kills. Returns when the process is reaped.
     pub async fn end(mut self, grace: Duration) -> Ended {
         drop(self.streams.take());
         let by_itself = tokio::time::timeout(grace, self.exited()).await.ok();
-        let asked = match (by_itself, &mut self.body) {
-            (Some(status), _) => Some(status),
-            // The first process of a cell, which is not the program, hears no signal but the one that kills it.
-            (None, Body::Cell { .. }) => None,
-            (None, Body::Process(process, group)) => {
-                group.kill(Signal::TERM);
-                tokio::time::timeout(grace, process.wait()).await.ok().map(Result::ok)
+        let asked = match by_itself {
+            Some(status) => Some(status),
+            None => {
+                match &mut self.body {
+                    Body::Cell { cell, .. } => cell.ask_to_end(),
+                    Body::Process(_, group) => group.kill(Signal::TERM),
+                }
+                tokio::time::timeout(grace, self.exited()).await.ok()
             }
         };
         match &mut self.body {

@@ -202,3 +202,23 @@ async fn nothing_outlives_its_cell() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_child_in_a_cell_is_asked_before_it_is_killed() {
+    let launcher = launcher();
+    // It does not mind that its input is closed; what it started is asked with it.
+    let script = "(trap 'echo child asked; exit' TERM; while :; do sleep 0.05; done) & \
+        trap 'wait; echo asked; exit 7' TERM; echo up; while :; do sleep 0.05; done";
+    let mut child = launcher.spawn(in_cell(script)).await.unwrap();
+    let (stdin, stdout) = child.take_streams().unwrap();
+    let mut lines = BufReader::new(stdout).lines();
+    assert_eq!(lines.next_line().await.unwrap().unwrap(), "up");
+    drop(stdin);
+    let ended = child.end(Duration::from_secs(2)).await;
+    assert!(matches!(ended, Ended::ByItself(Some(status)) if status.code() == Some(7)), "{ended:?}");
+    let mut said = Vec::new();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        said.push(line);
+    }
+    assert_eq!(said, ["child asked", "asked"]);
+}

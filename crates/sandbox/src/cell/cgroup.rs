@@ -36,7 +36,7 @@ enum Version {
 pub(super) struct Group {
     version: Version,
     folders: Vec<PathBuf>,
-    _parents: Arc<Parents>,
+    parents: Arc<Parents>,
 }
 
 /// What a cgroup says about a cell that has ended.
@@ -66,7 +66,7 @@ impl Cgroups {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let folders: Vec<PathBuf> =
             self.parents.0.iter().map(|parent| parent.join(format!("cell-{number}"))).collect();
-        let group = Group { version: self.version, folders, _parents: Arc::clone(&self.parents) };
+        let group = Group { version: self.version, folders, parents: Arc::clone(&self.parents) };
         for folder in &group.folders {
             fs::create_dir(folder)?;
         }
@@ -118,29 +118,29 @@ impl Group {
     fn set(&self, name: &str, value: &str) -> io::Result<()> {
         fs::write(self.find(name).ok_or(io::ErrorKind::NotFound)?, value)
     }
+}
 
-    /// Removes it; says whether that was possible.
-    fn remove(&self) -> bool {
-        self.folders.iter().filter(|folder| fs::remove_dir(folder).is_err() && folder.exists()).count() == 0
-    }
+/// Removes the folders of a cgroup; says whether that was possible.
+fn removed(folders: &[PathBuf]) -> bool {
+    folders.iter().filter(|folder| fs::remove_dir(folder).is_err() && folder.exists()).count() == 0
 }
 
 impl Drop for Group {
     /// A cgroup can be removed when its last process has been reaped, which the kernel does in its own time.
     fn drop(&mut self) {
-        if self.remove() {
+        if removed(&self.folders) {
             return;
         }
-        let (version, folders, parents) =
-            (self.version, std::mem::take(&mut self.folders), Arc::clone(&self._parents));
+        let (folders, parents) = (std::mem::take(&mut self.folders), Arc::clone(&self.parents));
         let left = move || {
-            let group = std::mem::ManuallyDrop::new(Self { version, folders, _parents: parents });
             for _attempt in 0..ATTEMPTS {
-                if group.remove() {
+                if removed(&folders) {
                     break;
                 }
                 std::thread::sleep(PAUSE);
             }
+            // Those it lies in can be removed only after it.
+            drop(parents);
         };
         drop(std::thread::Builder::new().name("toolgate-cgroup".to_owned()).spawn(left));
     }

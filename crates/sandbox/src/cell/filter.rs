@@ -1,76 +1,100 @@
-//! Which system calls a cell may make: filters, compiled once by the launcher, and inherited by all that a cell starts.
+//! Which system calls a cell may make: a filter, compiled once by the launcher, and inherited by all that a cell starts.
 //!
-//! One names what may be called at all. What is not in it does not exist (`ENOSYS`), as on an older kernel, so that the C
-//! library falls back: `clone3`, whose flags lie in memory that a filter cannot read, to `clone`, whose flags are an argument.
-//! Another says no (`EPERM`) to what is known and refused, and to calls of the first list with the wrong arguments. Calls of
-//! another architecture (32 bits) end the process, and those of x32 have numbers that are in no list.
+//! What it does not name does not exist (`ENOSYS`), as on an older kernel, so that the C library falls back: `clone3`, whose flags
+//! lie in memory that a filter cannot read, to `clone`, whose flags are an argument. It says no (`EPERM`) to what is known and
+//! refused, and to calls that are allowed with other arguments. Calls of another architecture (32 bits) end the process, and those of
+//! x32 have numbers that are in no list.
+//!
+//! It is a search tree over the numbers of the calls: the kernel walks through a filter for every call there is when it is put in
+//! force, which with a list takes longer than all else that a cell gives up.
 
 use std::collections::BTreeMap;
+use std::os::raw::c_ushort;
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
+use libc::{
+    BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W,
+    SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, sock_filter,
 };
+use rustix::io::Errno;
 
-/// The filters, in the order in which they are to be applied.
+use super::launcher::last_error;
+
+/// The filters: a cell has one of them.
 pub(super) struct Filters {
-    /// For cells that write to files of the host: no file is made to run with the rights of its owner or group.
-    pub(super) no_set_id: BpfProgram,
-    /// What may be called at all.
-    pub(super) exists: BpfProgram,
     /// What may be called, and how.
-    pub(super) may: BpfProgram,
+    pub(super) usual: Filter,
+    /// For cells that write to files of the host: neither is a file made to run with the rights of its owner or group.
+    pub(super) no_set_id: Filter,
 }
 
 /// Compiles the filters.
-pub(super) fn filters() -> Result<Filters, seccompiler::Error> {
-    let arch = TargetArch::try_from(std::env::consts::ARCH)?;
-    let allowed = calls(ALLOWED).chain(calls(ALLOWED_HERE)).map(|call| (call, Vec::new())).collect();
-    let refused = calls(REFUSED).map(|call| (call, Vec::new()));
-    let refused: BTreeMap<i64, Vec<SeccompRule>> = refused.chain(by_argument()?).collect();
-    let errno = |errno: i32| SeccompAction::Errno(errno.cast_unsigned());
-    let exists = SeccompFilter::new(allowed, errno(libc::ENOSYS), SeccompAction::Allow, arch)?;
-    let may = SeccompFilter::new(refused, SeccompAction::Allow, errno(libc::EPERM), arch)?;
-    let no_set_id = SeccompFilter::new(set_id()?, SeccompAction::Allow, errno(libc::EPERM), arch)?;
-    Ok(Filters { no_set_id: no_set_id.try_into()?, exists: exists.try_into()?, may: may.try_into()? })
+pub(super) fn filters() -> Result<Filters, TooLong> {
+    Ok(Filters { usual: Filter::of(&usual())?, no_set_id: Filter::of(&no_set_id())? })
+}
+
+/// What becomes of a call: `None` if it is allowed whatever its arguments are.
+type Calls = BTreeMap<i64, Option<Refusal>>;
+
+/// When a call is refused: if one of these holds.
+type Refusal = Vec<Holds>;
+
+/// All of these are true of the arguments of a call.
+type Holds = Vec<(u8, Is)>;
+
+/// Something that is true of the lower half of an argument. What these calls read is no longer than that.
+#[derive(Debug, Clone, Copy)]
+enum Is {
+    /// It has one of these bits.
+    Any(u32),
+    /// It is this, in these bits.
+    Equal(u32, u32),
+    /// It is something else.
+    Not(u32),
+}
+
+fn usual() -> Calls {
+    let allowed = calls(ALLOWED).chain(calls(ALLOWED_HERE)).map(|call| (call, None));
+    let refused = calls(REFUSED).map(|call| (call, Some(always())));
+    let by_argument = by_argument().into_iter().map(|(call, refusal)| (call, Some(refusal)));
+    allowed.chain(refused).chain(by_argument).collect()
+}
+
+/// It is refused whatever its arguments are.
+fn always() -> Refusal {
+    vec![Vec::new()]
+}
+
+fn no_set_id() -> Calls {
+    let mut calls = usual();
+    calls.extend(set_id().into_iter().map(|(call, refusal)| (call, Some(refusal))));
+    calls
 }
 
 /// All ways to give a file the bits by which it runs as its owner or group, whoever starts it. Where a gate is root, the owner of
 /// what a cell writes may be root.
-fn set_id() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::Error> {
-    let has = |argument: u8, bit: u32| {
-        let bit = u64::from(bit);
-        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bit), bit)
-    };
-    let bits = [libc::S_ISUID, libc::S_ISGID];
-    let mode = |argument: u8| -> Result<Vec<SeccompRule>, seccompiler::Error> {
-        bits.into_iter().map(|bit| Ok(SeccompRule::new(vec![has(argument, bit)?])?)).collect()
-    };
+fn set_id() -> Vec<(i64, Refusal)> {
+    let bits = libc::S_ISUID | libc::S_ISGID;
+    let mode = |argument: u8| vec![vec![(argument, Is::Any(bits))]];
     // The mode is one only where a file may be made.
-    let open = |flags: u8| -> Result<Vec<SeccompRule>, seccompiler::Error> {
-        let makes = [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY].map(i32::cast_unsigned);
-        let pairs = makes.into_iter().flat_map(|make| bits.map(|bit| (make, bit)));
-        pairs
-            .map(|(make, bit)| Ok(SeccompRule::new(vec![has(flags, make)?, has(flags + 1, bit)?])?))
-            .collect()
-    };
-    let mut calls = BTreeMap::from([
-        (libc::SYS_fchmod, mode(1)?),
-        (libc::SYS_fchmodat, mode(2)?),
-        (libc::SYS_fchmodat2, mode(2)?),
-        (libc::SYS_mknodat, mode(2)?),
-        (libc::SYS_openat, open(2)?),
+    let makes = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)).cast_unsigned();
+    let open = |flags: u8| vec![vec![(flags, Is::Any(makes)), (flags + 1, Is::Any(bits))]];
+    let mut calls = vec![
+        (libc::SYS_fchmod, mode(1)),
+        (libc::SYS_fchmodat, mode(2)),
+        (libc::SYS_fchmodat2, mode(2)),
+        (libc::SYS_mknodat, mode(2)),
+        (libc::SYS_openat, open(2)),
         // Its mode lies in memory. Programs fall back to `openat`.
-        (libc::SYS_openat2, Vec::new()),
-    ]);
+        (libc::SYS_openat2, always()),
+    ];
     #[cfg(target_arch = "x86_64")]
     calls.extend([
-        (libc::SYS_chmod, mode(1)?),
-        (libc::SYS_creat, mode(1)?),
-        (libc::SYS_mknod, mode(1)?),
-        (libc::SYS_open, open(1)?),
+        (libc::SYS_chmod, mode(1)),
+        (libc::SYS_creat, mode(1)),
+        (libc::SYS_mknod, mode(1)),
+        (libc::SYS_open, open(1)),
     ]);
-    Ok(calls)
+    calls
 }
 
 fn calls(groups: &'static [&'static [i64]]) -> impl Iterator<Item = i64> {
@@ -78,80 +102,212 @@ fn calls(groups: &'static [&'static [i64]]) -> impl Iterator<Item = i64> {
 }
 
 /// Calls that are refused if an argument is not as it has to be.
-fn by_argument() -> Result<Vec<(i64, Vec<SeccompRule>)>, seccompiler::Error> {
-    let is_not = |argument: u8, allowed: &[u64]| -> Result<SeccompRule, seccompiler::Error> {
-        let not =
-            |value: &u64| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, *value);
-        Ok(SeccompRule::new(allowed.iter().map(not).collect::<Result<_, _>>()?)?)
+fn by_argument() -> Vec<(i64, Refusal)> {
+    const ALL: u32 = u32::MAX;
+    let number = i32::cast_unsigned;
+    let none_of = |argument: u8, values: &[u32]| -> Holds {
+        values.iter().map(|value| (argument, Is::Not(*value))).collect()
     };
-    let is = |argument: u8, value: u64| -> Result<SeccompRule, seccompiler::Error> {
-        let is = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?;
-        Ok(SeccompRule::new(vec![is])?)
+    let one_of = |argument: u8, values: &[u32]| -> Refusal {
+        values.iter().map(|value| vec![(argument, Is::Equal(ALL, *value))]).collect()
     };
-    let has = |argument: u8, bits: u64| -> Result<SeccompRule, seccompiler::Error> {
-        let has =
-            SeccompCondition::new(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(bits), bits)?;
-        Ok(SeccompRule::new(vec![has])?)
-    };
-    let number = |value: i32| u64::from(value.cast_unsigned());
-    // Netlink is for asking about interfaces and addresses (`getifaddrs`), which is its protocol 0 and no other.
-    let netlink = SeccompRule::new(vec![
-        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, number(libc::AF_NETLINK))?,
-        SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, number(libc::NETLINK_ROUTE))?,
-    ])?;
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK].map(number);
-    // SOCK_RAW, SOCK_RDM and SOCK_DCCP; the flags beside the type are left out of the comparison. On netlink, raw is
-    // how one asks.
-    let kind = |kind: i32| -> Result<SeccompRule, seccompiler::Error> {
-        Ok(SeccompRule::new(vec![
-            SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, number(libc::AF_NETLINK))?,
-            SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(0xf), number(kind))?,
-        ])?)
-    };
-    let kinds = [libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_DCCP];
-    let mut socket = vec![is_not(0, &families)?, netlink];
-    for raw in kinds {
-        socket.push(kind(raw)?);
-    }
-    let namespaces = [
-        libc::CLONE_NEWUSER,
-        libc::CLONE_NEWNS,
-        libc::CLONE_NEWPID,
-        libc::CLONE_NEWNET,
-        libc::CLONE_NEWIPC,
-        libc::CLONE_NEWUTS,
-        libc::CLONE_NEWCGROUP,
+    let netlink = number(libc::AF_NETLINK);
+    let mut socket = vec![
+        none_of(0, &families),
+        // Netlink is for asking about interfaces and addresses (`getifaddrs`), which is its protocol 0 and no other.
+        vec![(0, Is::Equal(ALL, netlink)), (2, Is::Not(number(libc::NETLINK_ROUTE)))],
     ];
-    let clone = namespaces.iter().map(|flag| has(0, number(*flag))).collect::<Result<_, _>>()?;
-    // Typing into a terminal on behalf of whoever sits there, and its older cousin.
-    let ioctl = vec![is(1, libc::TIOCSTI)?, is(1, TIOCLINUX)?, is(1, libc::TIOCSETD)?];
-    Ok(vec![
-        (libc::SYS_clone, clone),
-        (libc::SYS_ioctl, ioctl),
+    // The flags beside the type are left out of the comparison. On netlink, raw is how one asks.
+    for kind in [libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_DCCP] {
+        socket.push(vec![(0, Is::Not(netlink)), (1, Is::Equal(0xf, number(kind)))]);
+    }
+    let namespaces = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    vec![
+        (libc::SYS_clone, vec![vec![(0, Is::Any(number(namespaces)))]]),
+        // Typing into a terminal on behalf of whoever sits there, and its older cousin.
+        (libc::SYS_ioctl, one_of(1, &[TIOCSTI, TIOCLINUX, TIOCSETD])),
         // Linux as it is (0), and the question which it is.
-        (libc::SYS_personality, vec![is_not(0, &[0, 0xffff_ffff])?]),
+        (libc::SYS_personality, vec![none_of(0, &[0, ALL])]),
         // What names or changes its own process, not what traces, seizes or keeps another one alive.
-        (
-            libc::SYS_prctl,
-            REFUSED_PRCTL.iter().map(|option| is(0, number(*option))).collect::<Result<_, _>>()?,
-        ),
-        (libc::SYS_socket, socket.clone()),
-        (libc::SYS_socketpair, vec![is_not(0, &[number(libc::AF_UNIX)])?]),
-    ])
+        (libc::SYS_prctl, one_of(0, &REFUSED_PRCTL.map(number))),
+        (libc::SYS_socket, socket),
+        (libc::SYS_socketpair, vec![none_of(0, &[number(libc::AF_UNIX)])]),
+    ]
 }
 
-const TIOCLINUX: u64 = 0x541c;
+const TIOCSTI: u32 = 0x5412;
+const TIOCLINUX: u32 = 0x541c;
+const TIOCSETD: u32 = 0x5423;
 
 /// Options of `prctl` that are refused.
-const REFUSED_PRCTL: &[i32] = &[
+const REFUSED_PRCTL: [i32; 4] = [
     // It lets another process trace this one.
     libc::PR_SET_PTRACER,
     // A second program for the kernel to run as this one.
     libc::PR_SET_MM,
-    // Filters are in force; more of them are of no use to the program and let it fake what calls answer.
+    // A filter is in force; more of them are of no use to the program and let it fake what calls answer.
     libc::PR_SET_SECCOMP,
     libc::PR_SET_SECUREBITS,
 ];
+
+/// A program for the kernel, that says what becomes of a call.
+pub(super) struct Filter(Vec<sock_filter>);
+
+/// The lists have become too long for the kernel, or for the jumps of its machine.
+#[derive(Debug, thiserror::Error)]
+#[error("the filter of system calls is too long for the kernel")]
+pub(super) struct TooLong;
+
+/// The architecture whose numbers the calls have, as the kernel names it.
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: u32 = 0xc000_00b7;
+
+/// Where the number of a call, its architecture, and the lower half of its arguments are, for a filter.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const ARGUMENTS: u32 = 16;
+
+/// What the kernel is to do.
+const REFUSE: u32 = SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
+const UNKNOWN: u32 = SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+
+impl Filter {
+    fn of(calls: &Calls) -> Result<Self, TooLong> {
+        // Neighbours that are treated alike are one branch of the tree, as is what lies between them.
+        let mut branches: Vec<(u32, Vec<sock_filter>)> = vec![(0, answer(UNKNOWN))];
+        for (call, refusal) in calls {
+            let call = u32::try_from(*call).map_err(|_negative| TooLong)?;
+            let code = match refusal {
+                None => answer(SECCOMP_RET_ALLOW),
+                Some(refusal) => refuse_if(refusal)?,
+            };
+            branches.push((call, code));
+            branches.push((call + 1, answer(UNKNOWN)));
+        }
+        // Of two that begin at the same number, the first is empty; of two that are the same, the second says nothing new.
+        let mut tree: Vec<(u32, Vec<sock_filter>)> = Vec::new();
+        for (from, code) in branches {
+            tree.pop_if(|(last, _)| *last == from);
+            if tree.last().is_none_or(|(_, last)| !same(last, &code)) {
+                tree.push((from, code));
+            }
+        }
+        let mut program = vec![
+            load(ARCH),
+            jump(BPF_JEQ, ARCHITECTURE, 1, 0)?,
+            return_(SECCOMP_RET_KILL_PROCESS),
+            load(NUMBER),
+        ];
+        program.extend(search(&tree)?);
+        if program.len() > LONGEST { Err(TooLong) } else { Ok(Self(program)) }
+    }
+
+    /// Puts it in force, for this process and all that it will ever start.
+    #[expect(unsafe_code, reason = "rustix does not have `seccomp`")]
+    pub(super) fn apply(&self) -> Result<(), Errno> {
+        let program = libc::sock_fprog {
+            len: c_ushort::try_from(self.0.len()).map_err(|_long| Errno::INVAL)?,
+            filter: self.0.as_ptr().cast_mut(),
+        };
+        // SAFETY: the structure is the kernel's, its length is that of the program it points to, and both are only read and outlive
+        // the call.
+        // JUSTIFICATION: it is the one call that puts a filter in force.
+        let result =
+            unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+        if result == 0 { Ok(()) } else { Err(last_error()) }
+    }
+}
+
+/// How long a filter may be.
+const LONGEST: usize = 4096;
+
+/// The tree over branches that each begin at a number: whatever is below the first one's is its.
+fn search(branches: &[(u32, Vec<sock_filter>)]) -> Result<Vec<sock_filter>, TooLong> {
+    let (below, above) = match branches {
+        [] => return Ok(answer(UNKNOWN)),
+        [(_, code)] => return Ok(code.clone()),
+        _ => branches.split_at(branches.len() / 2),
+    };
+    let middle = above.first().map_or(0, |(from, _)| *from);
+    let (below, above) = (search(below)?, search(above)?);
+    // A jump under a condition reaches 255 instructions; one without reaches all.
+    let mut code = match jump(BPF_JGE, middle, below.len(), 0) {
+        Ok(near) => vec![near],
+        Err(TooLong) => vec![jump(BPF_JGE, middle, 0, 1)?, far(below.len())?],
+    };
+    code.extend(below);
+    code.extend(above);
+    Ok(code)
+}
+
+/// Refuses a call if its arguments are so, and else allows it.
+fn refuse_if(refusal: &Refusal) -> Result<Vec<sock_filter>, TooLong> {
+    let mut code = Vec::new();
+    for holds in refusal {
+        // From the end: each condition that does not hold skips what follows of this one.
+        let mut rest = answer(REFUSE);
+        for (argument, is) in holds.iter().rev() {
+            let mut first = vec![load(ARGUMENTS + 8 * u32::from(*argument))];
+            match *is {
+                Is::Any(bits) => first.push(jump(BPF_JSET, bits, 0, rest.len())?),
+                Is::Equal(bits, value) => {
+                    first.push(instruction(BPF_ALU | BPF_AND | BPF_K, bits));
+                    first.push(jump(BPF_JEQ, value, 0, rest.len())?);
+                }
+                Is::Not(value) => first.push(jump(BPF_JEQ, value, rest.len(), 0)?),
+            }
+            first.extend(rest);
+            rest = first;
+        }
+        code.extend(rest);
+    }
+    // After one that always holds there is nothing to say.
+    if refusal.iter().all(|holds| !holds.is_empty()) {
+        code.push(return_(SECCOMP_RET_ALLOW));
+    }
+    Ok(code)
+}
+
+fn answer(what: u32) -> Vec<sock_filter> {
+    vec![return_(what)]
+}
+
+fn return_(what: u32) -> sock_filter {
+    instruction(BPF_RET | BPF_K, what)
+}
+
+fn load(from: u32) -> sock_filter {
+    instruction(BPF_LD | BPF_W | BPF_ABS, from)
+}
+
+fn far(skipped: usize) -> Result<sock_filter, TooLong> {
+    Ok(instruction(BPF_JMP | libc::BPF_JA, u32::try_from(skipped).map_err(|_long| TooLong)?))
+}
+
+fn instruction(code: u32, k: u32) -> sock_filter {
+    sock_filter { code: code as u16, jt: 0, jf: 0, k }
+}
+
+/// Skips so many instructions if it is so, and so many if not.
+fn jump(how: u32, k: u32, so: usize, not: usize) -> Result<sock_filter, TooLong> {
+    let skipped = |count: usize| u8::try_from(count).map_err(|_long| TooLong);
+    let jump = instruction(BPF_JMP | how | BPF_K, k);
+    Ok(sock_filter { jt: skipped(so)?, jf: skipped(not)?, ..jump })
+}
+
+fn same(one: &[sock_filter], other: &[sock_filter]) -> bool {
+    let all = |code: &[sock_filter]| -> Vec<_> { code.iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect() };
+    all(one) == all(other)
+}
 
 /// What may be called, and who needs it.
 const ALLOWED: &[&[i64]] = &[
@@ -410,8 +566,6 @@ const ALLOWED: &[&[i64]] = &[
     ],
     // Programs may shut themselves in further.
     &[libc::SYS_landlock_create_ruleset, libc::SYS_landlock_add_rule, libc::SYS_landlock_restrict_self],
-    // The second filter is put in force under the first one, and then refuses it.
-    &[libc::SYS_seccomp],
 ];
 
 /// What only this architecture has: older spellings of the above, which its C library still uses.
@@ -534,16 +688,114 @@ mod tests {
     #[test]
     fn nothing_is_both_allowed_and_refused() {
         let allowed: BTreeSet<i64> = calls(ALLOWED).chain(calls(ALLOWED_HERE)).collect();
-        let both: Vec<i64> = calls(REFUSED).filter(|call| allowed.contains(call)).collect();
-        assert_eq!(both, [libc::SYS_seccomp]);
+        let refused: BTreeSet<i64> = calls(REFUSED).collect();
+        assert_eq!(allowed.intersection(&refused).collect::<Vec<_>>(), Vec::<&i64>::new());
         assert!(!allowed.contains(&libc::SYS_clone3));
+        for (call, _) in by_argument().into_iter().chain(set_id()) {
+            assert!(allowed.contains(&call), "{call} would be allowed with some arguments");
+        }
+    }
+
+    /// What the kernel's machine answers.
+    fn run(filter: &Filter, arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
+        let (mut at, mut value) = (0, 0_u32);
+        loop {
+            let libc::sock_filter { code, jt, jf, k } = filter.0[at];
+            at += 1;
+            let branch = |so: bool| usize::from(if so { jt } else { jf });
+            match u32::from(code) {
+                c if c == BPF_LD | BPF_W | BPF_ABS => {
+                    value = match k {
+                        NUMBER => number,
+                        ARCH => arch,
+                        k => arguments[usize::try_from((k - ARGUMENTS) / 8).unwrap()] as u32,
+                    }
+                }
+                c if c == BPF_ALU | BPF_AND | BPF_K => value &= k,
+                c if c == BPF_JMP | libc::BPF_JA => at += usize::try_from(k).unwrap(),
+                c if c == BPF_JMP | BPF_JGE | BPF_K => at += branch(value >= k),
+                c if c == BPF_JMP | BPF_JEQ | BPF_K => at += branch(value == k),
+                c if c == BPF_JMP | BPF_JSET | BPF_K => at += branch(value & k != 0),
+                c if c == BPF_RET | BPF_K => return k,
+                other => panic!("{other}"),
+            }
+        }
     }
 
     #[test]
-    fn the_filters_compile_and_are_small_enough_for_the_kernel() {
-        let Filters { no_set_id, exists, may } = filters().unwrap();
-        for filter in [no_set_id, exists, may] {
-            assert!(filter.len() < 4096, "{} instructions", filter.len());
+    fn the_tree_says_of_each_call_what_the_lists_say() {
+        let Filters { usual, no_set_id } = filters().unwrap();
+        let allowed: BTreeSet<i64> = calls(ALLOWED).chain(calls(ALLOWED_HERE)).collect();
+        let refused: BTreeSet<i64> = calls(REFUSED).collect();
+        let by_argument: BTreeSet<i64> = by_argument().into_iter().map(|(call, _)| call).collect();
+        let set_id: BTreeSet<i64> = set_id().into_iter().map(|(call, _)| call).collect();
+        for (filter, also) in [(&usual, &BTreeSet::new()), (&no_set_id, &set_id)] {
+            for number in (0..2000).chain([0x4000_0000, 0x4000_0001, u32::MAX]) {
+                let call = i64::from(number);
+                if by_argument.contains(&call) || also.contains(&call) {
+                    continue;
+                }
+                let want = match (allowed.contains(&call), refused.contains(&call)) {
+                    (true, _) => SECCOMP_RET_ALLOW,
+                    (false, true) => REFUSE,
+                    (false, false) => UNKNOWN,
+                };
+                assert_eq!(run(filter, ARCHITECTURE, number, [0; 6]), want, "{number}");
+                assert_eq!(run(filter, 0x4000_0003, number, [0; 6]), SECCOMP_RET_KILL_PROCESS, "{number}");
+            }
         }
+    }
+
+    #[test]
+    fn arguments_decide() {
+        let Filters { usual, no_set_id } = filters().unwrap();
+        let number = |value: i32| u64::from(value.cast_unsigned());
+        let (unix, inet, netlink) = (number(libc::AF_UNIX), number(libc::AF_INET), number(libc::AF_NETLINK));
+        let stream = number(libc::SOCK_STREAM | libc::SOCK_CLOEXEC);
+        let raw = number(libc::SOCK_RAW | libc::SOCK_CLOEXEC);
+        let user = number(libc::CLONE_NEWUSER);
+        let create = number(libc::O_CREAT | libc::O_WRONLY);
+        let cases = [
+            (libc::SYS_socket, vec![unix, stream, 0], true, true),
+            (libc::SYS_socket, vec![inet, stream, 6], true, true),
+            (libc::SYS_socket, vec![inet, raw, 1], false, false),
+            (libc::SYS_socket, vec![netlink, raw, 0], true, true),
+            (libc::SYS_socket, vec![netlink, raw, 6], false, false),
+            (libc::SYS_socket, vec![number(libc::AF_ALG), stream, 0], false, false),
+            (libc::SYS_socketpair, vec![unix], true, true),
+            (libc::SYS_socketpair, vec![inet], false, false),
+            (libc::SYS_clone, vec![number(libc::SIGCHLD)], true, true),
+            (libc::SYS_clone, vec![user | number(libc::SIGCHLD)], false, false),
+            (libc::SYS_ioctl, vec![1, u64::from(TIOCSTI)], false, false),
+            (libc::SYS_ioctl, vec![1, u64::from(TIOCSTI) | 1 << 32], false, false),
+            (libc::SYS_ioctl, vec![1, 0x5401], true, true),
+            (libc::SYS_personality, vec![0], true, true),
+            (libc::SYS_personality, vec![0xffff_ffff], true, true),
+            (libc::SYS_personality, vec![0x0004_0000], false, false),
+            (libc::SYS_prctl, vec![number(libc::PR_SET_NAME)], true, true),
+            (libc::SYS_prctl, vec![number(libc::PR_SET_SECCOMP)], false, false),
+            (libc::SYS_fchmodat, vec![0, 0, 0o755], true, true),
+            (libc::SYS_fchmodat, vec![0, 0, 0o4755], true, false),
+            (libc::SYS_fchmodat, vec![0, 0, 0o2755], true, false),
+            (libc::SYS_openat, vec![0, 0, create, 0o644], true, true),
+            (libc::SYS_openat, vec![0, 0, create, 0o4644], true, false),
+            (libc::SYS_openat, vec![0, 0, 0, 0o4644], true, true),
+            (libc::SYS_openat2, vec![0, 0, 0, 24], true, false),
+        ];
+        for (call, given, usually, else_) in cases {
+            let mut arguments = [0; 6];
+            arguments[..given.len()].copy_from_slice(&given);
+            for (filter, allowed) in [(&usual, usually), (&no_set_id, else_)] {
+                let want = if allowed { SECCOMP_RET_ALLOW } else { REFUSE };
+                let got = run(filter, ARCHITECTURE, u32::try_from(call).unwrap(), arguments);
+                assert_eq!(got, want, "{call} {given:x?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_longer_than_the_kernel_takes_is_refused() {
+        let calls: Calls = (0..3000).map(|call| (2 * call, None)).collect();
+        assert!(Filter::of(&calls).is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! The first process of a cell: prepares it, gives up everything, starts the program, and tells the gate how it ended.
+//! The first process of a cell: prepares it, gives up everything, waits until it is told what to run, starts that, and tells the gate how
+//! it ended.
 //!
 //! It has no secrets, its environment is empty, and nobody can look into it. When it ends the kernel kills whatever the program
 //! has left behind.
@@ -7,7 +8,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -20,7 +21,7 @@ use super::filter::Filters;
 use super::launcher::{Given, close_all_but, last_error};
 use super::lockdown::lock_down;
 use super::root::{self, Failure, Step as _};
-use super::spec::{Layers, Spec};
+use super::spec::{Command, Layers, Shape};
 use super::wire::{self, FromCell};
 use crate::egress::tun;
 
@@ -33,10 +34,7 @@ const NOT_STARTED: i32 = 127;
 /// Goes on as the first process of a cell, to its end.
 #[expect(clippy::exit, reason = "it is a copy of the launcher, which must not go on in it")]
 pub(super) fn run(given: Given<'_>, gate: &OwnedFd, layers: Layers, filters: Result<Filters, String>) -> ! {
-    let ended = match prepare(given, gate, layers.in_force(), filters) {
-        Ok(prepared) => prepared.start(gate),
-        Err(failure) => Err(failure),
-    };
+    let ended = prepare(given, gate, layers.in_force(), filters).and_then(|()| start(gate));
     let said = ended.unwrap_or_else(|Failure { step, why }| FromCell::Failed { step, why });
     // If the gate is gone, there is nobody to tell.
     let _gone = tell(gate, &said, &[]);
@@ -49,95 +47,137 @@ fn tell(gate: &OwnedFd, said: &FromCell, with: &[OwnedFd]) -> Result<(), Failure
     wire::send(gate, &bytes, &with).step("telling the gate")
 }
 
-/// A cell in which everything is in force.
-struct Prepared {
-    program: Command,
-    nothing: OwnedFd,
-}
-
+/// Puts everything in force. After that it is known to nobody yet what will run in the cell.
 fn prepare(
     given: Given<'_>,
     gate: &OwnedFd,
     layers: Layers,
     filters: Result<Filters, String>,
-) -> Result<Prepared, Failure> {
-    let Given { user, group, spec, streams, mounts, tun } = given;
+) -> Result<(), Failure> {
+    let Given { user, group, shape, mounts, tun } = given;
     // When the launcher dies, so does every cell.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).step("dying with the gate")?;
-    let [stdin, stdout, stderr] = &streams;
-    let own = [spec.as_fd(), stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), gate.as_fd()];
+    let own = [shape.as_fd(), gate.as_fd()];
     let kept: Vec<_> = own.into_iter().chain(mounts.iter().chain(tun).map(OwnedFd::as_fd)).collect();
     close_all_but(&kept).step("closing descriptors")?;
-    dup2_stdin(stdin).and(dup2_stdout(stdout)).and(dup2_stderr(stderr)).step("the streams")?;
-    default_signals();
-    // The program has them; here they would keep them open.
-    drop(streams);
+    // The launcher's socket is there; its other streams are nothing.
+    dup2_stdin(rustix::stdio::stdout()).step("its own streams")?;
+    set_signals();
     map_user(user, group)?;
-    let mut text = Vec::new();
-    File::from(spec).read_to_end(&mut text).step("the specification")?;
-    let spec: Spec = serde_json::from_slice(&text).step("the specification")?;
-    let limit_each = wait_for(gate)?;
+    let shape: Shape = read(shape).step("what the cell is to be")?;
     rustix::process::setsid().step("a session of its own")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     rustix::system::sethostname(b"cell").step("the name of the host")?;
     if layers.network {
         raise_loopback().step("the loopback interface")?;
     }
-    let wanted = !spec.net.is_empty();
+    let wanted = !shape.net.is_empty();
     let interface = wanted.then(|| tun::make(tun)).transpose().step("a way out to the network")?;
     let mut given_back =
-        if layers.root { root::enter(&spec.places, mounts, layers.masks)? } else { Vec::new() };
-    rustix::process::chdir(&*spec.cwd).step(format_args!("the working directory `{}`", spec.cwd))?;
-    let nothing =
-        rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step("`/dev/null`")?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).step("not being looked into")?;
-    let landlock_abi = lock_down(layers, &spec, limit_each, filters)?;
+        if layers.root { root::enter(&shape.places, mounts, layers.masks)? } else { Vec::new() };
     given_back.extend(interface);
-    spec.files.iter().try_for_each(files::place)?;
-    if spec.hands_out {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        given_back.push(rustix::fs::open(".", flags, Mode::empty()).step("the working directory")?);
-    }
-    tell(gate, &FromCell::Started { landlock_abi }, &given_back)?;
-    drop(given_back);
-    let (program, arguments) = spec.argv.split_first().ok_or("the command is empty").step("the command")?;
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(spec.env);
-    Ok(Prepared { program: command, nothing })
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).step("not being looked into")?;
+    let limit_each = wait_for(gate)?;
+    hide_cgroup().step("a namespace of cgroups")?;
+    let landlock_abi = lock_down(layers, &shape, limit_each, filters)?;
+    tell(gate, &FromCell::Ready { landlock_abi }, &given_back)
 }
 
-impl Prepared {
-    /// Starts the program and waits for its end.
-    fn start(mut self, gate: &OwnedFd) -> Result<FromCell, Failure> {
-        match fork().step("a process for the program")? {
-            Forked::Child => {
-                let why = self.program.exec();
-                let step = format!("starting `{}`", self.program.get_program().to_string_lossy());
-                let _gone = tell(gate, &FromCell::Failed { step, why: why.to_string() }, &[]);
-                std::process::exit(NOT_STARTED)
-            }
-            Forked::Parent(program) => {
-                // Whoever reads the streams learns of their end when the program's own processes have ended.
-                let nothing = self.nothing;
-                dup2_stdin(&nothing)
-                    .and(dup2_stdout(&nothing))
-                    .and(dup2_stderr(&nothing))
-                    .step("the streams")?;
-                Ok(wait(program))
-            }
+fn read<T: serde::de::DeserializeOwned>(from: OwnedFd) -> Result<T, String> {
+    let mut text = Vec::new();
+    File::from(from).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    serde_json::from_slice(&text).map_err(|error| error.to_string())
+}
+
+/// Waits until it is told what to run, starts it, and waits for its end.
+#[expect(clippy::exit, reason = "it is a copy of the first process, which must not go on in it")]
+fn start(gate: &OwnedFd) -> Result<FromCell, Failure> {
+    let (Command { argv, env, cwd, files, hands_out }, [stdin, stdout, stderr]) = command(gate)?;
+    let step = format!("the working directory `{cwd}`");
+    rustix::process::chdir(&*cwd).step(&step)?;
+    files.iter().try_for_each(files::place)?;
+    let mut handed_out = Vec::new();
+    if hands_out {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        handed_out.push(rustix::fs::open(".", flags, Mode::empty()).step(&step)?);
+    }
+    let (program, arguments) = argv.split_first().ok_or("the command is empty").step("the command")?;
+    tell(gate, &FromCell::Started, &handed_out)?;
+    drop(handed_out);
+    match fork().step("a process for the program")? {
+        Forked::Child => {
+            let mut command = std::process::Command::new(program);
+            command.args(arguments).env_clear().envs(env);
+            // A session of its own, so that it can be asked to end with all that it started and that did not leave it.
+            let streams = rustix::process::setsid()
+                .and_then(|_session| dup2_stdin(&stdin).and(dup2_stdout(&stdout)).and(dup2_stderr(&stderr)));
+            let why = match streams {
+                Ok(()) => command.exec().to_string(),
+                Err(error) => error.to_string(),
+            };
+            let step = format!("starting `{program}`");
+            let _gone = tell(gate, &FromCell::Failed { step, why }, &[]);
+            std::process::exit(NOT_STARTED)
+        }
+        // Whoever reads the streams learns of their end when the program's own processes have ended: they are closed here.
+        Forked::Parent(program) => {
+            PROGRAM.store(program, Ordering::Relaxed);
+            drop((stdin, stdout, stderr));
+            Ok(wait(program))
         }
     }
 }
 
-/// The launcher ignores the ends of its children, and Rust ignores broken pipes; programs expect neither.
+/// What the gate wants to be run, and its streams.
+fn command(gate: &OwnedFd) -> Result<(Command, [OwnedFd; 3]), Failure> {
+    let step = "waiting for the command";
+    let mut run = [0; 8];
+    let (length, descriptors) =
+        wire::receive(gate, &mut run, RecvFlags::empty()).step(step)?.ok_or("the gate is gone").step(step)?;
+    match (run.get(..length), <[OwnedFd; 4]>::try_from(descriptors)) {
+        (Some(wire::RUN), Ok([command, stdin, stdout, stderr])) => {
+            Ok((read(command).step(step)?, [stdin, stdout, stderr]))
+        }
+        _ => Err("it is none").step(step),
+    }
+}
+
+/// The program, once there is one: what is done at a signal has no other way to know.
+static PROGRAM: AtomicI32 = AtomicI32::new(0);
+
+/// Passes on to the program, and all in its group, that it is to end.
+#[expect(unsafe_code, reason = "the standard library cannot send signals")]
+extern "C" fn pass_on(signal: libc::c_int) {
+    let program = PROGRAM.load(Ordering::Relaxed);
+    if program > 0 {
+        // SAFETY: `kill` may be called at a signal, and touches no memory. The number is that of the child of this process, which
+        // stays taken until it is waited for; and then there is nobody but this process, which ends.
+        // JUSTIFICATION: the gate sees the first process of a cell alone.
+        unsafe { libc::kill(-program, signal) };
+    }
+}
+
+/// The launcher ignores the ends of its children, and Rust ignores broken pipes; programs expect neither. Who asks this process to
+/// end means the program.
 #[expect(unsafe_code, reason = "the standard library cannot set how signals are dealt with")]
-fn default_signals() {
-    // SAFETY: it sets how signals are dealt with; no handler is involved, and there is one thread.
-    // JUSTIFICATION: what is ignored stays ignored in a program that is executed.
+fn set_signals() {
+    let pass_on: extern "C" fn(libc::c_int) = pass_on;
+    // SAFETY: it sets how signals are dealt with; the one handler does only what may be done at a signal, and there is one thread.
+    // JUSTIFICATION: what is ignored stays ignored in a program that is executed; what is handled does not.
     unsafe {
         libc::signal(libc::SIGCHLD, libc::SIG_DFL);
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::signal(libc::SIGTERM, pass_on as libc::sighandler_t);
     }
+}
+
+/// From here on nobody in the cell sees where among the host's cgroups it is.
+#[expect(unsafe_code, reason = "rustix calls it unsafe, for what other flags than this one do")]
+fn hide_cgroup() -> Result<(), Errno> {
+    // SAFETY: with this flag it changes what this process sees in `/proc` of cgroups, and nothing that memory depends on.
+    // JUSTIFICATION: it has to come after the gate has put this process in a cgroup, so it cannot be done when it is cloned.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWCGROUP) };
+    if result == 0 { Ok(()) } else { Err(last_error()) }
 }
 
 /// One user and one group, and no way to drop groups.

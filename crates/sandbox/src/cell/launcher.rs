@@ -2,7 +2,8 @@
 //! made. The gate itself has threads and secrets, and is never forked.
 //!
 //! It does one thing: for each message from the gate it clones a process into namespaces of its own, which goes on in
-//! [`init`](super::init), or only lends its namespace of users to a gate that is root ([`reach`](super::reach)). It ends when the gate does, and all cells with it.
+//! [`init`](super::init), or only lends its namespace of users to a gate that is root ([`reach`](super::reach)), or keeps something open. It
+//! ends when the gate does, and all cells with it.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
@@ -36,13 +37,12 @@ pub fn launcher() -> Option<u8> {
     })
 }
 
-/// What a cell is made of: the specification, three streams, the mounts that were opened for it; and who the launcher is, which a
-/// process in a new namespace cannot find out any more.
+/// What a cell is made of: its shape, the mounts that were opened for it; and who the launcher is, which a process in a new namespace
+/// cannot find out any more.
 pub(super) struct Given<'a> {
     pub(super) user: u32,
     pub(super) group: u32,
-    pub(super) spec: OwnedFd,
-    pub(super) streams: [OwnedFd; 3],
+    pub(super) shape: OwnedFd,
     pub(super) mounts: Vec<OwnedFd>,
     /// Where the device of network interfaces is, if not at its usual place.
     pub(super) tun: Option<&'a OwnedFd>,
@@ -60,23 +60,32 @@ fn serve(user: Option<u32>, layers: Layers) -> Result<(), Errno> {
     let socket = stdin.as_fd();
     let mut buffer = [0; wire::MAX_MESSAGE];
     while let Some((length, mut descriptors)) = wire::receive(socket, &mut buffer, RecvFlags::empty())? {
-        if buffer.get(..length) == Some(wire::NAMESPACE) {
-            match clone(libc::CLONE_NEWUSER) {
-                Ok(Cloned::Child) => return wait_for_the_gate(descriptors),
-                Ok(Cloned::Parent(process)) => wire::send(socket, b"ok", &[process.as_fd()])?,
+        let lent = match buffer.get(..length) {
+            Some(wire::KEEP) => Some(0),
+            Some(wire::NAMESPACE) => Some(libc::CLONE_NEWUSER),
+            _ => None,
+        };
+        if let Some(namespace) = lent {
+            match clone(namespace) {
+                Ok(Cloned::Child) => return wait_for_the_gate(&descriptors),
+                Ok(Cloned::Parent(process)) => {
+                    // Before the gate goes on: what is kept for it is kept by that process, and not here.
+                    drop(descriptors);
+                    wire::send(socket, b"ok", &[process.as_fd()])?;
+                }
                 Err(error) => wire::send(socket, error.to_string().as_bytes(), &[])?,
             }
             continue;
         }
-        if descriptors.len() < 5 {
+        if descriptors.len() < 2 {
             return Err(Errno::PROTO);
         }
-        let mounts = descriptors.split_off(5);
-        let Ok([spec, stdin, stdout, stderr, gate]) = <[OwnedFd; 5]>::try_from(descriptors) else {
+        let mounts = descriptors.split_off(2);
+        let Ok([shape, gate]) = <[OwnedFd; 2]>::try_from(descriptors) else {
             return Err(Errno::PROTO);
         };
         let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-        let given = Given { user, group, spec, streams: [stdin, stdout, stderr], mounts, tun: tun.as_ref() };
+        let given = Given { user, group, shape, mounts, tun: tun.as_ref() };
         match clone(namespaces(layers)) {
             Ok(Cloned::Child) => init::run(given, &gate, layers, filters),
             Ok(Cloned::Parent(process)) => wire::send(socket, b"ok", &[process.as_fd()])?,
@@ -119,24 +128,20 @@ fn ignore_children() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
-/// Lends its namespace until the gate closes its end of a socket.
-fn wait_for_the_gate(descriptors: Vec<OwnedFd>) -> Result<(), Errno> {
+/// Does nothing but be there, with what it was given, until the gate closes its end of the first of it, a socket.
+fn wait_for_the_gate(descriptors: &[OwnedFd]) -> Result<(), Errno> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    let Some(gate) = descriptors.into_iter().next() else { return Err(Errno::PROTO) };
-    close_all_but(&[gate.as_fd()])?;
+    let Some(gate) = descriptors.first() else { return Err(Errno::PROTO) };
+    close_all_but(&descriptors.iter().map(OwnedFd::as_fd).collect::<Vec<_>>())?;
     // Nobody else may take the end of the launcher's socket for its own.
-    rustix::stdio::dup2_stdin(&gate)?;
-    wire::receive(&gate, &mut [0; 1], RecvFlags::empty()).map(drop)
+    rustix::stdio::dup2_stdin(gate)?;
+    wire::receive(gate, &mut [0; 1], RecvFlags::empty()).map(drop)
 }
 
 /// The namespaces of a cell.
 fn namespaces(layers: Layers) -> libc::c_int {
     let optional = [(layers.network, libc::CLONE_NEWNET), (layers.processes, libc::CLONE_NEWPID)];
-    let always = libc::CLONE_NEWUSER
-        | libc::CLONE_NEWNS
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP;
+    let always = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     optional.iter().filter(|(on, _)| *on).fold(always, |flags, (_, flag)| flags | flag)
 }
 

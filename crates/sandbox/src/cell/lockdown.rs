@@ -12,7 +12,7 @@ use rustix::thread::{
 
 use super::filter::Filters;
 use super::root::{Failure, Step as _};
-use super::spec::{Layers, Limits, Spec};
+use super::spec::{Layers, Limits, Shape};
 
 /// The newest level of Landlock that is asked for; older kernels give what they have, and it is reported.
 const NEWEST: ABI = ABI::V7;
@@ -20,26 +20,23 @@ const NEWEST: ABI = ABI::V7;
 /// Puts everything in force. Returns the level of Landlock, 0 where it is switched off.
 pub(super) fn lock_down(
     layers: Layers,
-    spec: &Spec,
+    shape: &Shape,
     limit_each: bool,
     filters: Result<Filters, String>,
 ) -> Result<u32, Failure> {
     if layers.rlimits {
-        set_limits(&spec.limits, limit_each)?;
+        set_limits(&shape.limits, limit_each)?;
     }
     if layers.capabilities {
         drop_capabilities()?;
     }
     set_no_new_privs(true).step("no new privileges")?;
-    let abi = if layers.landlock { landlock(&spec.writable)? } else { 0 };
+    let abi = if layers.landlock { landlock(&shape.writable)? } else { 0 };
     if layers.seccomp {
-        let step = "the filters of system calls";
-        let Filters { no_set_id, exists, may } = filters.step(step)?;
-        // The last one refuses further filters.
-        let first = spec.writes_through().then_some(no_set_id);
-        for program in first.into_iter().chain([exists, may]) {
-            seccompiler::apply_filter(&program).step(step)?;
-        }
+        let step = "the filter of system calls";
+        let Filters { usual, no_set_id } = filters.step(step)?;
+        let filter = if shape.writes_through() { no_set_id } else { usual };
+        filter.apply().step(step)?;
     }
     Ok(abi)
 }

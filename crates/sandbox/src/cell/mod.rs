@@ -3,7 +3,8 @@
 //! ```text
 //! gate ──▶ launcher ──clone──▶ first process of a cell ──fork──▶ program
 //!      (once, no threads,      builds the root, drops            in the cell, with
-//!       empty environment)     everything, waits, reports        what it was given
+//!       empty environment)     everything, waits for a           what it was given
+//!                              command, reports its end
 //! ```
 //!
 //! A file is one idea:
@@ -21,6 +22,7 @@
 //! | `gauge.rs` | what is in force, and used up |
 //! | `changes.rs` | what a cell changed in its workspace |
 //! | `files.rs` | files that go in and come out |
+//! | `pool.rs` | cells made in advance |
 //! | `wire.rs` | how they talk |
 
 mod cgroup;
@@ -31,6 +33,7 @@ mod gauge;
 mod init;
 mod launcher;
 mod lockdown;
+mod pool;
 mod profile;
 mod reach;
 mod root;
@@ -58,11 +61,13 @@ pub use self::files::{Folder, Given, TakeError, is_below};
 use self::gauge::Tally;
 pub use self::gauge::{Connections, Enforced, Gauge};
 pub use self::launcher::{LAUNCHER, launcher};
+use self::pool::Pool;
 pub use self::profile::{Planned, Profile, Workspace};
 use self::reach::Reach;
+use self::spec::Shape;
 pub use self::spec::{Access, Layers, Limits, Opened, Place, Source, Spec};
 use self::wire::FromCell;
-use crate::egress::{self, Event, HostResolver, Resolve};
+use crate::egress::{self, Event, HostResolver, Interface, Resolve};
 
 /// Why there is no cell.
 #[derive(Debug, thiserror::Error)]
@@ -99,11 +104,18 @@ fn system(what: &'static str) -> impl Fn(Errno) -> CellError {
 /// all its cells.
 #[derive(Debug, Clone)]
 pub struct Cells {
-    launcher: Arc<Launcher>,
+    /// Those that wait, and what makes more.
+    pool: Arc<Pool>,
+    resolver: Arc<dyn Resolve>,
+}
+
+/// What cells are made with.
+#[derive(Debug)]
+struct Maker {
+    launcher: Launcher,
     cgroups: Option<Cgroups>,
     /// Where the gate is root.
-    reach: Option<Arc<Reach>>,
-    resolver: Arc<dyn Resolve>,
+    reach: Option<Reach>,
 }
 
 #[derive(Debug)]
@@ -130,10 +142,13 @@ pub struct Ended {
 /// A cell in which a program runs. Dropping it kills everything in it.
 #[derive(Debug)]
 pub struct Cell {
-    _launcher: Arc<Launcher>,
+    _maker: Arc<Maker>,
     process: OwnedFd,
     group: Option<Arc<Group>>,
-    gate: UnixStream,
+    /// A cell that waits is watched by the pool, too.
+    gate: Arc<UnixStream>,
+    /// Its network interface, until somebody is at the other end of it.
+    interface: Option<Interface>,
     /// To the program's standard input, if it was started with pipes.
     pub stdin: Option<pipe::Sender>,
     /// From its standard output.
@@ -142,6 +157,8 @@ pub struct Cell {
     pub stderr: Option<pipe::Receiver>,
     /// What is in force.
     pub enforced: Enforced,
+    /// Whether it was made in advance.
+    pub waited: bool,
     /// The folders of changes of its overlays.
     pub changes: Vec<OwnedFd>,
     /// What it was given by a gate that is root, and lies on a file system that cannot show files as another user's: the cell
@@ -210,13 +227,9 @@ impl Cells {
         // It ends when the socket does. Somebody has to wait for it all the same, or it stays as a zombie.
         std::thread::spawn(move || drop(child.wait()));
         let launcher = Launcher { socket: tokio::sync::Mutex::new(asynchronous(ours)?) };
-        let reach = rustix::process::geteuid().is_root().then(|| Arc::new(Reach::new(user)));
-        Ok(Self {
-            launcher: Arc::new(launcher),
-            cgroups: Cgroups::find(),
-            reach,
-            resolver: Arc::new(HostResolver),
-        })
+        let reach = rustix::process::geteuid().is_root().then(|| Reach::new(user));
+        let maker = Maker { launcher, cgroups: Cgroups::find(), reach };
+        Ok(Self { pool: Arc::new(Pool::new(maker)), resolver: Arc::new(HostResolver) })
     }
 
     /// The same, with another way to find the addresses of names.
@@ -228,11 +241,27 @@ impl Cells {
 
     /// Whether the memory of a cell is limited as a whole. If not, the limit holds for each of its processes alone.
     #[must_use]
-    pub const fn limits_memory(&self) -> bool {
-        self.cgroups.is_some()
+    pub fn limits_memory(&self) -> bool {
+        self.pool.maker().cgroups.is_some()
     }
 
-    /// Prepares a cell and starts its program.
+    /// From now on keeps so many cells waiting that are as this one is to be, whatever is to run in them: [`run`](Self::run) takes
+    /// such a one, if there is one, in place of making one. The command, its environment, its folder and its streams are bound when it
+    /// is taken; everything else is as it was when it was made, and has to be the same, to the last number of a file of the host.
+    ///
+    /// To say it once more, with every run, costs nothing. What was not asked for in ten minutes is forgotten. Has to be called within a
+    /// tokio runtime.
+    pub fn warm(&self, spec: &Spec, count: usize) {
+        self.pool.keep(spec.split().0, count);
+    }
+
+    /// How many cells wait that are as this one is to be.
+    #[must_use]
+    pub fn waiting(&self, spec: &Spec) -> usize {
+        self.pool.waiting(&spec.split().0)
+    }
+
+    /// Prepares a cell, or takes one that waits, and starts its program.
     ///
     /// # Errors
     /// The cell could not be prepared as it has to be; then nothing ran.
@@ -245,72 +274,98 @@ impl Cells {
         Ok(cell)
     }
 
-    /// Prepares a cell and starts its program with these as its input, output and errors.
+    /// Prepares a cell, or takes one that waits, and starts its program with these as its input, output and errors.
     ///
     /// # Errors
     /// The cell could not be prepared as it has to be; then nothing ran.
     pub async fn run_with(&self, spec: &Spec, streams: [OwnedFd; 3]) -> Result<Cell, CellError> {
-        let text = sealed(spec)?;
-        let [input, output, errors] = streams;
+        let (shape, command) = spec.split();
+        let command = sealed("toolgate-command", &command)?;
+        let [input, output, errors] = &streams;
+        let given = [&command, input, output, errors].map(OwnedFd::as_fd);
+        while let Some(mut cell) = self.pool.take(&shape) {
+            // One that died while it waited has started nothing; the next one is as good.
+            if wire::send(&*cell.gate, wire::RUN, &given).is_ok() && cell.started().await? {
+                cell.waited = true;
+                return self.bound(cell, spec);
+            }
+        }
+        let mut cell = self.pool.maker().begin(&shape).await?;
+        // A cell that has failed already does not hear it, and says why.
+        let _deaf = wire::send(&*cell.gate, wire::RUN, &given);
+        cell.ready(&shape).await?;
+        if !cell.started().await? {
+            return Err(silent());
+        }
+        self.bound(cell, spec)
+    }
+
+    /// Gives a cell that runs what is the gate's own part of it.
+    fn bound(&self, mut cell: Cell, spec: &Spec) -> Result<Cell, CellError> {
+        cell.enforced.limits = spec.limits;
+        if let Some(interface) = cell.interface.take() {
+            let (network, way_out) = egress::start(interface, spec.net.clone(), Arc::clone(&self.resolver))
+                .map_err(|error| CellError::System("a way out to the network", error))?;
+            (cell.network, cell._way_out) = (Some(network), Some(way_out));
+            cell.tally = Some(Arc::default());
+        }
+        Ok(cell)
+    }
+}
+
+fn silent() -> CellError {
+    CellError::Prepare { step: "its beginning".to_owned(), why: "it ended without a word".to_owned() }
+}
+
+impl Maker {
+    /// Has a cell made; it gets ready by itself.
+    async fn begin(self: &Arc<Self>, shape: &Shape) -> Result<Cell, CellError> {
+        let text = sealed("toolgate-cell", shape)?;
         let (ours, theirs) = wire::pair().map_err(system("a pair of sockets"))?;
         let opened = match &self.reach {
-            Some(reach) => reach.open(&self.launcher, &spec.places).await?,
+            Some(reach) => reach.open(&self.launcher, &shape.places).await?,
             None => reach::Opened::default(),
         };
-        let own = [&text, &input, &output, &errors, &theirs];
-        let given: Vec<_> = own.into_iter().chain(&opened.mounts).map(OwnedFd::as_fd).collect();
+        let given: Vec<_> = [&text, &theirs].into_iter().chain(&opened.mounts).map(OwnedFd::as_fd).collect();
         let process = self.launcher.ask(wire::CELL, &given).await?;
-        let unmapped = opened.unmapped;
-        drop((text, input, output, errors, theirs, opened.mounts));
-        let gate = asynchronous(ours)?;
+        let gate = Arc::new(asynchronous(ours)?);
         let refused = |error| CellError::System("a cgroup for the cell", error);
-        let group =
-            self.cgroups.as_ref().map(|cgroups| cgroups.make(&spec.limits)).transpose().map_err(refused)?;
-        let group = group.map(Arc::new);
+        let group = self.cgroups.as_ref().map(|cgroups| cgroups.make(&shape.limits));
+        let group = group.transpose().map_err(refused)?.map(Arc::new);
         if let Some(group) = &group {
             group.add(number_of(&process).map_err(refused)?).map_err(refused)?;
         }
         let go: &[u8] = if group.is_some() { wire::GO } else { wire::GO_LIMIT_EACH };
-        let mut cell = Cell {
-            _launcher: Arc::clone(&self.launcher),
+        let enforced = Enforced { limits: shape.limits, total: group.is_some(), landlock_abi: 0 };
+        let cell = Cell {
+            _maker: Arc::clone(self),
             process,
             group,
             gate,
+            interface: None,
             stdin: None,
             stdout: None,
             stderr: None,
-            enforced: Enforced { limits: spec.limits, total: self.limits_memory(), landlock_abi: 0 },
+            enforced,
+            waited: false,
             changes: Vec::new(),
-            unmapped,
+            unmapped: opened.unmapped,
             folder: None,
             network: None,
             tally: None,
             _way_out: None,
         };
         // A cell that has failed already does not hear it, and says why.
-        let _deaf = wire::send(&cell.gate, go, &[]);
-        match cell.told().await? {
-            (Some(FromCell::Started { landlock_abi }), mut changes) => {
-                cell.enforced.landlock_abi = landlock_abi;
-                if spec.hands_out {
-                    cell.folder = Some(Folder(changes.pop().ok_or(CellError::NoLauncher)?));
-                }
-                if !spec.net.is_empty() {
-                    let tun = changes.pop().ok_or(CellError::NoLauncher)?;
-                    let (network, way_out) = egress::start(tun, spec.net.clone(), Arc::clone(&self.resolver))
-                        .map_err(|error| CellError::System("a way out to the network", error))?;
-                    (cell.network, cell._way_out) = (Some(network), Some(way_out));
-                    cell.tally = Some(Arc::default());
-                }
-                cell.changes = changes;
-                Ok(cell)
-            }
-            (Some(FromCell::Failed { step, why }), _) => Err(CellError::Prepare { step, why }),
-            (Some(FromCell::Ended { .. }) | None, _) => Err(CellError::Prepare {
-                step: "its beginning".to_owned(),
-                why: "it ended without a word".to_owned(),
-            }),
-        }
+        let _deaf = wire::send(&*cell.gate, go, &[]);
+        Ok(cell)
+    }
+
+    /// Has a network interface kept open as long as its keeper lives, so that the gate never closes the last descriptor of it, which
+    /// takes the kernel a while.
+    async fn keep(&self, device: OwnedFd) -> Result<Interface, CellError> {
+        let (ours, theirs) = wire::pair().map_err(system("a pair of sockets"))?;
+        self.launcher.ask(wire::KEEP, &[theirs.as_fd(), device.as_fd()]).await?;
+        Ok(Interface { device, keeper: ours })
     }
 }
 
@@ -349,6 +404,42 @@ impl Cell {
         });
     }
 
+    /// Waits until everything is in force.
+    async fn ready(&mut self, shape: &Shape) -> Result<(), CellError> {
+        match self.told().await? {
+            (Some(FromCell::Ready { landlock_abi }), mut given) => {
+                self.enforced.landlock_abi = landlock_abi;
+                if !shape.net.is_empty() {
+                    let device = given.pop().ok_or(CellError::NoLauncher)?;
+                    self.interface = Some(self._maker.keep(device).await?);
+                }
+                self.changes = given;
+                Ok(())
+            }
+            (Some(FromCell::Failed { step, why }), _) => Err(CellError::Prepare { step, why }),
+            (Some(FromCell::Ended { .. } | FromCell::Started) | None, _) => Err(silent()),
+        }
+    }
+
+    /// Waits until the program is being started; `false` if the cell has died before.
+    async fn started(&mut self) -> Result<bool, CellError> {
+        let (said, mut given) = self.told().await?;
+        match said {
+            Some(FromCell::Started) => {
+                self.folder = given.pop().map(Folder);
+                Ok(true)
+            }
+            Some(FromCell::Failed { step, why }) => Err(CellError::Prepare { step, why }),
+            Some(FromCell::Ended { .. } | FromCell::Ready { .. }) | None => Ok(false),
+        }
+    }
+
+    /// Asks the program to end, and what it started and stayed with it (`SIGTERM`).
+    pub fn ask_to_end(&self) {
+        // The first process of the cell passes it on. If it is gone, that is what was wanted.
+        let _gone = pidfd_send_signal(&self.process, Signal::TERM);
+    }
+
     /// Kills everything in the cell. It takes effect at once; what is torn down, is torn down in the background.
     pub fn kill(&self) {
         // If it is gone, that is what was wanted.
@@ -366,7 +457,9 @@ impl Cell {
             Some(FromCell::Ended { code, signal, cpu_us, peak_bytes }) => (code, signal, cpu_us, peak_bytes),
             Some(FromCell::Failed { step, why }) => return Err(CellError::Prepare { step, why }),
             // Killed from outside, before it could tell.
-            Some(FromCell::Started { .. }) | None => (None, Some(Signal::KILL.as_raw()), 0, 0),
+            Some(FromCell::Ready { .. } | FromCell::Started) | None => {
+                (None, Some(Signal::KILL.as_raw()), 0, 0)
+            }
         };
         let peak_bytes = used.peak_bytes.unwrap_or(peak_bytes);
         Ok(Ended { code, signal, cpu_us, peak_bytes, out_of_memory: used.out_of_memory })
@@ -484,18 +577,18 @@ fn number_of(process: &OwnedFd) -> std::io::Result<u32> {
     number.ok_or_else(|| std::io::ErrorKind::NotFound.into())
 }
 
-/// The specification in memory that nobody can change any more.
-fn sealed(spec: &Spec) -> Result<OwnedFd, CellError> {
-    let memory = memfd_create("toolgate-cell", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
-        .map_err(system("memory for the specification"))?;
+/// Something for a cell to read, in memory that nobody can change any more.
+fn sealed(name: &str, what: &impl serde::Serialize) -> Result<OwnedFd, CellError> {
+    let memory = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+        .map_err(system("memory for a cell"))?;
     let mut file = std::fs::File::from(memory);
-    let refused = |error| CellError::System("memory for the specification", error);
-    let text = serde_json::to_vec(spec).map_err(|error| refused(error.into()))?;
+    let refused = |error| CellError::System("memory for a cell", error);
+    let text = serde_json::to_vec(what).map_err(|error| refused(error.into()))?;
     file.write_all(&text).map_err(refused)?;
     std::io::Seek::rewind(&mut file).map_err(refused)?;
     let memory = OwnedFd::from(file);
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    rustix::fs::fcntl_add_seals(&memory, seals).map_err(system("memory for the specification"))?;
+    rustix::fs::fcntl_add_seals(&memory, seals).map_err(system("memory for a cell"))?;
     Ok(memory)
 }
 

@@ -21,7 +21,7 @@ use super::spec::{Access, Place, Source};
 use super::{CellError, Launcher, number_of, system, wire};
 
 /// How many files and folders of the host one cell may be given, where the gate is root.
-const MAX_MOUNTS: usize = wire::MAX_DESCRIPTORS - 5;
+const MAX_MOUNTS: usize = wire::MAX_DESCRIPTORS - 2;
 
 /// A user that nobody else is: far above those that systems give to people, services and containers, where there is room.
 ///

@@ -35,7 +35,36 @@ pub struct Spec {
     pub hands_out: bool,
 }
 
+/// All of a cell but what runs in it: what can be made before it is known what will.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Shape {
+    pub(super) places: Vec<Place>,
+    pub(super) limits: Limits,
+    pub(super) writable: Vec<String>,
+    pub(super) net: Vec<Rule>,
+}
+
+/// What runs in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Command {
+    pub(super) argv: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) cwd: String,
+    pub(super) files: Vec<Given>,
+    pub(super) hands_out: bool,
+}
+
 impl Spec {
+    /// What the cell is, and what runs in it.
+    pub(super) fn split(&self) -> (Shape, Command) {
+        let Self { argv, env, cwd, places, limits, writable, net, files, hands_out } = self.clone();
+        // What the gate keeps itself makes no difference to the cell.
+        let limits = Limits { wall_ms: 0, output_bytes: 0, ..limits };
+        (Shape { places, limits, writable, net }, Command { argv, env, cwd, files, hands_out })
+    }
+}
+
+impl Shape {
     /// Whether something of the host can be written, and the host sees it.
     pub(super) fn writes_through(&self) -> bool {
         self.places.iter().any(|place| matches!(place, Place::Bind { access: Access::Write, .. }))

@@ -18,19 +18,26 @@ pub(super) const MAX_MESSAGE: usize = 4 << 10;
 /// How many descriptors a message may carry.
 pub(super) const MAX_DESCRIPTORS: usize = 128;
 
-/// What the gate asks the launcher for: a cell. With it come the specification, three streams, the gate's end of the cell, and the
-/// mounts that were opened for it, if any.
+/// What the gate asks the launcher for: a cell. With it come its shape, the gate's end of the cell, and the mounts that were opened for
+/// it, if any.
 pub(super) const CELL: &[u8] = b"cell";
 
 /// What the gate asks the launcher for: a process in a new namespace of users, which does nothing until the socket that comes with
 /// it is closed.
 pub(super) const NAMESPACE: &[u8] = b"namespace";
 
+/// What the gate asks the launcher for: a process that keeps the descriptors that come with it open, until the first of them, a socket,
+/// is closed at the other end.
+pub(super) const KEEP: &[u8] = b"keep";
+
 /// What the gate tells the first process of a cell, once: it is in a cgroup that limits the memory of all its processes together.
 pub(super) const GO: &[u8] = b"go";
 
 /// The same where there is no such cgroup: each process has to be limited.
 pub(super) const GO_LIMIT_EACH: &[u8] = b"each";
+
+/// What the gate tells the first process of a cell, once, after that: what to run. With it come the command and its three streams.
+pub(super) const RUN: &[u8] = b"run";
 
 /// What the first process of a cell tells the gate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,11 +61,14 @@ pub(super) enum FromCell {
         /// What the system said.
         why: String,
     },
-    /// Everything is in force and the program was started. With it comes the folder of the changes, if there is an overlay.
-    Started {
+    /// Everything is in force; a command is waited for. With it come the folders of the changes of overlays, and the network
+    /// interface, if there is one.
+    Ready {
         /// The level of Landlock that is in force.
         landlock_abi: u32,
     },
+    /// The command is being started. With it comes the folder that it is started in, if that is handed out.
+    Started,
 }
 
 /// A pair of connected sockets.

@@ -22,7 +22,7 @@ use super::name::HostName;
 use super::packet::{self, Packet, Way};
 use super::rule::{self, Rule, Terms};
 use super::stack::Stack;
-use super::{Attempt, Event, GATE, PROXY_PORT, Refused, Resolve, To, Verdict};
+use super::{Attempt, Event, GATE, Interface, PROXY_PORT, Refused, Resolve, To, Verdict};
 
 /// How many connections there can be at once.
 const CONNECTIONS: usize = 128;
@@ -43,7 +43,7 @@ const EVENTS: usize = 1024;
 
 /// Starts the thread for a cell's interface. It ends soon after the writer is dropped, and the events end with it.
 pub(crate) fn start(
-    tun: OwnedFd,
+    Interface { device, keeper }: Interface,
     rules: Vec<Rule>,
     resolver: Arc<dyn Resolve>,
 ) -> io::Result<(mpsc::Receiver<Event>, PipeWriter)> {
@@ -52,7 +52,7 @@ pub(crate) fn start(
     let (events, told) = mpsc::channel(EVENTS);
     let (resolved, answers) = answers::channel();
     let engine = Engine {
-        stack: Stack::new(tun)?,
+        stack: Stack::new(device)?,
         names: Names {
             rules,
             given: Vec::new(),
@@ -67,6 +67,7 @@ pub(crate) fn start(
         teller: Teller { events, untold: 0, last: None },
         next: 0,
         scratch: vec![0; hello::LONGEST],
+        keeper,
     };
     std::thread::Builder::new().name("egress".to_owned()).spawn(move || engine.run(&stopped, woken))?;
     Ok((told, stop))
@@ -84,6 +85,7 @@ struct Engine {
     /// The number of the next connection.
     next: u64,
     scratch: Vec<u8>,
+    keeper: OwnedFd,
 }
 
 /// What it was woken for, besides packets.
@@ -127,14 +129,15 @@ impl Engine {
                 break;
             }
         }
-        let Self { stack, connections, teller, .. } = self;
+        let Self { stack, connections, teller, keeper, .. } = self;
         for connection in connections {
             let verdict = if connection.is_open() { Verdict::Allowed } else { Verdict::Failed };
             connection.tell(verdict);
         }
         teller.finish();
-        // Only now the interface, which takes the kernel a while: whoever waits for the events has had their end.
+        // Only now the interface: whoever waits for the events has had their end.
         drop(stack);
+        drop(keeper);
     }
 
     fn connection(&mut self, number: u64) -> Option<&mut Connection> {

@@ -41,6 +41,7 @@ pub(crate) mod tun;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs as _};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 pub(crate) use self::engine::start;
@@ -74,6 +75,17 @@ pub const PROXY: [(&str, &str); 6] = [
     ("no_proxy", "localhost,127.0.0.1,::1"),
     ("NO_PROXY", "localhost,127.0.0.1,::1"),
 ];
+
+/// A cell's network interface, in the gate's hands.
+///
+/// To close the last descriptor of one takes the kernel some hundredths of a second, in which whoever closes it stands still, be it
+/// because it ends. So there is another one, held by a process that does nothing else, and ends when its keeper is closed.
+#[derive(Debug)]
+pub(crate) struct Interface {
+    /// Closed first.
+    pub(crate) device: OwnedFd,
+    pub(crate) keeper: OwnedFd,
+}
 
 /// What `/etc/resolv.conf` holds in a cell with a way out.
 pub const RESOLV_CONF: &str = "nameserver 198.18.0.1\n";
