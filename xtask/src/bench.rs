@@ -19,7 +19,8 @@ use crate::{
 /// A part: its name, and what measures it.
 type Part = (&'static str, fn(&Workspace) -> Result<Vec<Value>>);
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
+    ("cells", cells),
     ("policy", policy),
     ("store", store),
     ("ledger", ledger),
@@ -39,6 +40,7 @@ const BUILD: &[&str] = &[
     "-p", "toolgate-fixtures", "--bin", "bench-client", "--bin", "bench-upstream",
     "-p", "toolgate-core", "--example", "policy_speed",
     "-p", "toolgate-broker", "--example", "store_speed",
+    "-p", "toolgate-sandbox", "--example", "cell_speed",
     "-p", "toolgate-ledger", "--example", "make_log", "--example", "verify_log",
 ];
 
@@ -98,6 +100,13 @@ fn row(name: impl Into<String>, value: f64, unit: &str) -> Value {
 /// What an example prints.
 fn example(workspace: &Workspace, name: &str, arguments: &[&str]) -> Result<String> {
     output(limited(workspace.built("examples").join(name)).args(arguments))
+}
+
+/// Cells beside bare programs, and beside bubblewrap where it is installed.
+fn cells(workspace: &Workspace) -> Result<Vec<Value>> {
+    let program = workspace.built("toolgate");
+    let text = example(workspace, "cell_speed", &[&program.to_string_lossy()])?;
+    text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 
 /// Verdicts of a large policy.

@@ -23,7 +23,7 @@ usage: cargo xtask COMMAND
   test [--with SUITE,…] [--list]   the tests; with suites that drive other people's programs (or `all`)
   test --only SUITE,…              these suites without the tests
   ci                               everything: format, lints, dependencies, tests with all suites, documentation, fuzzing
-  bench [NAME…] [--json]           the benchmarks (policy, store, ledger, gateway, list), as one table
+  bench [NAME…] [--json]           the benchmarks (cells, policy, store, ledger, gateway, list), as one table
   docs                             the documentation of the code, with warnings denied, and the links of the book
   deny                             who may depend on whom, licences and sources
   fuzz [TARGET] [--seconds 30]     each fuzz target for a while

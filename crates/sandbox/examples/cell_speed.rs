@@ -314,7 +314,7 @@ async fn stream_through(cells: &Cells) -> Result<(), Failed> {
             let listener = TcpListener::bind("127.0.0.1:0")?;
             let port = listener.local_addr()?.port();
             let server = thread::spawn(move || serve(&listener, way));
-            let to = format!("{}:{port}", if in_a_cell { "host.localhost" } else { "127.0.0.1" });
+            let to = format!("{}:{port}", if in_a_cell { "host.internal" } else { "127.0.0.1" });
             let begin = Instant::now();
             if in_a_cell {
                 let net = vec![format!("{to},private").parse()?];

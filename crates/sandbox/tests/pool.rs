@@ -294,13 +294,11 @@ async fn a_way_out_is_as_in_any_cell() {
         }
     });
     let cells = cells(Layers::ALL);
-    let profile = Profile {
-        net: vec![format!("host.localhost:{port},private").parse().unwrap()],
-        ..Profile::default()
-    };
+    let profile =
+        Profile { net: vec![format!("host.internal:{port},private").parse().unwrap()], ..Profile::default() };
     let script = format!(
         "import socket
-print(socket.create_connection(('host.localhost', {port})).recv(5))
+print(socket.create_connection(('host.internal', {port})).recv(5))
 try: socket.create_connection(('other.localhost', {port})); print('ESCAPED')
 except OSError: print('refused')"
     );

@@ -19,6 +19,7 @@ use crate::run::{Totals, Workspace, count, say};
 /// One suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Suite {
+    Cells,
     Claude,
     Flush,
     Go,
@@ -30,7 +31,8 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Cells,
         Self::Claude,
         Self::Flush,
         Self::Go,
@@ -43,6 +45,7 @@ impl Suite {
 
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Cells => "cells",
             Self::Claude => "claude",
             Self::Flush => "flush",
             Self::Go => "go",
@@ -56,6 +59,7 @@ impl Suite {
 
     pub(crate) fn about(self) -> &'static str {
         match self {
+            Self::Cells => "ten thousand cells in a row and 200 at once, which leave nothing behind",
             Self::Claude => "Claude Code, offline against a scripted model",
             Self::Flush => "the flushes of the store, counted by strace",
             Self::Go => "an independent reader of the log, written in Go",
@@ -88,6 +92,7 @@ impl Suite {
 
     pub(crate) fn run(self, workspace: &Workspace) -> Result<Totals> {
         match self {
+            Self::Cells => cells(workspace),
             Self::Claude => claude::run(workspace),
             Self::Flush => flush::run(workspace),
             Self::Go => go::run(workspace),
@@ -98,6 +103,12 @@ impl Suite {
             Self::Wire => wire::run(workspace),
         }
     }
+}
+
+/// The test of what cells leave behind, with more of them than in the ordinary tests.
+fn cells(workspace: &Workspace) -> Result<Totals> {
+    let test = ["test", "--workspace", "--locked", "--test", "leaks"];
+    count("ten thousand cells", workspace.cargo(test).env("TOOLGATE_CELLS", "10000"))
 }
 
 /// The tests of the tests of cells, which need a build of their own.
