@@ -27,11 +27,12 @@ pub(crate) enum Suite {
     Node,
     Packages,
     Python,
+    Stranger,
     Wire,
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Cells,
         Self::Claude,
         Self::Flush,
@@ -40,6 +41,7 @@ impl Suite {
         Self::Node,
         Self::Packages,
         Self::Python,
+        Self::Stranger,
         Self::Wire,
     ];
 
@@ -53,6 +55,7 @@ impl Suite {
             Self::Node => "node",
             Self::Packages => "packages",
             Self::Python => "python",
+            Self::Stranger => "stranger",
             Self::Wire => "wire",
         }
     }
@@ -71,6 +74,7 @@ impl Suite {
                 "pip, npm, git, cargo, node, python and java in cells, with a way out to one server"
             }
             Self::Python => "the clients of the Python SDK and of FastMCP, in three eras",
+            Self::Stranger => "the tests of cells once more, as a user who is not root",
             Self::Wire => "unknown fields, byte for byte through the gate, in both eras on both sides",
         }
     }
@@ -100,6 +104,7 @@ impl Suite {
             Self::Node => node::run(workspace),
             Self::Packages => packages::run(workspace),
             Self::Python => python::run(workspace),
+            Self::Stranger => stranger(workspace),
             Self::Wire => wire::run(workspace),
         }
     }
@@ -116,6 +121,17 @@ fn layers(workspace: &Workspace) -> Result<Totals> {
     let test = ["test", "--workspace", "--locked", "--test", "layers", "--features"];
     let mut command = workspace.cargo(test);
     count("the layers of cells", command.arg("toolgate-sandbox/danger-switchable-layers"))
+}
+
+/// The tests of cells, by a user to whom nothing belongs. Needs root, who can be anybody; the other tests are for whoever runs them.
+fn stranger(workspace: &Workspace) -> Result<Totals> {
+    let runner = workspace.root().join("xtask/src/suites/stranger.sh");
+    let mut command = workspace.cargo(["test", "--workspace", "--locked", "--no-fail-fast", "--config"]);
+    command.arg(format!("target.'cfg(unix)'.runner={:?}", [runner]));
+    for test in ["cell", "egress", "files", "hostile", "launch", "pool", "workspace"] {
+        command.args(["--test", test]);
+    }
+    count("the tests of cells as another user", &mut command)
 }
 
 /// The tests of one suite as they go by.
