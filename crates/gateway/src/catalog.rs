@@ -96,7 +96,7 @@ impl Seen {
     }
 }
 
-/// A list in pages, each of them JSON texts joined by commas.
+/// A list in pages, each of them a JSON array.
 #[derive(Debug, Clone)]
 pub struct List {
     pages: Vec<Bytes>,
@@ -108,10 +108,11 @@ impl List {
     /// Puts a list together from its items.
     pub fn new<'a>(items: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut pages = Vec::new();
-        let (mut page, mut count) = (Vec::new(), 0_usize);
+        let (mut page, mut count) = (vec![b'['], 0_usize);
         for item in items {
             if count == PAGE {
-                pages.push(std::mem::take(&mut page).into());
+                page.push(b']');
+                pages.push(std::mem::replace(&mut page, vec![b'[']).into());
                 count = 0;
             }
             if count > 0 {
@@ -120,6 +121,7 @@ impl List {
             page.extend_from_slice(item);
             count += 1;
         }
+        page.push(b']');
         pages.push(page.into());
         let parts: Vec<&[u8]> = pages.iter().map(|page: &Bytes| page.as_ref()).collect();
         let digest = Digest::of("toolgate/list/v1", &parts);
@@ -303,12 +305,12 @@ mod tests {
         let items: Vec<String> = (0..2 * PAGE + 1).map(|n| n.to_string()).collect();
         let list = List::new(items.iter().map(String::as_bytes));
         let (first, next) = list.page(&cursors, &ours, None).unwrap();
-        assert!(first.starts_with(b"0,1,2,") && first.ends_with(b",999"));
+        assert!(first.starts_with(b"[0,1,2,") && first.ends_with(b",999]"));
         let next = next.unwrap();
         let (second, last) = list.page(&cursors, &ours, Some(&next)).unwrap();
-        assert!(second.starts_with(b"1000,1001"));
+        assert!(second.starts_with(b"[1000,1001"));
         let (third, end) = list.page(&cursors, &ours, last.as_deref()).unwrap();
-        assert_eq!((third.as_ref(), end), (b"2000".as_ref(), None));
+        assert_eq!((third.as_ref(), end), (b"[2000]".as_ref(), None));
 
         let other = List::new(items.iter().skip(1).map(String::as_bytes));
         assert!(list.page(&cursors, &theirs, Some(&next)).is_none());
@@ -323,6 +325,6 @@ mod tests {
     fn an_empty_list_is_one_empty_page() {
         let list = List::new(std::iter::empty());
         let (page, next) = list.page(&Cursors::new([7; 32]), &"a".parse().unwrap(), None).unwrap();
-        assert!(page.is_empty() && next.is_none());
+        assert_eq!((page.as_ref(), next), (b"[]".as_ref(), None));
     }
 }

@@ -647,13 +647,9 @@ impl Router {
                 Some(cursor.as_str().ok_or_else(|| Fault::params("`params.cursor` has to be a string"))?)
             }
         };
-        let Some((items, next)) = list.page(&self.cursors, &caller.agent.id, cursor) else {
+        let Some((array, next)) = list.page(&self.cursors, &caller.agent.id, cursor) else {
             return Err(Fault::params("the cursor is not valid any more; begin the list again"));
         };
-        let mut array = Vec::with_capacity(items.len() + 2);
-        array.push(b'[');
-        array.extend_from_slice(&items);
-        array.push(b']');
         let modern = caller.version.is_modern();
         let mut writer = ObjectWriter::new();
         if modern {

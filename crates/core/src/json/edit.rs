@@ -104,6 +104,8 @@ impl ObjectWriter {
     }
 
     fn member(mut self, quoted_name: &[u8], value: &[u8]) -> Self {
+        // With room for a little more, lest a large value be moved for the bracket after it.
+        self.out.reserve(quoted_name.len() + value.len() + 64);
         self.separate();
         self.out.extend_from_slice(quoted_name);
         self.out.push(b':');

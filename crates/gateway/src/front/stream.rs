@@ -219,11 +219,11 @@ pub(super) fn event(frame: &mut Vec<u8>, message: &[u8]) {
         return frame.extend_from_slice(COMMENT);
     }
     frame.extend_from_slice(b"event: message\ndata: ");
-    let begin = frame.len();
-    frame.extend_from_slice(message);
-    for byte in frame.iter_mut().skip(begin).filter(|byte| matches!(byte, b'\n' | b'\r')) {
-        *byte = b' ';
-    }
+    frame.reserve(message.len() + 2);
+    frame.extend(message.iter().map(|byte| match byte {
+        b'\n' | b'\r' => b' ',
+        other => *other,
+    }));
     frame.extend_from_slice(b"\n\n");
 }
 
