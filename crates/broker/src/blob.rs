@@ -20,7 +20,7 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::port::Disclosed;
+use crate::port::{Disclosed, NoRandomnessError};
 
 const KEY: usize = 32;
 const NONCE: usize = 24;
@@ -273,7 +273,7 @@ fn take(rest: &mut Bytes, length: usize) -> Option<Bytes> {
 }
 
 fn fill(bytes: &mut [u8]) -> Result<(), SealError> {
-    getrandom::fill(bytes).map_err(|_errno| SealError::NoRandomness)
+    crate::randomness::fill(bytes).map_err(|NoRandomnessError| SealError::NoRandomness)
 }
 
 fn wrap(key: &[u8; KEY], context: &[u8], bytes: &[u8]) -> Result<Vec<u8>, SealError> {

@@ -20,6 +20,7 @@ pub mod person;
 pub mod pipeline;
 pub mod port;
 pub mod publish;
+pub mod randomness;
 pub mod rulebook;
 pub mod store;
 pub mod totp;

@@ -411,7 +411,7 @@ impl Clock for SystemClock {
     }
 
     fn fill(&self, bytes: &mut [u8]) -> Result<(), NoRandomnessError> {
-        getrandom::fill(bytes).map_err(|_source| NoRandomnessError)
+        crate::randomness::fill(bytes)
     }
 }
 

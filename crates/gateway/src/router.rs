@@ -24,6 +24,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use toolgate_broker::outcome::{Answer, Delivery, Outcome, Reply};
 use toolgate_broker::port::{AgentLine, Client, Clock, Handle, Unread};
+use toolgate_broker::randomness;
 use toolgate_broker::rulebook::Rulebook;
 use toolgate_core::call::{Action, Agent, Call, CallId};
 use toolgate_core::json::{Canonical, Document, Edit, Limits, ObjectWriter, quote};
@@ -560,7 +561,7 @@ impl Router {
 
     fn call_id(&self) -> Result<CallId, Fault> {
         let mut random = [0; 10];
-        getrandom::fill(&mut random)
+        randomness::fill(&mut random)
             .map_err(|_no_entropy| Fault::new(rpc::INTERNAL_ERROR, "no randomness"))?;
         Ok(CallId::new(self.clock.now_ms(), random))
     }
