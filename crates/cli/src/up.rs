@@ -1,6 +1,7 @@
 //! `toolgate up` and `toolgate mcp`: the gate, over the network and over pipes.
 
 use std::fs;
+use std::num::NonZero;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -95,8 +96,14 @@ impl Observer for Watcher {
 }
 
 pub(crate) fn run(place: &Place, up: &args::Up) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(place, up))
+    runtime()?.block_on(serve(place, up))
+}
+
+/// What the gate runs on: a thread for every second processor. The store, the log and servers on this machine need the others,
+/// and with a thread for each, calls are handed from one to the other for nothing.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(processors.div_ceil(2)).enable_all().build()
 }
 
 /// What the files look like from outside, to notice changes.
@@ -573,7 +580,7 @@ fn waiting_for_restart(config: &Config, written: &Config) -> Vec<&'static str> {
 }
 
 pub(crate) fn run_mcp(place: &Place, mcp: &args::Mcp) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = runtime()?;
     let result = runtime.block_on(serve_pipes(place, mcp));
     // A thread may still be reading standard input; it is not waited for.
     runtime.shutdown_background();
