@@ -15,6 +15,7 @@ use std::time::Duration;
 use toolgate_core::name::{AgentId, GroupName, ProfileName, QuestionName, ServerName, ToolName};
 use toolgate_core::policy::DEMO;
 use toolgate_core::tool::Effect;
+use toolgate_sandbox::cell::Workspace;
 
 use crate::rulebook::QuestionRules;
 use profiles::Profile;
@@ -35,6 +36,7 @@ const MAX_FILE_BYTES: usize = 1 << 20;
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7420";
 
 const SECOND: Duration = Duration::from_secs(1);
+const FIVE_MINUTES: Duration = Duration::from_secs(300);
 const HOUR: Duration = Duration::from_secs(3_600);
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
@@ -95,9 +97,38 @@ pub struct Server {
     pub max_result_bytes: usize,
 }
 
+/// What the gate itself offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Builtin {
+    /// Runs a program that is written down in the call, in a language that its cell has.
+    Code,
+    /// Runs a command.
+    Shell,
+}
+
+impl Builtin {
+    /// The name of its tool.
+    #[must_use]
+    pub const fn tool(self) -> &'static str {
+        match self {
+            Self::Code => "run",
+            Self::Shell => "exec",
+        }
+    }
+}
+
 /// How a server is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reach {
+    /// It is part of the gate.
+    Builtin {
+        /// Which one.
+        builtin: Builtin,
+        /// What the cell of a call is given.
+        profile: ProfileName,
+        /// The folder that is worked in, and what becomes of changes to it; if there is none, an empty one.
+        workspace: Option<(PathBuf, Workspace)>,
+    },
     /// A program is started and spoken to over its standard input and output.
     Command {
         /// The program: a path, or a name that is looked for in the usual places.
@@ -242,7 +273,8 @@ impl Config {
         let profiles = profiles::all(top.take("profiles").as_ref(), folder)?;
         let servers = named(&mut top, "servers", |item| server(item, folder, &profiles))?;
         let gateway = top.take("gateway").map(|item| gateway(&item, folder, &servers)).transpose()?;
-        let tools = tools(&mut top, &servers)?;
+        let mut tools = tools(&mut top, &servers)?;
+        of_builtins(&mut tools, &servers, &profiles);
         let config = Self {
             gateway: gateway.unwrap_or_default(),
             tools,
@@ -367,61 +399,25 @@ fn server(
     if table.name() == "servers.demo" {
         return Err(table.error("the server name `demo` belongs to the demo", "choose another name"));
     }
-    let (command, url) = (table.take("command"), table.take("url"));
-    let (env, cwd, headers) = (table.take("env"), table.take("cwd"), table.take("headers"));
-    let (ca, profile) = (table.take("ca_file"), table.take("profile"));
-    let reach = match (command, url) {
-        (Some(command), None) => {
-            if let Some(headers) = headers {
-                return Err(headers.error(
-                    format!("`{}` has `headers`, but a command takes none", table.name()),
-                    "pass values to a command by `env`",
-                ));
-            }
-            if let Some(ca) = ca {
-                return Err(ca.error(
-                    format!("`{}` has `ca_file`, but a command needs no certificates", table.name()),
-                    "remove it",
-                ));
-            }
-            let (program, arguments) = command_line(&command)?;
-            let env = values(env, folder, ValueOf::Env)?;
-            Reach::Command {
-                program,
-                arguments,
-                env,
-                folder: cwd.map(|item| path(&item, folder)).transpose()?,
-                profile: profiles::of_server(profile.as_ref(), profiles)?,
-            }
-        }
-        (None, Some(url)) => {
-            if let Some(item) = env.or(cwd).or(profile) {
-                return Err(item.error(
-                    format!("`{}` is for commands, but `{}` has a `url`", item.name(), table.name()),
-                    "pass values to an address by `headers`",
-                ));
-            }
-            let url = address(&url)?;
-            Reach::Url {
-                headers: values(headers, folder, ValueOf::Header)?,
-                ca: ca.map(|ca| ca_file(&ca, &url, folder)).transpose()?,
-                url,
-            }
-        }
-        (None, None) => {
-            let what = format!("`[{}]` has neither `command` nor `url`", table.name());
+    let (command, url, builtin) = (table.take("command"), table.take("url"), table.take("builtin"));
+    let (reach, usual_timeout) = match (command, url, builtin) {
+        (Some(command), None, None) => (of_command(&mut table, &command, folder, profiles)?, FIVE_MINUTES),
+        (None, Some(url), None) => (of_url(&mut table, &url, folder)?, FIVE_MINUTES),
+        (None, None, Some(builtin)) => of_builtin(&mut table, &builtin, folder, profiles)?,
+        (None, None, None) => {
+            let what = format!("`[{}]` has neither `command` nor `url` nor `builtin`", table.name());
             return Err(
                 table.error(what, "add `command = [\"program\", \"argument\"]` or `url = \"https://…/mcp\"`")
             );
         }
-        (Some(_), Some(url)) => {
-            let what = format!("`[{}]` has both `command` and `url`", table.name());
-            return Err(url.error(what, "keep one of the two"));
+        (Some(_), Some(other), _) | (Some(_), None, Some(other)) | (None, Some(_), Some(other)) => {
+            let what = format!("`[{}]` has more than one of `command`, `url` and `builtin`", table.name());
+            return Err(other.error(what, "keep one of them"));
         }
     };
     let server = Server {
         reach,
-        call_timeout: time(table.take("call_timeout"), Duration::from_secs(300), SECOND, HOUR)?,
+        call_timeout: time(table.take("call_timeout"), usual_timeout, SECOND, HOUR)?,
         start_timeout: time(
             table.take("start_timeout"),
             Duration::from_secs(30),
@@ -432,6 +428,119 @@ fn server(
     };
     table.finish()?;
     Ok(server)
+}
+
+fn of_command(
+    table: &mut Table<'_>,
+    command: &Item<'_>,
+    folder: &Path,
+    profiles: &BTreeMap<ProfileName, Profile>,
+) -> Result<Reach, ConfigError> {
+    if let Some(headers) = table.take("headers") {
+        return Err(headers.error(
+            format!("`{}` has `headers`, but a command takes none", table.name()),
+            "pass values to a command by `env`",
+        ));
+    }
+    if let Some(ca) = table.take("ca_file") {
+        return Err(ca.error(
+            format!("`{}` has `ca_file`, but a command needs no certificates", table.name()),
+            "remove it",
+        ));
+    }
+    let (program, arguments) = command_line(command)?;
+    Ok(Reach::Command {
+        program,
+        arguments,
+        env: values(table.take("env"), folder, ValueOf::Env)?,
+        folder: table.take("cwd").map(|item| path(&item, folder)).transpose()?,
+        profile: profiles::of_server(table.take("profile").as_ref(), profiles)?,
+    })
+}
+
+fn of_url(table: &mut Table<'_>, url: &Item<'_>, folder: &Path) -> Result<Reach, ConfigError> {
+    let of_commands = ["env", "cwd", "profile"].into_iter().find_map(|key| table.take(key));
+    if let Some(item) = of_commands {
+        return Err(item.error(
+            format!("`{}` is for commands, but `{}` has a `url`", item.name(), table.name()),
+            "pass values to an address by `headers`",
+        ));
+    }
+    let url = address(url)?;
+    Ok(Reach::Url {
+        headers: values(table.take("headers"), folder, ValueOf::Header)?,
+        ca: table.take("ca_file").map(|ca| ca_file(&ca, &url, folder)).transpose()?,
+        url,
+    })
+}
+
+/// What the gate itself offers, and how long a call of it may take.
+fn of_builtin(
+    table: &mut Table<'_>,
+    item: &Item<'_>,
+    folder: &Path,
+    profiles: &BTreeMap<ProfileName, Profile>,
+) -> Result<(Reach, Duration), ConfigError> {
+    let of_others = ["env", "cwd", "headers", "ca_file"].into_iter().find_map(|key| table.take(key));
+    if let Some(item) = of_others {
+        return Err(item.error(
+            format!("`{}` is for other servers, but `{}` is a part of the gate", item.name(), table.name()),
+            "what its calls are given stands in its profile",
+        ));
+    }
+    let builtin = match item.text()? {
+        "code" => Builtin::Code,
+        "shell" => Builtin::Shell,
+        other => {
+            let what = format!("`{}` is no part of the gate that offers tools", other.escape_debug());
+            return Err(item.error(what, "write `builtin = \"shell\"` or `builtin = \"code\"`"));
+        }
+    };
+    let profile = table.take("profile");
+    let (profile, given) = profiles::of_builtin(table, profile.as_ref(), profiles)?;
+    let (of_work, mode) = (table.take("workspace"), table.take("workspace_mode"));
+    let mode = match (&of_work, mode) {
+        (_, None) => Workspace::Overlay,
+        (None, Some(mode)) => {
+            return Err(mode.error("there is no `workspace` that it could be for", "add one, or remove it"));
+        }
+        (Some(_), Some(mode)) => match mode.text()? {
+            "overlay" => Workspace::Overlay,
+            "read" => Workspace::Read,
+            "write" => Workspace::Write,
+            other => {
+                let what = format!("`{}` is none of `overlay`, `read` and `write`", other.escape_debug());
+                return Err(mode.error(what, "leave it out: changes are then kept in memory, and dropped"));
+            }
+        },
+    };
+    let workspace = of_work.map(|item| path(&item, folder)).transpose()?.map(|path| (path, mode));
+    let timeout = Duration::from_millis(given.limits.wall_ms).clamp(SECOND, HOUR);
+    Ok((Reach::Builtin { builtin, profile, workspace }, timeout))
+}
+
+/// What built-in tools do follows from what they are given; what is declared of them besides is added.
+fn of_builtins(
+    tools: &mut BTreeMap<ToolName, BTreeSet<Effect>>,
+    servers: &BTreeMap<ServerName, Server>,
+    profiles: &BTreeMap<ProfileName, Profile>,
+) {
+    for (name, server) in servers {
+        let Reach::Builtin { builtin, profile, workspace } = &server.reach else { continue };
+        let (Ok(tool), Some(profile)) = (ToolName::new(name.clone(), builtin.tool()), profiles.get(profile))
+        else {
+            continue;
+        };
+        let effects = tools.entry(tool).or_default();
+        effects.insert(Effect::Execute);
+        if !profile.net.is_empty() {
+            effects.insert(Effect::Egress);
+        }
+        if !profile.write.is_empty() || workspace.as_ref().is_some_and(|(_, mode)| *mode == Workspace::Write)
+        {
+            effects.extend([Effect::Delete, Effect::Write]);
+        }
+    }
 }
 
 fn command_line(item: &Item<'_>) -> Result<(String, Vec<String>), ConfigError> {
@@ -857,6 +966,42 @@ origin = "gate.example.org/log"
         assert_eq!(config.oauth.unwrap().group_scopes["toolgate:admin"].as_str(), "admins");
     }
 
+    /// What built-ins do follows from what they are given, and cannot be declared away.
+    #[test]
+    fn built_ins() {
+        use Effect::{Delete, Egress, Execute, Money, Write};
+        let of = |text: &str| {
+            let config = parse(&format!("[servers.sh]\nbuiltin = \"shell\"\n{text}")).unwrap();
+            let server = config.servers[&"sh".parse().unwrap()].clone();
+            let effects = config.tools[&"sh/exec".parse().unwrap()].iter().copied().collect::<Vec<_>>();
+            (server, effects)
+        };
+        let reach = |profile: &str, workspace| Reach::Builtin {
+            builtin: Builtin::Shell,
+            profile: profile.parse().unwrap(),
+            workspace,
+        };
+        let (server, effects) = of("");
+        assert_eq!((server.reach, effects), (reach("tool", None), vec![Execute]));
+        assert_eq!(server.call_timeout, Duration::from_secs(60), "as long as the cell");
+        let work = PathBuf::from("/etc/toolgate/work");
+        let (server, effects) = of("workspace = \"work\"\n[tools.\"sh/exec\"]\neffects = [\"money\"]");
+        assert_eq!(
+            (server.reach, effects),
+            (reach("tool", Some((work.clone(), Workspace::Overlay))), vec![Execute, Money])
+        );
+        let (server, effects) = of("workspace = \"work\"\nworkspace_mode = \"write\"\ncall_timeout = \"5s\"");
+        assert_eq!(
+            (server.reach, effects),
+            (reach("tool", Some((work, Workspace::Write))), vec![Delete, Execute, Write])
+        );
+        assert_eq!(server.call_timeout, Duration::from_secs(5));
+        let (server, effects) =
+            of("profile = \"p\"\n[profiles.p]\nnet = [\"a.example:443\"]\nwrite = [\"/srv/x\"]");
+        assert_eq!((server.reach, effects), (reach("p", None), vec![Delete, Egress, Execute, Write]));
+        assert_eq!(server.call_timeout, HOUR, "the profile's time is a week");
+    }
+
     #[test]
     fn inline_values_are_not_printed() {
         let shown = format!("{:?} {:?}", Value::Inline("hunter2".into()), Value::Env("NAME".into()));
@@ -918,6 +1063,11 @@ origin = "gate.example.org/log"
             "[oauth]\nissuer = \"https://a.example\"\naudience = \"b\"\njwks_url = \"http://a.example/keys\"",
             "[servers.mail]\ncommand = [\"a\"]\nca_file = \"ca.pem\"",
             "[servers.mail]\nurl = \"http://127.0.0.1:1/\"\nca_file = \"ca.pem\"",
+            "[servers.mail]\nbuiltin = \"mail\"",
+            "[servers.shell]\nbuiltin = \"shell\"\ncommand = [\"sh\"]",
+            "[servers.shell]\nbuiltin = \"shell\"\nworkspace_mode = \"read\"",
+            "[servers.shell]\nbuiltin = \"shell\"\nworkspace = \"work\"\nworkspace_mode = \"rw\"",
+            "[servers.shell]\nbuiltin = \"shell\"\nenv = { A = \"b\" }",
             "[oauth]\nissuer = \"https://a.example\"\naudience = \"b\"\njwks_file = \"k\"\nca_file = \"ca.pem\"",
             "[log]\norigin = \"my log\"",
         ] {
@@ -962,14 +1112,14 @@ error: `toolgate.toml`, line 1: the server name `demo` belongs to the demo
 hint: choose another name
 error: `toolgate.toml`, line 1: server name `a__b` is not 1 to 32 of a-z, 0-9, `-` and single `_`, starting with a letter and ending with a letter or digit
 hint: choose another name
-error: `toolgate.toml`, line 1: `[servers.mail]` has neither `command` nor `url`
+error: `toolgate.toml`, line 1: `[servers.mail]` has neither `command` nor `url` nor `builtin`
 hint: add `command = ["program", "argument"]` or `url = "https://…/mcp"`
 error: `toolgate.toml`, line 2: `servers.mail.command` is one text, and no shell is there to take it apart
 hint: write it as a list: `command = ["program", "argument"]`
 error: `toolgate.toml`, line 2: `servers.mail.command` names no program
 hint: write it as `command = ["program", "argument"]`
-error: `toolgate.toml`, line 3: `[servers.mail]` has both `command` and `url`
-hint: keep one of the two
+error: `toolgate.toml`, line 3: `[servers.mail]` has more than one of `command`, `url` and `builtin`
+hint: keep one of them
 error: `toolgate.toml`, line 3: `servers.mail` has `headers`, but a command takes none
 hint: pass values to a command by `env`
 error: `toolgate.toml`, line 3: `servers.mail.env` is for commands, but `servers.mail` has a `url`
@@ -1028,6 +1178,16 @@ error: `toolgate.toml`, line 3: `servers.mail` has `ca_file`, but a command need
 hint: remove it
 error: `toolgate.toml`, line 3: `http://127.0.0.1:1/` shows no certificate to check
 hint: use `https://…`, or remove `ca_file`
+error: `toolgate.toml`, line 2: `mail` is no part of the gate that offers tools
+hint: write `builtin = "shell"` or `builtin = "code"`
+error: `toolgate.toml`, line 2: `[servers.shell]` has more than one of `command`, `url` and `builtin`
+hint: keep one of them
+error: `toolgate.toml`, line 3: there is no `workspace` that it could be for
+hint: add one, or remove it
+error: `toolgate.toml`, line 4: `rw` is none of `overlay`, `read` and `write`
+hint: leave it out: changes are then kept in memory, and dropped
+error: `toolgate.toml`, line 3: `servers.shell.env` is for other servers, but `servers.shell` is a part of the gate
+hint: what its calls are given stands in its profile
 error: `toolgate.toml`, line 5: `ca_file` is for a `jwks_url`
 hint: remove it
 error: `toolgate.toml`, line 2: `my log` cannot be the name of a log

@@ -10,18 +10,20 @@ use toolgate_core::refusal::Refusal;
 use toolgate_core::text;
 use toolgate_core::verdict::{Asked, DenyReason, Verdict};
 use toolgate_ledger::record::{
-    AgentInfo, AgentProof, Body, CallInfo, Cell as CellRecord, Connection, Delivered as DeliveredRecord,
-    EncodeRecordError, Field, Intent, Judged, Outcome as OutcomeRecord, OutcomeUnknown, QuestionAsked,
-    Record, Refusal as RefusalRecord, Status, Tier, VerdictWord, commit,
+    AgentInfo, AgentProof, Body, CallInfo, Cell as CellRecord, CellCut, CellEnd as CellEndRecord, Connection,
+    Connections as ConnectionsRecord, Delivered as DeliveredRecord, EncodeRecordError, Field, Intent, Judged,
+    Outcome as OutcomeRecord, OutcomeUnknown, Per as PerRecord, QuestionAsked, Record,
+    Refusal as RefusalRecord, Status, Tier, VerdictWord, commit,
 };
 use toolgate_ledger::tree::Hash;
-use toolgate_sandbox::cell::{Enforced, Gauge, Limits};
+use toolgate_sandbox::cell::{Connections, Cut, Ended, Enforced, Gauge, Limits};
 
 use crate::authorized::Entry;
+use crate::config::profiles::Per;
 use crate::desk::NoYes;
 use crate::outcome::{Answer, Outcome};
 use crate::port::{
-    Clock, Disclosed, Line, NoRandomnessError, Position, Question, QuestionState, StoreError, Unread,
+    CellEnd, Clock, Disclosed, Line, NoRandomnessError, Position, Question, QuestionState, StoreError, Unread,
 };
 use crate::rulebook::{QuestionRules, Rulebook};
 
@@ -155,21 +157,49 @@ impl Told {
     }
 }
 
-/// What a cell was held to, and what it had used up by now.
-pub(crate) fn cell(gauge: &Gauge) -> CellRecord {
+/// What a cell was held to, what it had used up by now, and how its program ended if it was this call's own.
+pub(crate) fn cell(gauge: &Gauge, per: Per, end: Option<&CellEnd>) -> CellRecord {
     let Enforced { landlock_abi, limits, total } = gauge.enforced;
-    // Time by the clock and output are the broker's to keep, and servers have none of their own.
+    // Time by the clock and output are the gate's to keep: `end` says whether they were used up.
     let Limits { wall_ms: _, cpu_s, memory_bytes, processes, file_bytes, descriptors: _, output_bytes: _ } =
         limits;
+    let connections = gauge.network().map(|Connections { made, failed, refused }| ConnectionsRecord {
+        failed,
+        made,
+        refused,
+    });
     CellRecord {
+        connections,
         cpu_s,
+        end: end.map(self::end),
         file_bytes,
         landlock_abi,
         memory_bytes,
         memory_total: total,
-        peak_bytes: gauge.peak_bytes(),
+        peak_bytes: end.map_or_else(|| gauge.peak_bytes(), |end| end.ended.peak_bytes),
+        per: match per {
+            Per::Call => PerRecord::Call,
+            Per::Session => PerRecord::Session,
+        },
         processes,
         tier: Tier::Native,
+    }
+}
+
+fn end(CellEnd { ended, cut, bytes_in, bytes_out }: &CellEnd) -> CellEndRecord {
+    let Ended { code, signal, cpu_us, peak_bytes: _, out_of_memory } = *ended;
+    CellEndRecord {
+        bytes_in: *bytes_in,
+        bytes_out: *bytes_out,
+        code: code.map(i32::cast_unsigned),
+        cpu_us,
+        cut: cut.map(|cut| match cut {
+            Cut::Deadline => CellCut::Deadline,
+            Cut::Output => CellCut::Output,
+            Cut::Unwanted => CellCut::Unwanted,
+        }),
+        out_of_memory,
+        signal: signal.map(i32::cast_unsigned),
     }
 }
 

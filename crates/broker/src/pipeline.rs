@@ -278,7 +278,7 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
     async fn run(&self, call: Authorized<Call>, line: AgentLine, told: &mut Told) -> Outcome {
         let (tell, stop) = Stop::new();
         let outcome = self.run_until(call, line, tell, stop.clone()).await;
-        told.cell = stop.cell().map(lines::cell);
+        told.cell = stop.cell().map(|(gauge, per)| lines::cell(gauge, per, stop.end()));
         outcome
     }
 

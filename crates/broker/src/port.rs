@@ -13,10 +13,11 @@ use toolgate_core::json::Document;
 use toolgate_core::name::{PersonName, QuestionName};
 use toolgate_core::refusal::Refusal;
 use toolgate_core::scrub::Raw;
-use toolgate_sandbox::cell::Gauge;
+use toolgate_sandbox::cell::{Cut, Ended, Gauge};
 use toolgate_sandbox::egress::Event;
 
 use crate::authorized::Authorized;
+use crate::config::profiles::Per;
 use crate::connections::Whose;
 use crate::outcome::{Answer, Reply};
 use crate::rulebook::Rulebook;
@@ -335,7 +336,21 @@ pub enum StopReason {
 #[derive(Debug, Clone)]
 pub struct Stop {
     told: tokio::sync::watch::Receiver<Option<StopReason>>,
-    cell: Arc<OnceLock<Gauge>>,
+    cell: Arc<OnceLock<(Gauge, Per)>>,
+    end: Arc<OnceLock<CellEnd>>,
+}
+
+/// How a program ended that had a cell for one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CellEnd {
+    /// What the cell tells.
+    pub ended: Ended,
+    /// Why it was ended, if it was.
+    pub cut: Option<Cut>,
+    /// How many bytes it was given.
+    pub bytes_in: u64,
+    /// How many bytes were taken from it.
+    pub bytes_out: u64,
 }
 
 impl Stop {
@@ -343,18 +358,29 @@ impl Stop {
     #[must_use]
     pub fn new() -> (tokio::sync::watch::Sender<Option<StopReason>>, Self) {
         let (tell, told) = tokio::sync::watch::channel(None);
-        (tell, Self { told, cell: Arc::default() })
+        (tell, Self { told, cell: Arc::default(), end: Arc::default() })
     }
 
-    /// Notes that the call runs in a cell. It runs in one: what is noted later changes nothing.
-    pub fn runs_in(&self, cell: Gauge) {
-        drop(self.cell.set(cell));
+    /// Notes that the call runs in a cell, and whose that is. It runs in one: what is noted later changes nothing.
+    pub fn runs_in(&self, cell: Gauge, per: Per) {
+        drop(self.cell.set((cell, per)));
     }
 
-    /// The cell that the call runs in, as far as that is known.
+    /// Notes how the program of this call ended.
+    pub fn ended(&self, end: CellEnd) {
+        drop(self.end.set(end));
+    }
+
+    /// The cell that the call runs in and whose it is, as far as that is known.
     #[must_use]
-    pub fn cell(&self) -> Option<&Gauge> {
-        self.cell.get()
+    pub fn cell(&self) -> Option<(&Gauge, Per)> {
+        self.cell.get().map(|(gauge, per)| (gauge, *per))
+    }
+
+    /// How the program of this call ended, if it had one and it has.
+    #[must_use]
+    pub fn end(&self) -> Option<&CellEnd> {
+        self.end.get()
     }
 
     /// Resolves when the call has to stop; never, if nobody can tell any more.

@@ -1,10 +1,13 @@
 //! `toolgate doctor`: what is covered, what is not, and what is wrong. In plain words, and without flattery.
 
+use std::path::Path;
+
 use serde_json::json;
 use toolgate_broker::config::{Config, Reach};
 use toolgate_broker::person::Person;
 use toolgate_ledger::verify::{Options, verify};
 use toolgate_ledger::{Folder, Trust, signer};
+use toolgate_sandbox::cell::Workspace;
 
 use crate::exec;
 use crate::out::{self, Paint, line};
@@ -110,6 +113,15 @@ fn of_config(place: &Place, config: &Config, found: &mut Findings) {
     }
     for (name, server) in &config.servers {
         match &server.reach {
+            Reach::Builtin { builtin, profile, workspace } => {
+                let tool = builtin.tool();
+                found.good(format!(
+                    "`{name}/{tool}` is a part of the gate; each call runs in a cell of its own, of the profile `{profile}` (`toolgate doctor --cell {profile}`)"
+                ));
+                if let Some((folder, mode)) = workspace {
+                    of_workspace(&format!("{name}/{tool}"), folder, *mode, found);
+                }
+            }
             Reach::Command { profile: Some(profile), .. } => found.good(format!(
                 "server `{name}` runs in a cell of the profile `{profile}` (`toolgate doctor --cell {profile}`)"
             )),
@@ -122,6 +134,8 @@ fn of_config(place: &Place, config: &Config, found: &mut Findings) {
     }
     for (name, server) in &config.servers {
         let values = match &server.reach {
+            // The variables of its profile are looked at when it is used.
+            Reach::Builtin { .. } => continue,
             Reach::Command { env, .. } => env,
             Reach::Url { headers, .. } => headers,
         };
@@ -135,6 +149,30 @@ fn of_config(place: &Place, config: &Config, found: &mut Findings) {
         if rules == place.surroundings.uid {
             found.limit(format!("agent `{name}` is user {rules}, who also owns the gate: it could read the keys and write the store directly"), "run the gate as a user of its own");
         }
+    }
+}
+
+/// The folder that a built-in works in.
+fn of_workspace(tool: &str, folder: &Path, mode: Workspace, found: &mut Findings) {
+    let shown = folder.display();
+    if !folder.is_dir() {
+        found.wrong(&out::hinted(
+            format!("`{tool}` works in `{shown}`, which is no folder"),
+            "make it, or change `workspace`",
+        ));
+        return;
+    }
+    match mode {
+        Workspace::Overlay => {
+            found.good(format!("`{tool}` works in a copy of `{shown}`, and changes are dropped"))
+        }
+        Workspace::Read => found.good(format!("`{tool}` reads `{shown}`")),
+        Workspace::Write => found.limit(
+            format!(
+                "`{tool}` changes `{shown}` itself: what it writes there may be run by you, an editor or git"
+            ),
+            "leave `workspace_mode` out, and what it changes is dropped",
+        ),
     }
 }
 

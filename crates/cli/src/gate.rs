@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use toolgate_broker::config::profiles::Profile;
+use toolgate_broker::config::profiles::{Per, Profile};
 use toolgate_broker::config::{Config, Reach, Server};
 use toolgate_broker::home::Surroundings;
 use toolgate_broker::identity::Roster;
@@ -224,6 +224,7 @@ type Configured = (Server, Option<Profile>);
 
 fn configured(config: &Config) -> BTreeMap<ServerName, Configured> {
     let profile = |server: &Server| match &server.reach {
+        Reach::Builtin { profile, .. } => config.profiles.get(profile).cloned(),
         Reach::Command { profile, .. } => config.profiles.get(profile.as_ref()?).cloned(),
         Reach::Url { .. } => None,
     };
@@ -249,12 +250,23 @@ fn server(
     name: &ServerName,
     server: &Server,
 ) -> anyhow::Result<ServerConfig> {
+    let mut per = Per::default();
     let transport = match &server.reach {
+        Reach::Builtin { builtin, profile, workspace } => {
+            let profile = crate::profile::find(config, profile.as_str())?;
+            let mut profile = crate::profile::resolved(surroundings, profile)?;
+            profile.workspace.clone_from(workspace);
+            // No call of it can take longer.
+            let most = u64::try_from(server.call_timeout.as_millis()).unwrap_or(u64::MAX);
+            profile.limits.wall_ms = profile.limits.wall_ms.min(most);
+            Transport::Builtin(*builtin, Box::new(profile))
+        }
         Reach::Command { program, arguments, env, folder, profile } => {
             let mut all = BTreeMap::new();
             let cell = match profile {
                 Some(profile) => {
                     let profile = crate::profile::find(config, profile.as_str())?;
+                    per = profile.per;
                     Some(Box::new(crate::profile::resolved(surroundings, profile)?))
                 }
                 None => {
@@ -295,7 +307,7 @@ fn server(
         probe: Bounds::default().probe.min(server.start_timeout),
         ..Bounds::default()
     };
-    Ok(ServerConfig { bounds, ..ServerConfig::new(name.clone(), transport) })
+    Ok(ServerConfig { per, bounds, ..ServerConfig::new(name.clone(), transport) })
 }
 
 /// What has to change for the files to be read again: names, times and lengths.

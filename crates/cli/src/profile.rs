@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use toolgate_broker::config::profiles::Profile;
+use toolgate_broker::config::profiles::{Per, Profile};
 use toolgate_broker::config::{Config, closest};
 use toolgate_broker::home::Surroundings;
 use toolgate_core::name::ProfileName;
@@ -37,7 +37,7 @@ pub(crate) fn resolved(surroundings: &Surroundings, profile: &Profile) -> anyhow
 
 /// What a cell is given, with this environment.
 pub(crate) fn cell(profile: &Profile, env: Vec<(String, String)>) -> cell::Profile {
-    let Profile { read, exec, write, net, env: _, limits, scratch_bytes } = profile;
+    let Profile { per: _, read, exec, write, net, env: _, limits, scratch_bytes } = profile;
     cell::Profile {
         read: read.clone(),
         exec: exec.clone(),
@@ -64,6 +64,10 @@ pub(crate) fn tell(place: &Place, name: &str) -> anyhow::Result<()> {
         let limits = &profile.limits;
         out::json(&json!({
             "profile": name,
+            "per": match profile.per {
+                Per::Call => "call",
+                Per::Session => "session",
+            },
             "read": profile.read,
             "exec": profile.exec,
             "write": profile.write,
@@ -96,7 +100,7 @@ pub(crate) fn tell(place: &Place, name: &str) -> anyhow::Result<()> {
 }
 
 fn in_words(name: &str, profile: &Profile, works: &anyhow::Result<(u32, bool)>) -> anyhow::Result<()> {
-    let Profile { read, exec, write, net, env, limits, scratch_bytes } = profile;
+    let Profile { per, read, exec, write, net, env, limits, scratch_bytes } = profile;
     let mib = |bytes: u64| bytes >> 20;
     line(format_args!("a cell of the profile `{name}` can"))?;
     line("  read and run   the system's programs: /usr, and what they need of /etc")?;
@@ -138,6 +142,9 @@ fn in_words(name: &str, profile: &Profile, works: &anyhow::Result<(u32, bool)>) 
         limits.descriptors,
         limits.output_bytes >> 10,
     ))?;
+    if *per == Per::Call {
+        line("a server in it is started for each call, and gone with it")?;
+    }
     match works {
         Ok((landlock, _)) => line(format_args!("tier: native, with level {landlock} of Landlock"))?,
         Err(error) => line(format_args!("tier: native, and it cannot be made here: {error:#}"))?,

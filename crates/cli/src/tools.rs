@@ -145,12 +145,15 @@ fn offered(place: &Place, only: Option<&ServerName>) -> anyhow::Result<Vec<Offer
 
 /// What to look at where a server in a cell cannot be used.
 fn of_cell(config: &Config, server: &ServerName) -> Option<String> {
-    let Reach::Command { profile: Some(profile), .. } = &config.servers.get(server)?.reach else {
-        return None;
-    };
-    Some(format!(
-        "it runs in a cell of the profile `{profile}`: what it needs besides the system's programs has to be named there (`toolgate doctor --cell {profile}`)"
-    ))
+    match &config.servers.get(server)?.reach {
+        Reach::Builtin { profile, .. } => Some(format!(
+            "its calls run in cells of the profile `{profile}`: `toolgate doctor --cell {profile}`"
+        )),
+        Reach::Command { profile: Some(profile), .. } => Some(format!(
+            "it runs in a cell of the profile `{profile}`: what it needs besides the system's programs has to be named there (`toolgate doctor --cell {profile}`)"
+        )),
+        Reach::Command { profile: None, .. } | Reach::Url { .. } => None,
+    }
 }
 
 fn standing(

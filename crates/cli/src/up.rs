@@ -87,6 +87,7 @@ impl Observer for Watcher {
             Oddity::ConnectionClosed | Oddity::Opened | Oddity::DroppedNotice => return,
             Oddity::ConnectionLost => "the connection is lost",
             Oddity::Malformed => "sent what is no message",
+            Oddity::NotStarted => "there is no cell for its call",
             Oddity::RefusedRequest => "asked for what it may not",
             Oddity::StrayAnswer => "answered what nobody asked",
             Oddity::ToolChanged => "changed a tool, which is refused until `toolgate tool accept`",

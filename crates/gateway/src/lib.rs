@@ -1,6 +1,7 @@
 //! Adapters: agents on one side, servers on the other, MCP of both eras on both.
 #![forbid(unsafe_code)]
 
+pub mod builtin;
 pub mod catalog;
 pub mod debt;
 pub mod front;

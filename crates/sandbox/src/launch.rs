@@ -152,8 +152,9 @@ impl Launcher {
         let stdout = ChildStdout::from_std(OwnedFd::from(stdout).into()).map_err(pipe)?;
         let stderr = ChildStderr::from_std(OwnedFd::from(stderr).into()).map_err(pipe)?;
         let stderr = StderrTail::follow(stderr);
-        let complaints = stderr.clone();
-        cell.watch(move |event| tell_refusal(event, &complaints));
+        if let Some(network) = cell.network.take() {
+            tokio::spawn(tell_refusals(network, stderr.clone()));
+        }
         for path in &cell.unmapped {
             let path = path.display();
             stderr.push(
@@ -166,9 +167,11 @@ impl Launcher {
 }
 
 /// What a child wanted to reach and may not is told where operators look for its complaints.
-fn tell_refusal(event: &Event, stderr: &StderrTail) {
-    if let Event::Attempt(Attempt { to, port, verdict: Verdict::Refused(why), .. }) = event {
-        stderr.push(format!("not allowed: {to}, port {port}: {why}\n").as_bytes());
+async fn tell_refusals(mut network: mpsc::Receiver<Event>, stderr: StderrTail) {
+    while let Some(event) = network.recv().await {
+        if let Event::Attempt(Attempt { to, port, verdict: Verdict::Refused(why), .. }) = event {
+            stderr.push(format!("not allowed: {to}, port {port}: {why}\n").as_bytes());
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use toolgate_core::name::ProfileName;
 use toolgate_sandbox::cell::Limits;
 use toolgate_sandbox::egress::{Rule, RuleError};
 
-use super::reader::{ConfigError, Item, closest};
+use super::reader::{ConfigError, Item, Table, closest};
 use super::{SECOND, Value, ValueOf, millis, path, values};
 
 /// The word by which a server is run in no cell. No profile is called so.
@@ -20,9 +20,21 @@ const TIERS: [&str; 5] = ["native", "gvisor", "kubernetes", "landlock-only", "mi
 const MIB: u64 = 1 << 20;
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// How long the cell of a server lasts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Per {
+    /// One call: connecting, the call, and its end.
+    Call,
+    /// All calls of a session.
+    #[default]
+    Session,
+}
+
 /// What a kind of cell is given, besides the system's programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
+    /// How long it lasts, where a server runs in it.
+    pub per: Per,
     /// Files and folders that can be read, not run.
     pub read: Vec<PathBuf>,
     /// Files and folders that can be read and run.
@@ -74,6 +86,7 @@ impl Profile {
     pub fn shipped(name: &str) -> Option<Self> {
         let (_, limits, scratch_mib) = SHIPPED.iter().find(|(shipped, ..)| *shipped == name)?;
         Some(Self {
+            per: Per::default(),
             read: Vec::new(),
             exec: Vec::new(),
             write: Vec::new(),
@@ -112,13 +125,40 @@ pub(super) fn of_server(
     item: Option<&Item<'_>>,
     profiles: &BTreeMap<ProfileName, Profile>,
 ) -> Result<Option<ProfileName>, ConfigError> {
-    let Some(item) = item else { return Ok(Some(ProfileName::of_servers())) };
-    let named = item.word()?;
-    if named == NO_CELL {
-        return Ok(None);
+    match item {
+        None => Ok(Some(ProfileName::of_servers())),
+        Some(item) if item.word()? == NO_CELL => Ok(None),
+        Some(item) => named(item, profiles).map(|(name, _)| Some(name)),
     }
-    match profiles.keys().find(|name| name.as_str() == named) {
-        Some(found) => Ok(Some(found.clone())),
+}
+
+/// The profile that a built-in names, or `tool`. It runs what agents say, so there is no word for no cell.
+pub(super) fn of_builtin(
+    table: &Table<'_>,
+    item: Option<&Item<'_>>,
+    profiles: &BTreeMap<ProfileName, Profile>,
+) -> Result<(ProfileName, Profile), ConfigError> {
+    match item {
+        None => profiles
+            .iter()
+            .find(|(name, _)| name.as_str() == "tool")
+            .map(|(name, profile)| (name.clone(), profile.clone()))
+            .ok_or_else(|| table.error("there is no profile `tool`", "report this")),
+        Some(item) if item.word()? == NO_CELL => Err(item.error(
+            format!("`{}` runs what agents say, and never without a cell", table.name()),
+            "remove it, or name a profile",
+        )),
+        Some(item) => named(item, profiles),
+    }
+}
+
+fn named(
+    item: &Item<'_>,
+    profiles: &BTreeMap<ProfileName, Profile>,
+) -> Result<(ProfileName, Profile), ConfigError> {
+    let named = item.word()?;
+    match profiles.iter().find(|(name, _)| name.as_str() == named) {
+        Some((name, profile)) => Ok((name.clone(), profile.clone())),
         None => {
             let known: Vec<&str> = profiles.keys().map(ProfileName::as_str).collect();
             let what = format!("there is no profile `{}`", named.escape_debug());
@@ -147,8 +187,20 @@ fn profile(name: &str, item: &Item<'_>, folder: &Path) -> Result<Profile, Config
     if let Some(tier) = table.take("tier") {
         check_tier(&tier)?;
     }
+    let per = table.take("per").map(|item| per(&item)).transpose()?.unwrap_or_default();
     table.finish()?;
-    Ok(Profile { read, exec, write, net, env, limits, scratch_bytes })
+    Ok(Profile { per, read, exec, write, net, env, limits, scratch_bytes })
+}
+
+fn per(item: &Item<'_>) -> Result<Per, ConfigError> {
+    match item.text()? {
+        "call" => Ok(Per::Call),
+        "session" => Ok(Per::Session),
+        other => Err(item.error(
+            format!("`{}` is neither `call` nor `session`", other.escape_debug()),
+            "write `per = \"call\"`, or leave it out",
+        )),
+    }
 }
 
 fn paths(item: Option<Item<'_>>, folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
@@ -307,7 +359,7 @@ limits = { memory_mib = 64 }
                 parse(&format!("[servers.mail]\ncommand = [\"a\"]\n{line}\n[profiles.mine]")).unwrap();
             match &config.servers[&"mail".parse().unwrap()].reach {
                 Reach::Command { profile, .. } => profile.as_ref().map(ToString::to_string),
-                Reach::Url { .. } => panic!("{config:?}"),
+                Reach::Builtin { .. } | Reach::Url { .. } => panic!("{config:?}"),
             }
         };
         assert_eq!(of("").as_deref(), Some("server"));
@@ -339,6 +391,9 @@ limits = { memory_mib = 64 }
             "[profiles.x]\nlimits = { time = \"0s\" }",
             "[profiles.x]\ntier = \"microvm\"",
             "[profiles.x]\ntier = \"natve\"",
+            "[profiles.x]\nper = \"process\"",
+            "[servers.shell]\nbuiltin = \"shell\"\nprofile = \"none\"",
+            "[servers.shell]\nbuiltin = \"shell\"\nprofile = \"tol\"",
             "[servers.mail]\ncommand = [\"a\"]\nprofile = \"sever\"",
             "[servers.mail]\nurl = \"https://a.example/mcp\"\nprofile = \"server\"",
         ] {
@@ -386,6 +441,12 @@ error: `toolgate.toml`, line 2: this program makes no cells of the tier `microvm
 hint: write `tier = "native"`, or leave it out
 error: `toolgate.toml`, line 2: `natve` is no tier
 hint: did you mean `native`?
+error: `toolgate.toml`, line 2: `process` is neither `call` nor `session`
+hint: write `per = "call"`, or leave it out
+error: `toolgate.toml`, line 3: `servers.shell` runs what agents say, and never without a cell
+hint: remove it, or name a profile
+error: `toolgate.toml`, line 3: there is no profile `tol`
+hint: did you mean `tool`?
 error: `toolgate.toml`, line 3: there is no profile `sever`
 hint: did you mean `server`?
 error: `toolgate.toml`, line 3: `servers.mail.profile` is for commands, but `servers.mail` has a `url`

@@ -189,7 +189,7 @@ impl Gate {
         read(self.send(body))
     }
 
-    fn send(&self, body: &Value) -> TcpStream {
+    pub(crate) fn send(&self, body: &Value) -> TcpStream {
         let mut stream = TcpStream::connect(&self.host).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let body = body.to_string();
@@ -207,6 +207,22 @@ impl Gate {
         )
         .unwrap();
         stream
+    }
+
+    /// Ends the session. The status of the answer.
+    pub(crate) fn end_session(&self) -> u16 {
+        let mut stream = TcpStream::connect(&self.host).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let text = |value: &Option<String>| value.clone().unwrap();
+        write!(
+            stream,
+            "DELETE /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nMcp-Session-Id: {}\r\nConnection: close\r\n\r\n",
+            self.host,
+            text(&self.token),
+            text(&self.session)
+        )
+        .unwrap();
+        read(stream).status
     }
 
     /// Begins a session. The status if that is refused.

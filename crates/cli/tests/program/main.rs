@@ -3,6 +3,7 @@
 #![expect(clippy::indexing_slicing, reason = "a member that is not there is null, and compares unequal")]
 
 mod accept;
+mod builtin;
 mod help;
 mod home;
 mod init;

@@ -18,7 +18,7 @@ const MISTAKES: [(&str, &str, usize, &str); 18] = [
         1,
         "neither `command` nor `url`",
     ),
-    ("both", "[servers.files]\ncommand = [\"a\"]\nurl = \"https://a.example\"\n", 3, "keep one of the two"),
+    ("both", "[servers.files]\ncommand = [\"a\"]\nurl = \"https://a.example\"\n", 3, "keep one of them"),
     ("a reserved name", "[servers.demo]\ncommand = [\"a\"]\n", 1, "belongs to the demo"),
     ("not encrypted", "[servers.files]\nurl = \"http://files.example/mcp\"\n", 2, "use `https://…`"),
     (

@@ -51,7 +51,7 @@ pub(super) enum Settled {
 }
 
 /// Whether a client speaks a modern version.
-pub(super) fn is_modern(client: &Client) -> bool {
+pub(crate) fn is_modern(client: &Client) -> bool {
     // Versions are dates.
     client.version.as_str() >= MODERN
 }

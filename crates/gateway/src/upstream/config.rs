@@ -7,8 +7,11 @@ use std::time::Duration;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::uri::{Scheme, Uri};
 use tokio_rustls::rustls::ClientConfig;
+use toolgate_broker::config::Builtin;
+use toolgate_broker::config::profiles::Per;
 use toolgate_core::name::ServerName;
 use toolgate_sandbox::Launch;
+use toolgate_sandbox::cell::Profile;
 
 use super::client::own_roots;
 
@@ -19,6 +22,8 @@ pub struct ServerConfig {
     pub name: ServerName,
     /// How it is reached.
     pub transport: Transport,
+    /// How long a connection lasts.
+    pub per: Per,
     /// What it may learn that the agent can be asked. Each single request is judged all the same.
     pub asks: Asks,
     /// How much and how long.
@@ -29,13 +34,15 @@ impl ServerConfig {
     /// A server with the usual bounds.
     #[must_use]
     pub fn new(name: ServerName, transport: Transport) -> Self {
-        Self { name, transport, asks: Asks::default(), bounds: Bounds::default() }
+        Self { name, transport, per: Per::default(), asks: Asks::default(), bounds: Bounds::default() }
     }
 }
 
 /// How a server is reached.
 #[derive(Debug, Clone)]
 pub enum Transport {
+    /// It is part of the gate, and runs each call in a cell of this profile.
+    Builtin(Builtin, Box<Profile>),
     /// Streamable HTTP.
     Http(HttpServer),
     /// A process of ours, spoken to over its standard input and output.

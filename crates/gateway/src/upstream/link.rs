@@ -193,7 +193,7 @@ pub(super) fn object(text: &str) -> Document {
 }
 
 /// A document made of bytes that this module wrote.
-pub(super) fn parsed(bytes: Vec<u8>) -> Document {
+pub(crate) fn parsed(bytes: Vec<u8>) -> Document {
     match Document::parse(
         bytes,
         &Limits { max_bytes: Limits::LARGEST, max_depth: Limits::DEEPEST, max_nodes: usize::MAX },

@@ -6,7 +6,8 @@
 //!   broker as its executor and another to the agents' side as its [`Servers`]; a third is of use for
 //!   [`Upstreams::fetch_tools`], [`Upstreams::discover`], [`Upstreams::events`] and [`Upstreams::shutdown`].
 //! - Servers start when they are first needed. There is one connection for each server and session, so what one session
-//!   does on a server never shows in another.
+//!   does on a server never shows in another; or one for each call, where [`ServerConfig::per`] says so.
+//! - Built-ins ([`crate::builtin`]) have no connection: each call has a cell.
 //!
 //! # What is sent
 //! - `tools/call`: `params` of the call as they came, but `name` is the server's own, `arguments` are the canonical bytes
@@ -66,13 +67,16 @@ use toolgate_core::name::ServerName;
 
 use crate::port::{Change, Offer, OfferError, Servers};
 
+pub(crate) use asks::is_modern;
 pub use config::{Asks, Bounds, HttpServer, HttpServerError, ServerConfig, Transport};
+pub(crate) use link::parsed as own_document;
 pub use observe::{Counters, Observer, Oddity, Unobserved, UpstreamEvent, UpstreamEventKind};
 pub use peer::Peer;
 pub use sse::{Resume, SseError, SseParser};
 pub use toolgate_sandbox::Launch;
+use toolgate_sandbox::cell::CellError;
 
-use table::Inner;
+use table::{Inner, with_source};
 
 /// Why a server could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -189,6 +193,13 @@ impl Upstreams {
     /// # Errors
     /// The server cannot be used, or lists too many.
     pub async fn fetch_tools(&self, server: &ServerName) -> Result<Vec<Document>, UpstreamError> {
+        if let Some(tool) = self.inner.builtin(server) {
+            let failed = |error: CellError| {
+                let why = with_source(&error);
+                UpstreamError::Open { server: server.to_string(), why }
+            };
+            return Ok(vec![tool.definition().await.map_err(failed)?]);
+        }
         self.inner.connect_once(server, OPERATOR).await?.fetch_tools().await
     }
 
@@ -206,6 +217,11 @@ impl Executor for Upstreams {
         stop: Stop,
         nested: Arc<dyn Handle>,
     ) -> Executed {
+        let asked = call.get();
+        if let Some(tool) = self.inner.builtin(&asked.server) {
+            let over = self.inner.over(&asked.session);
+            return Box::pin(tool.run(call, line, stop, over)).await;
+        }
         run::run(&self.inner, call, line, stop, nested).await
     }
 }
@@ -219,6 +235,9 @@ impl Servers for Upstreams {
         offer: Offer,
     ) -> BoxFuture<'a, Result<Vec<Document>, OfferError>> {
         Box::pin(async move {
+            if self.inner.builtin(server).is_some() {
+                return Ok(Vec::new());
+            }
             let (capability, method, member) = run::list_of(offer);
             let listing = async {
                 let connection = self.inner.open(server, session, client).await?;

@@ -13,6 +13,8 @@ pub enum Oddity {
     ConnectionLost,
     /// A notification was dropped, because whoever it was for did not take it in time, or nobody was.
     DroppedNotice,
+    /// What a call was to run in could not be made.
+    NotStarted,
     /// The connection was opened.
     Opened,
     /// Something that is no message, or too large. The connection was given up.
@@ -26,10 +28,11 @@ pub enum Oddity {
 }
 
 impl Oddity {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::ConnectionClosed,
         Self::ConnectionLost,
         Self::DroppedNotice,
+        Self::NotStarted,
         Self::Opened,
         Self::Malformed,
         Self::RefusedRequest,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 use toolgate_broker::authorized::Authorized;
+use toolgate_broker::config::profiles::Per;
 use toolgate_broker::outcome::Answer;
 use toolgate_broker::port::{AgentLine, Executed, Handle, Stop, StopReason};
 use toolgate_core::call::{Action, Call};
@@ -115,16 +116,16 @@ const fn stopped(reason: StopReason) -> Executed {
     }
 }
 
-/// Notes for the log what the server of this connection runs in.
-fn note_cell(connection: &Connection, stop: &Stop) {
-    if let Link::Stdio(link) = connection.link()
-        && let Some(cell) = &link.0.cell
-    {
-        stop.runs_in(cell.clone());
-    }
-}
-
 impl Run<'_> {
+    /// Notes for the log what the server of this connection runs in.
+    fn note_cell(&self, connection: &Connection, stop: &Stop) {
+        if let Link::Stdio(link) = connection.link()
+            && let Some(cell) = &link.0.cell
+        {
+            stop.runs_in(cell.clone(), self.inner.per(&self.call.server));
+        }
+    }
+
     /// Asks the agent what a server wants of it.
     async fn ask_agent(&self, stop: &mut Stop) -> Executed {
         let method = self.call.action.to_string();
@@ -140,6 +141,11 @@ impl Run<'_> {
         if let Some(state) = state.filter(|state| ParkedCalls::is_ours(state)) {
             return Box::pin(self.resume(state, stop)).await;
         }
+        if self.call.action == Action::Subscribe && self.inner.per(&self.call.server) == Per::Call {
+            return Executed::NotSent(
+                "the server is gone when the call is, and tells of no changes".to_owned(),
+            );
+        }
         let prepared = tokio::select! {
             prepared = self.prepare() => prepared,
             _reason = stop.stopped() => return Executed::NotSent("stopped before it was sent".to_owned()),
@@ -148,7 +154,7 @@ impl Run<'_> {
             Ok(connection) => connection,
             Err(error) => return Executed::NotSent(error.to_string()),
         };
-        note_cell(&connection, stop);
+        self.note_cell(&connection, stop);
         if self.call.action == Action::Subscribe && connection.peer().modern {
             return Box::pin(self.subscribe(&connection, stop)).await;
         }
@@ -234,7 +240,9 @@ impl Run<'_> {
 
     /// Whether the agent may follow up on tasks at this server. If not, its calls do not become any.
     fn may_have_tasks(&self) -> bool {
-        self.nested.rulebook().policy.may_see(&self.call.agent, &self.call.server, &Action::TaskGet)
+        // One that is gone when the call is has none.
+        self.inner.per(&self.call.server) == Per::Session
+            && self.nested.rulebook().policy.may_see(&self.call.agent, &self.call.server, &Action::TaskGet)
     }
 
     /// The arguments that the accepted definition wants repeated in headers.
@@ -373,7 +381,7 @@ impl Run<'_> {
             Err(error) => return Executed::NotSent(error.to_string()),
         };
         let (connection, pending, request) = parked.into_parts();
-        note_cell(&connection, stop);
+        self.note_cell(&connection, stop);
         let Some(response) = response_to(self.call, REQUEST_KEY) else {
             // The agent came back without what was asked for; the specification has it asked again.
             return match self.park(&connection, pending, request) {

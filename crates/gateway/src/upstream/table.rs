@@ -1,13 +1,14 @@
 //! The servers, and which connections there are to them: one for each server and session, opened when first needed, opened
-//! again after it broke, and left alone for a while if that keeps happening.
+//! again after it broke, and left alone for a while if that keeps happening; or one for each call, where the configuration says so.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
+use toolgate_broker::config::profiles::Per;
 use toolgate_broker::port::{Client, Clock};
 use toolgate_core::call::Call;
 use toolgate_core::digest::Digest;
@@ -28,6 +29,7 @@ use super::passed::PassedOn;
 use super::peer::{First, NoPeer, Peer, agree};
 use super::stdio::{StdioHolder, StdioLink};
 use super::told::Told;
+use crate::builtin::Tool;
 use crate::port::Change;
 
 /// How many announcements may wait for a slow listener.
@@ -54,6 +56,8 @@ pub(super) struct Inner {
     pub(super) passed: PassedOn,
     /// Guards which connections there are.
     slots: Mutex<HashMap<(ServerName, String), Arc<Slot>>>,
+    /// Guards the connections that are one call's each.
+    calls: Mutex<Vec<Weak<Connection>>>,
     /// Guards what is known of sessions.
     sessions: Mutex<HashMap<String, Session>>,
     uses: AtomicU64,
@@ -63,12 +67,15 @@ pub(super) struct Inner {
 struct Server {
     config: ServerConfig,
     http: Option<Arc<HttpClient>>,
+    builtin: Option<Arc<Tool>>,
 }
 
 /// What is known of a session.
 struct Session {
     changes: broadcast::Sender<Change>,
     log_level: Option<String>,
+    /// Gone when the session is over.
+    alive: watch::Sender<()>,
 }
 
 /// The place of one connection.
@@ -106,6 +113,7 @@ impl Inner {
             parked: Arc::new(parked),
             passed: PassedOn::default(),
             slots: Mutex::default(),
+            calls: Mutex::default(),
             sessions: Mutex::default(),
             uses: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -127,20 +135,28 @@ impl Inner {
         let fail = |error: String| UpstreamError::Start(error);
         let needs_tls = |s: &ServerConfig| matches!(&s.transport, Transport::Http(http) if http.tls && http.roots.is_none());
         let roots = new.iter().any(needs_tls).then(system_roots).transpose().map_err(fail)?;
-        let spawns = new.iter().any(|s| matches!(s.transport, Transport::Stdio(_)));
+        let spawns = new.iter().any(|s| !matches!(s.transport, Transport::Http(_)));
         if spawns && self.launcher.get().is_none() {
             let launcher = Launcher::start().map_err(|error| fail(error.to_string()))?;
             // Another caller may have been faster; then its launcher is the one.
             drop(self.launcher.set(launcher));
         }
         let new = new.into_iter().map(|config| {
-            let http = match &config.transport {
-                Transport::Http(server) => {
-                    Some(Arc::new(HttpClient::new(server.clone(), roots.clone(), config.bounds.handshake)))
+            let (http, builtin) = match &config.transport {
+                Transport::Builtin(builtin, profile) => {
+                    let (name, observer) = (config.name.clone(), Arc::clone(&self.observer));
+                    let tool = |launcher: &Launcher| {
+                        Tool::new(name, *builtin, (**profile).clone(), launcher.clone(), observer)
+                    };
+                    (None, self.launcher.get().map(tool).map(Arc::new))
                 }
-                Transport::Stdio(_) => None,
+                Transport::Http(server) => {
+                    let client = HttpClient::new(server.clone(), roots.clone(), config.bounds.handshake);
+                    (Some(Arc::new(client)), None)
+                }
+                Transport::Stdio(_) => (None, None),
             };
-            (config.name.clone(), Arc::new(Server { config, http }))
+            (config.name.clone(), Arc::new(Server { config, http, builtin }))
         });
         let new: HashMap<_, _> = new.collect();
         let mut servers = self.servers.write().unwrap_or_else(PoisonError::into_inner);
@@ -167,11 +183,22 @@ impl Inner {
         self.server(server).map_or(none, |server| server.config.asks)
     }
 
+    /// The server, if it is part of the gate.
+    pub(super) fn builtin(&self, server: &ServerName) -> Option<Arc<Tool>> {
+        self.server(server)?.builtin.clone()
+    }
+
+    /// How long connections to the server last.
+    pub(super) fn per(&self, server: &ServerName) -> Per {
+        self.server(server).map(|server| server.config.per).unwrap_or_default()
+    }
+
     pub(super) fn bounds(&self, server: &ServerName) -> Bounds {
         self.server(server).map(|server| server.config.bounds.clone()).unwrap_or_default()
     }
 
-    /// The connection of a session to a server, opened if need be. `client` is the agent that it is for.
+    /// The connection of a session to a server, opened if need be: or one that is in no table, and gone when it is dropped, where each
+    /// call has its own. `client` is the agent that it is for.
     pub(super) async fn open(
         &self,
         server: &ServerName,
@@ -181,6 +208,9 @@ impl Inner {
         let known = self.server(server).ok_or_else(|| UpstreamError::Unknown(server.to_string()))?;
         let first = if is_modern(client) { First::Modern } else { First::Legacy };
         let capabilities = capabilities(client.capabilities.as_ref(), known.config.asks, false);
+        if known.config.per == Per::Call {
+            return Box::pin(self.open_alone(&known, session, capabilities, first)).await;
+        }
         let slot = self.slot(server, session)?;
         if let Some(connection) = slot.serving(&capabilities) {
             return Ok(connection);
@@ -211,6 +241,30 @@ impl Inner {
                 Err(UpstreamError::Open { server: server.to_string(), why })
             }
         }
+    }
+
+    /// A connection for one call. It ends with the call, or before, with the session.
+    async fn open_alone(
+        &self,
+        server: &Server,
+        session: &str,
+        capabilities: Vec<u8>,
+        first: First,
+    ) -> Result<Arc<Connection>, UpstreamError> {
+        self.check_open()?;
+        let connected = self.connect(server, session, capabilities, first).await;
+        let connection =
+            connected.map_err(|why| UpstreamError::Open { server: server.config.name.to_string(), why })?;
+        let mut calls = self.calls();
+        calls.retain(|call| call.strong_count() > 0);
+        if calls.len() >= MAX_CONNECTIONS {
+            return Err(UpstreamError::Busy);
+        }
+        calls.push(Arc::downgrade(&connection));
+        drop(calls);
+        // It may have closed meanwhile, and not found this one.
+        self.check_open()?;
+        Ok(connection)
     }
 
     /// A connection that is in no table, and gone when it is dropped.
@@ -274,6 +328,9 @@ impl Inner {
         let bounds = &server.config.bounds;
         let connecting = async {
             let (link, peer) = match &server.config.transport {
+                Transport::Builtin(..) => {
+                    return Err("it is part of the gate, and is not connected to".to_owned());
+                }
                 Transport::Http(_) => self.reach(server, &told, &capabilities, first).await?,
                 Transport::Stdio(launch) => self.launch(launch, bounds, &told, &capabilities, first).await?,
             };
@@ -335,10 +392,15 @@ impl Inner {
         Ok(Link::Stdio(StdioHolder(link)))
     }
 
-    fn slot(&self, server: &ServerName, session: &str) -> Result<Arc<Slot>, UpstreamError> {
+    fn check_open(&self) -> Result<(), UpstreamError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(UpstreamError::Start("the gate is closing".to_owned()));
         }
+        Ok(())
+    }
+
+    fn slot(&self, server: &ServerName, session: &str) -> Result<Arc<Slot>, UpstreamError> {
+        self.check_open()?;
         let now = self.uses.fetch_add(1, Ordering::Relaxed);
         let mut slots = self.slots();
         let key = (server.clone(), session.to_owned());
@@ -379,9 +441,28 @@ impl Inner {
         self.slots_of(|of| of == session).iter().filter_map(|slot| slot.serving(NOTHING)).collect()
     }
 
+    /// Resolves when the session is over, or the gate closes.
+    pub(super) fn over(&self, session: &str) -> impl Future<Output = ()> + Send + use<> {
+        let alive = match self.check_open() {
+            Ok(()) => {
+                let mut sessions = self.sessions();
+                Some(sessions.entry(session.to_owned()).or_insert_with(Session::new).alive.subscribe())
+            }
+            Err(_closing) => None,
+        };
+        async move {
+            if let Some(mut alive) = alive {
+                while alive.changed().await.is_ok() {}
+            }
+        }
+    }
+
     /// Closes what belongs to a session.
     pub(super) fn end_session(&self, session: &str) {
         self.sessions().remove(session);
+        for call in self.calls().iter().filter_map(Weak::upgrade).filter(|call| call.session() == session) {
+            call.link().close("the session has ended");
+        }
         self.parked.end_session(session);
         let slots: Vec<_> =
             self.slots().extract_if(|(_, of), _| of == session).map(|(_, slot)| slot).collect();
@@ -392,12 +473,22 @@ impl Inner {
         self.closed.store(true, Ordering::Release);
         let slots: Vec<_> = self.slots().drain().map(|(_, slot)| slot).collect();
         slots.iter().for_each(|slot| slot.close("the gate is closing"));
+        let calls: Vec<_> = self.calls().iter().filter_map(Weak::upgrade).collect();
+        calls.iter().for_each(|call| call.link().close("the gate is closing"));
+        // Then they are over, and what runs for them is killed.
+        self.sessions().clear();
         let servers: Vec<_> =
             self.servers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         let longest = servers.iter().map(|s| s.config.bounds.grace).max().unwrap_or_default();
         let ended = async {
             for slot in &slots {
                 slot.ended().await;
+            }
+            for call in &calls {
+                call.link().closed().await;
+            }
+            for tool in servers.iter().filter_map(|server| server.builtin.as_ref()) {
+                tool.idle().await;
             }
         };
         // Twice: closing its input, then the signal that asks.
@@ -416,6 +507,10 @@ impl Inner {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn calls(&self) -> MutexGuard<'_, Vec<Weak<Connection>>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn sessions(&self) -> MutexGuard<'_, HashMap<String, Session>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -423,7 +518,7 @@ impl Inner {
 
 impl Session {
     fn new() -> Self {
-        Self { changes: broadcast::channel(MAX_EVENTS).0, log_level: None }
+        Self { changes: broadcast::channel(MAX_EVENTS).0, log_level: None, alive: watch::channel(()).0 }
     }
 }
 
@@ -493,7 +588,7 @@ fn wait(failures: u32) -> Duration {
     FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_WAIT)
 }
 
-fn with_source(error: &dyn std::error::Error) -> String {
+pub(super) fn with_source(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),

@@ -131,8 +131,14 @@ pub struct Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cell {
+    /// What went out of it by the end of the call, where it has a way out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<Connections>,
     /// Processor time, in seconds, for each process.
     pub cpu_s: u64,
+    /// How what ran in it ended, where that was one program for this call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<CellEnd>,
     /// How large one file could become, in bytes.
     pub file_bytes: u64,
     /// The level of Landlock.
@@ -141,13 +147,74 @@ pub struct Cell {
     pub memory_bytes: u64,
     /// Whether the limit of memory held for all processes together; if not, for each alone.
     pub memory_total: bool,
-    /// The most memory that all processes together had held by the end of the call, in bytes, where the kernel counts it.
+    /// The most memory that was held by the end of the call, in bytes, where that is known: by all processes together, or by one of
+    /// them if the limit was one of each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_bytes: Option<u64>,
+    /// Whose cell it was.
+    pub per: Per,
     /// How many processes and threads there could be.
     pub processes: u64,
     /// The kind of cell.
     pub tier: Tier,
+}
+
+/// What a cell did on the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connections {
+    /// What was allowed, and could not be done.
+    pub failed: u64,
+    /// Connections that were made, and have ended.
+    pub made: u64,
+    /// What was refused.
+    pub refused: u64,
+}
+
+/// How a program in a cell of its own ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CellEnd {
+    /// Bytes that it was given: its input, and files.
+    pub bytes_in: u64,
+    /// Bytes that were taken from it: its output, and files.
+    pub bytes_out: u64,
+    /// Its exit status, if it ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u32>,
+    /// Processor time that was used up, in microseconds, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_us: Option<u64>,
+    /// Why it was ended, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<CellCut>,
+    /// Whether something was killed because there was no memory left.
+    pub out_of_memory: bool,
+    /// The signal that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<u32>,
+}
+
+/// Why a program in a cell was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CellCut {
+    /// Its time was over.
+    Deadline,
+    /// It wrote more than is passed on.
+    Output,
+    /// Nobody waited for it any more.
+    Unwanted,
+}
+
+/// Whose a cell is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Per {
+    /// One call's.
+    Call,
+    /// A server's, for all calls of a session.
+    Session,
 }
 
 /// A kind of cell.

@@ -24,12 +24,23 @@ fn judged() -> Judged {
 /// One record of each kind, every optional field present.
 fn cell() -> Cell {
     Cell {
+        connections: Some(Connections { failed: 1, made: 2, refused: 3 }),
         cpu_s: 60,
+        end: Some(CellEnd {
+            bytes_in: 5,
+            bytes_out: 6,
+            code: Some(7),
+            cpu_us: Some(8),
+            cut: Some(CellCut::Deadline),
+            out_of_memory: true,
+            signal: Some(9),
+        }),
         file_bytes: 1 << 28,
         landlock_abi: 7,
         memory_bytes: 1 << 30,
         memory_total: true,
         peak_bytes: Some(4096),
+        per: Per::Call,
         processes: 128,
         tier: Tier::Native,
     }
@@ -164,7 +175,7 @@ fn a_cell_is_said_whole_or_not_at_all() {
     };
     let cell = |more: &str, peak: &str, tier: &str| {
         format!(
-            r#""cell":{{"cpu_s":60,"file_bytes":1,"landlock_abi":7,"memory_bytes":2,"memory_total":true,{peak}"processes":3,"tier":"{tier}"{more}}},"#
+            r#""cell":{{"cpu_s":60,"file_bytes":1,"landlock_abi":7,"memory_bytes":2,"memory_total":true,{peak}"per":"session","processes":3,"tier":"{tier}"{more}}},"#
         )
     };
     assert!(outcome("").is_ok());

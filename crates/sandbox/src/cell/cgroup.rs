@@ -44,6 +44,8 @@ pub(super) struct Group {
 pub(super) struct Used {
     /// The most memory that all processes held together, in bytes.
     pub(super) peak_bytes: Option<u64>,
+    /// Processor time of all processes, in microseconds. Version 2 counts it for every cgroup.
+    pub(super) cpu_us: Option<u64>,
     /// Whether something was killed because there was no memory left.
     pub(super) out_of_memory: bool,
 }
@@ -107,6 +109,9 @@ impl Group {
         };
         Used {
             peak_bytes: read(peak).and_then(|text| text.trim().parse().ok()),
+            cpu_us: read("cpu.stat").and_then(|text| {
+                text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok())
+            }),
             out_of_memory: read(events).is_some_and(killed),
         }
     }

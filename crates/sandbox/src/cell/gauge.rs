@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use tokio::sync::{mpsc, watch};
+
 use super::cgroup::{Group, Used};
 use super::spec::Limits;
 use crate::egress::{Attempt, Event, Verdict};
@@ -41,6 +43,14 @@ impl Gauge {
         self.network.as_deref().map(Tally::read)
     }
 
+    /// Waits until the cell is gone and everything that it did on the network is counted.
+    pub async fn settled(&self) {
+        if let Some(tally) = &self.network {
+            // Whoever counts keeps the other end.
+            drop(tally.over.subscribe().wait_for(|over| *over).await);
+        }
+    }
+
     fn used(&self) -> Used {
         self.group.upgrade().map(|group| group.used()).unwrap_or_default()
     }
@@ -63,10 +73,29 @@ pub(super) struct Tally {
     made: AtomicU64,
     failed: AtomicU64,
     refused: AtomicU64,
+    /// Becomes true when nothing more can come.
+    over: watch::Sender<bool>,
 }
 
 impl Tally {
-    pub(super) fn count(&self, event: &Event) {
+    /// Counts events on their way to whoever reads them.
+    pub(super) fn counting(tally: &Arc<Self>, mut events: mpsc::Receiver<Event>) -> mpsc::Receiver<Event> {
+        let (onward, told) = mpsc::channel(1);
+        let tally = Arc::clone(tally);
+        tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                tally.count(&event);
+                // If nobody reads any more, the cell has to notice.
+                if onward.send(event).await.is_err() {
+                    break;
+                }
+            }
+            tally.over.send_replace(true);
+        });
+        told
+    }
+
+    fn count(&self, event: &Event) {
         let (counter, times) = match event {
             Event::Attempt(Attempt { verdict: Verdict::Allowed, .. }) => (&self.made, 1),
             Event::Attempt(Attempt { verdict: Verdict::Failed, .. }) => (&self.failed, 1),

@@ -95,7 +95,6 @@ fn start(gate: &OwnedFd) -> Result<FromCell, Failure> {
     let (Command { argv, env, cwd, files, hands_out }, [stdin, stdout, stderr]) = command(gate)?;
     let step = format!("the working directory `{cwd}`");
     rustix::process::chdir(&*cwd).step(&step)?;
-    files.iter().try_for_each(files::place)?;
     let mut handed_out = Vec::new();
     if hands_out {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -104,6 +103,7 @@ fn start(gate: &OwnedFd) -> Result<FromCell, Failure> {
     let (program, arguments) = argv.split_first().ok_or("the command is empty").step("the command")?;
     tell(gate, &FromCell::Started, &handed_out)?;
     drop(handed_out);
+    files.iter().try_for_each(files::place)?;
     match fork().step("a process for the program")? {
         Forked::Child => {
             let mut command = std::process::Command::new(program);

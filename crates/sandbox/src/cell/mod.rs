@@ -131,10 +131,12 @@ pub struct Ended {
     pub code: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<i32>,
-    /// Processor time of the program and of all it waited for, in microseconds.
-    pub cpu_us: u64,
-    /// The most memory that all its processes held together, or, without cgroups, one of them, in bytes.
-    pub peak_bytes: u64,
+    /// Processor time of all its processes, or, without a cgroup that counts it, of the program and of all it waited for, in
+    /// microseconds; not known then if it was killed from outside.
+    pub cpu_us: Option<u64>,
+    /// The most memory that all its processes held together, or, without cgroups, one of them, in bytes; not known then if it was killed
+    /// from outside.
+    pub peak_bytes: Option<u64>,
     /// Whether something was killed because the cell had no memory left.
     pub out_of_memory: bool,
 }
@@ -166,8 +168,8 @@ pub struct Cell {
     pub unmapped: Vec<PathBuf>,
     /// The folder that the program was started in, if the specification says that it is handed out.
     pub folder: Option<Folder>,
-    /// What it does on the network, if it has a way out. Somebody has to read it ([`watch`](Self::watch)): a cell can only have as many
-    /// connections as there is room to tell of. It ends soon after the cell is dropped.
+    /// What it does on the network, if it has a way out. Somebody has to read it: a cell can only have as many connections as there is
+    /// room to tell of. It ends soon after the cell is dropped.
     pub network: Option<tokio::sync::mpsc::Receiver<Event>>,
     tally: Option<Arc<Tally>>,
     /// As long as it is open, so is the way out.
@@ -306,8 +308,9 @@ impl Cells {
         if let Some(interface) = cell.interface.take() {
             let (network, way_out) = egress::start(interface, spec.net.clone(), Arc::clone(&self.resolver))
                 .map_err(|error| CellError::System("a way out to the network", error))?;
-            (cell.network, cell._way_out) = (Some(network), Some(way_out));
-            cell.tally = Some(Arc::default());
+            let tally = Arc::<Tally>::default();
+            (cell.network, cell._way_out) = (Some(Tally::counting(&tally, network)), Some(way_out));
+            cell.tally = Some(tally);
         }
         Ok(cell)
     }
@@ -393,17 +396,6 @@ impl Cell {
         Gauge { enforced: self.enforced, group, network: self.tally.clone() }
     }
 
-    /// Counts what happens on its network from now on, and tells of each: to the end of the cell, and somewhat longer.
-    pub fn watch(&mut self, tell: impl Fn(&Event) + Send + 'static) {
-        let Some((mut network, tally)) = self.network.take().zip(self.tally.clone()) else { return };
-        tokio::spawn(async move {
-            while let Some(event) = network.recv().await {
-                tally.count(&event);
-                tell(&event);
-            }
-        });
-    }
-
     /// Waits until everything is in force.
     async fn ready(&mut self, shape: &Shape) -> Result<(), CellError> {
         match self.told().await? {
@@ -454,14 +446,16 @@ impl Cell {
         let said = self.told().await?.0;
         let used = self.group.as_deref().map(Group::used).unwrap_or_default();
         let (code, signal, cpu_us, peak_bytes) = match said {
-            Some(FromCell::Ended { code, signal, cpu_us, peak_bytes }) => (code, signal, cpu_us, peak_bytes),
+            Some(FromCell::Ended { code, signal, cpu_us, peak_bytes }) => {
+                (code, signal, Some(cpu_us), Some(peak_bytes))
+            }
             Some(FromCell::Failed { step, why }) => return Err(CellError::Prepare { step, why }),
             // Killed from outside, before it could tell.
             Some(FromCell::Ready { .. } | FromCell::Started) | None => {
-                (None, Some(Signal::KILL.as_raw()), 0, 0)
+                (None, Some(Signal::KILL.as_raw()), None, None)
             }
         };
-        let peak_bytes = used.peak_bytes.unwrap_or(peak_bytes);
+        let (cpu_us, peak_bytes) = (used.cpu_us.or(cpu_us), used.peak_bytes.or(peak_bytes));
         Ok(Ended { code, signal, cpu_us, peak_bytes, out_of_memory: used.out_of_memory })
     }
 

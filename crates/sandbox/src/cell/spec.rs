@@ -29,7 +29,7 @@ pub struct Spec {
     /// What it may connect to. Without any, it has no way out at all; what it should ask for names then, `/etc/resolv.conf` has to
     /// say ([`RESOLV_CONF`](crate::egress::RESOLV_CONF)).
     pub net: Vec<Rule>,
-    /// Files that are put into its working directory before the program starts.
+    /// Files that are put into its working directory before the program starts. That one cannot be is told as the program's end.
     pub files: Vec<Given>,
     /// Whether the gate is given the working directory, to take files out of it.
     pub hands_out: bool,
