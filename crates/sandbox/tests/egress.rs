@@ -559,3 +559,13 @@ async fn without_rules_there_is_no_interface() {
     let finished = cell.finish(b"", &spec.limits).await.unwrap();
     assert!(finished.stdout.starts_with(b"contained"), "{finished:?}");
 }
+
+#[tokio::test]
+async fn who_gives_up_is_given_up() {
+    let server = serve(echo);
+    let cells = networked_cells(&[("server.example", &["127.0.0.1"])]);
+    let at = server.at("server.example");
+    let rule = at.clone() + ",private";
+    let (said, events) = run(&cells, &[&rule], &["net-cancel", &at, "10", "hello"]).await;
+    assert_eq!(said, "ESCAPED: heard hello", "{events:?}");
+}

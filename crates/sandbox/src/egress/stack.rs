@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
-use smoltcp::socket::tcp;
+use smoltcp::socket::{Socket, tcp};
 use smoltcp::time;
 use smoltcp::wire::{HardwareAddress, IpCidr, IpListenEndpoint};
 
@@ -19,6 +19,8 @@ const BUFFER: usize = 512 << 10;
 
 /// How long the cell's kernel may take to answer anything.
 const SILENCE: time::Duration = time::Duration::from_secs(60);
+/// After what time without anything from it, it is asked. A program may wait for an answer much longer than its kernel may be silent.
+const ASKED: time::Duration = time::Duration::from_secs(20);
 
 pub(super) struct Stack {
     device: Device,
@@ -60,6 +62,12 @@ impl Stack {
         self.device.ready = length;
         let now = self.now();
         let _changed = self.interface.poll_ingress_single(now, &mut self.device, &mut self.sockets);
+        // Whoever gives up before it is connected, leaves a socket that listens, to which anybody could connect next.
+        for (_, Socket::Tcp(socket)) in self.sockets.iter_mut() {
+            if socket.state() == tcp::State::Listen {
+                socket.abort();
+            }
+        }
     }
 
     /// Deals with a packet that was kept.
@@ -93,6 +101,7 @@ impl Stack {
         let mut socket = tcp::Socket::new(buffer(), buffer());
         socket.set_nagle_enabled(false);
         socket.set_timeout(Some(SILENCE));
+        socket.set_keep_alive(Some(ASKED));
         socket.listen(IpListenEndpoint { addr: Some(way.to.into()), port: way.port }).ok()?;
         let socket = self.sockets.add(socket);
         self.give(syn);
@@ -178,5 +187,23 @@ impl phy::TxToken for Outgoing<'_> {
         let made = fill(self.buffer);
         put(self.tun, self.buffer);
         made
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    /// A program that waits for an answer says nothing for as long as that takes.
+    #[test]
+    fn who_waits_is_not_taken_for_gone() {
+        let (tun, _cell) = UnixDatagram::pair().unwrap();
+        let mut stack = Stack::new(tun.into()).unwrap();
+        let socket = stack.accept(Way { from: 1, to: GATE, port: 1 }, &[]).unwrap();
+        let socket = stack.socket(socket);
+        assert!(socket.keep_alive().unwrap() * 2 < socket.timeout().unwrap());
+        assert_eq!(socket.state(), tcp::State::Closed, "what nobody has connected to, listens to nobody");
     }
 }

@@ -2,12 +2,14 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use super::{Attempt, call, last};
 
 pub(super) const ATTEMPTS: &super::Attempts = &[
     ("net-ask", ask),
+    ("net-cancel", cancel),
     ("net-datagrams", datagrams),
     ("net-flood", flood),
     ("net-garbage", garbage),
@@ -15,6 +17,7 @@ pub(super) const ATTEMPTS: &super::Attempts = &[
     ("net-hold", hold),
     ("net-ping", ping),
     ("net-send", send),
+    ("net-sip", sip),
     ("net-talk", talk),
     ("net-tunnel", tunnel),
 ];
@@ -32,6 +35,34 @@ fn talk(arguments: &[&str]) -> Attempt {
         .and_then(|()| stream.read_to_string(&mut heard));
     talked.map_err(|error| error.to_string())?;
     Err(format!("heard {}", heard.trim_end()))
+}
+
+/// `net-cancel HOST:PORT COUNT TEXT`: so often connects to twenty at once and waits for none of them; and talks to one after that.
+fn cancel(arguments: &[&str]) -> Attempt {
+    let address = arguments[0].to_socket_addrs().map_err(|error| error.to_string())?.next().unwrap();
+    for _ in 0..arguments[1].parse::<usize>().unwrap() {
+        for _ in 0..20 {
+            drop(begin_to_connect(address)?);
+        }
+        std::thread::sleep(A_WHILE);
+    }
+    talk(&[arguments[0], arguments[2]])
+}
+
+/// `net-sip HOST:PORT COUNT TEXT PART`: says a text on so many connections, and parts without end; waits for a line.
+fn sip(arguments: &[&str]) -> Attempt {
+    let [target, count, text, part] = arguments else { return Err("too little".to_owned()) };
+    let sent = [text.as_bytes(), part.repeat(400_000).as_bytes()].concat();
+    std::thread::scope(|threads| {
+        for _ in 0..count.parse::<usize>().unwrap() {
+            threads.spawn(|| TcpStream::connect(target).and_then(|mut stream| stream.write_all(&sent)));
+        }
+        std::thread::sleep(A_WHILE);
+        println!("sipping");
+        std::io::stdout().flush().unwrap();
+        let _ = std::io::stdin().read_line(&mut String::new());
+    });
+    Ok("sent".to_owned())
 }
 
 /// `net-send HOST:PORT MIB`: sends so much, and hears how many bytes came.
@@ -62,32 +93,37 @@ fn flood(arguments: &[&str]) -> Attempt {
     let address = arguments[0].to_socket_addrs().map_err(|error| error.to_string())?.next().unwrap();
     let mut sockets = Vec::new();
     for _ in 0..arguments[1].parse::<usize>().unwrap() {
-        // SAFETY: it makes a socket.
-        let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0) };
-        if socket == -1 {
-            return Err(last().to_string());
-        }
-        // SAFETY: the socket was just made.
-        let stream: TcpStream = unsafe { std::os::fd::FromRawFd::from_raw_fd(socket) };
-        let std::net::SocketAddr::V4(to) = address else { return Err("no address".to_owned()) };
-        let to = libc::sockaddr_in {
-            sin_family: libc::AF_INET as u16,
-            sin_port: to.port().to_be(),
-            sin_addr: libc::in_addr { s_addr: to.ip().to_bits().to_be() },
-            sin_zero: [0; 8],
-        };
-        // SAFETY: an address of its size.
-        unsafe { libc::connect(socket, (&raw const to).cast(), size_of_val(&to) as u32) };
-        sockets.push((socket, stream));
+        sockets.push(begin_to_connect(address)?);
     }
     let mut connected = 0;
-    for (socket, stream) in &sockets {
-        let mut poll = libc::pollfd { fd: *socket, events: libc::POLLOUT, revents: 0 };
+    for stream in &sockets {
+        let mut poll = libc::pollfd { fd: stream.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
         // SAFETY: one entry.
         unsafe { libc::poll(&raw mut poll, 1, 5000) };
         connected += usize::from(stream.take_error().unwrap().is_none() && stream.peer_addr().is_ok());
     }
     Err(format!("connected {connected}"))
+}
+
+/// A socket that is on its way to this address.
+fn begin_to_connect(address: std::net::SocketAddr) -> Result<TcpStream, String> {
+    // SAFETY: it makes a socket.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0) };
+    if socket == -1 {
+        return Err(last().to_string());
+    }
+    // SAFETY: the socket was just made.
+    let stream: TcpStream = unsafe { std::os::fd::FromRawFd::from_raw_fd(socket) };
+    let std::net::SocketAddr::V4(to) = address else { return Err("no address".to_owned()) };
+    let to = libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: to.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: to.ip().to_bits().to_be() },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: an address of its size.
+    unsafe { libc::connect(socket, (&raw const to).cast(), size_of_val(&to) as u32) };
+    Ok(stream)
 }
 
 /// `net-datagrams HOST:PORT…`: sends to each and waits for an answer.
