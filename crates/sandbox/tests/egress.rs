@@ -8,7 +8,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{cells, spec};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -79,7 +79,7 @@ fn count(mut stream: TcpStream) {
     let _gone = stream.write_all(length.to_string().as_bytes());
 }
 
-/// Answers one request after the other with its first line and its host.
+/// Answers one request after the other with its first line and its host, up to one that is to be the last. It reads no bodies.
 fn http(mut stream: TcpStream) {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -91,6 +91,12 @@ fn http(mut stream: TcpStream) {
             let body = format!("{} for {}\n", lines.next().unwrap(), lines.next().unwrap());
             let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
             let _gone = stream.write_all(answer.as_bytes());
+            if text.contains("\r\nConnection: close\r\n") {
+                // Not by a reset, which would take the answer away.
+                let _gone = stream.shutdown(std::net::Shutdown::Write);
+                let _rest = io::copy(&mut stream, &mut io::sink());
+                return;
+            }
         }
     }
 }
@@ -427,6 +433,40 @@ async fn a_proxy_does_what_is_done_without_it() {
     assert!(said.starts_with("contained"), "{said}");
 }
 
+/// What has to be TLS without a proxy, has to be TLS with it.
+#[tokio::test]
+async fn a_proxy_says_nothing_in_the_clear_where_there_has_to_be_tls() {
+    let cells = networked_cells(&[("server.example", &["127.0.0.2"])]);
+    let sent = "POST http://server.example:443/x HTTP/1.1\r\nHost: server.example:443\r\n\r\n";
+    let (said, events) = run(&cells, &["server.example:443,private"], &["net-talk", PROXY, sent]).await;
+    assert_eq!(said, HelloError::NotTls.to_string());
+    let refused = Refused::Hello(HelloError::NotTls);
+    assert_eq!(refusals(&events), [("server.example".to_owned(), 443, refused)]);
+    let rule = "server.example:443,private,danger-any-tls";
+    let (_, events) = run(&cells, &[rule], &["net-talk", PROXY, sent]).await;
+    assert!(matches!(&events[..], [Event::Attempt(Attempt { verdict: Verdict::Failed, .. })]), "{events:?}");
+}
+
+/// There are servers that take a body they do not read for the next request.
+#[tokio::test]
+async fn no_request_hides_in_the_body_of_another_one() {
+    let server = serve(http);
+    let cells = networked_cells(&[("server.example", &["127.0.0.1"])]);
+    let at = server.at("server.example");
+    let rule = format!("{at},private,POST=/v1");
+    let hidden = format!("GET /v2 HTTP/1.1\r\nHost: {at}\r\n\r\n");
+    for sent in [
+        format!("POST /v1 HTTP/1.1\r\nHost: {at}\r\nContent-Length: {}\r\n\r\n{hidden}", hidden.len()),
+        format!(
+            "POST /v1 HTTP/1.1\r\nHost: {at}\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{hidden}\r\n0\r\n\r\n",
+            hidden.len()
+        ),
+    ] {
+        let (said, events) = run(&cells, &[&rule], &["net-talk", &at, &sent]).await;
+        assert_eq!(said, format!("POST /v1 HTTP/1.1 for Host: {at}"), "{sent:?}: {events:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_tunnel_is_for_the_name_it_was_made_for() {
     let server = serve(echo);
@@ -568,4 +608,28 @@ async fn who_gives_up_is_given_up() {
     let rule = at.clone() + ",private";
     let (said, events) = run(&cells, &[&rule], &["net-cancel", &at, "10", "hello"]).await;
     assert_eq!(said, "ESCAPED: heard hello", "{events:?}");
+}
+
+/// Parts that are as small as they can be are much work for the gate: it does not do it all before it looks at anything else.
+#[tokio::test]
+async fn who_sips_does_not_hold_up_others() {
+    let server = serve(count);
+    let cells = networked_cells(&[("server.example", &["127.0.0.1"])]);
+    let at = server.at("server.example");
+    let rule = at.clone() + ",private,POST=/";
+    let head = format!("POST / HTTP/1.1\r\nHost: {at}\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let (spec, kept) = networked(&[&rule], &["net-sip", &at, "16", &head, "1\r\nx\r\n"]);
+    let mut cell = cells.run(&spec).await.unwrap();
+    drop(kept);
+    let mut events = cell.network.take().unwrap();
+    let mut said = [0; 8];
+    cell.stdout.take().unwrap().read_exact(&mut said).await.unwrap();
+    assert_eq!(&said, b"sipping\n");
+    drop(cell);
+    let begun = Instant::now();
+    let mut told = 0;
+    while events.recv().await.is_some() {
+        told += 1;
+    }
+    assert!(told > 0 && begun.elapsed() < Duration::from_secs(5), "{told} after {:?}", begun.elapsed());
 }

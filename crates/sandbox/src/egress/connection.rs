@@ -31,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may be without a byte in either direction.
 const IDLE: Duration = Duration::from_secs(600);
 
+/// How many parts of what a program says are sent on before anything else is looked at.
+const PARTS: usize = 64;
+
 pub(super) struct Connection {
     pub(super) number: u64,
     pub(super) way: Way,
@@ -145,6 +148,11 @@ impl Connection {
     pub(super) fn allowed(&mut self, name: HostName, port: u16, terms: Terms) {
         self.target = Some((name, port, terms));
         (self.stage, self.active) = (Stage::Resolving, Instant::now());
+    }
+
+    /// Whether a program speaks in the clear, by the proxy, where it has to be TLS.
+    pub(super) fn is_bare(&self, port: u16, terms: &Terms) -> bool {
+        self.manner == Manner::Requests && port == TLS_PORT && !terms.any_tls
     }
 
     /// What the program wants of the proxy is not allowed.
@@ -410,7 +418,13 @@ fn upwards(
     writable: &mut bool,
     up: &mut u64,
 ) -> Result<(), Cut> {
+    let mut parts = 0..PARTS;
     while open.checked && *writable {
+        if parts.next().is_none() {
+            // It is asked for once more, after the others.
+            *writable = false;
+            break;
+        }
         let written = if !open.written.is_empty() {
             let written = open.upstream.write(&open.written);
             open.written.drain(..*written.as_ref().unwrap_or(&0));
@@ -457,7 +471,8 @@ fn may_pass(socket: &mut tcp::Socket<'_>, open: &mut Open, scratch: &mut [u8]) -
     if let Some(unread) = requests.unread() {
         return Ok(Some(unread));
     }
-    let length = socket.peek_slice(scratch).unwrap_or(0);
+    let most = requests.looks_at().min(scratch.len());
+    let length = scratch.get_mut(..most).map_or(0, |place| socket.peek_slice(place).unwrap_or(0));
     match requests.step(scratch.get(..length).unwrap_or_default()).map_err(Cut::Request)? {
         Step::Pass(most) => Ok(Some(most)),
         Step::Instead(length, written) => {
@@ -465,7 +480,9 @@ fn may_pass(socket: &mut tcp::Socket<'_>, open: &mut Open, scratch: &mut [u8]) -
             open.written = written;
             Ok(None)
         }
-        Step::More if socket.state() == State::Established => Ok(None),
+        Step::More if matches!(socket.state(), State::Established | State::FinWait1 | State::FinWait2) => {
+            Ok(None)
+        }
         // Nothing more will come of a program that has stopped in the middle.
         Step::More => Err(Cut::Request(HttpError::Malformed)),
     }

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::connection::{Connection, Towards, Turn};
 use super::dns::{NotAsked, Question};
-use super::hello;
+use super::hello::{self, HelloError};
 use super::name::HostName;
 use super::packet::{self, Packet, Way};
 use super::rule::{self, Rule, Terms};
@@ -288,6 +288,9 @@ impl Engine {
         let connection = self.connections.get_mut(at)?;
         let number = connection.number;
         let allowed = self.names.allow(&name, port).and_then(|terms| {
+            if connection.is_bare(port, &terms) {
+                return Err(Refused::Hello(HelloError::NotTls));
+            }
             self.resolving.begin(number, name.clone()).map_err(|_no_thread| Refused::Busy)?;
             Ok(terms)
         });

@@ -43,6 +43,8 @@ pub enum HelloError {
 }
 
 const HANDSHAKE: u8 = 22;
+/// What other records there are. Some servers pass over one that comes first.
+const OTHERS: [u8; 4] = [20, 21, 23, 24];
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 /// Encrypted Client Hello, in its last form and as it was tried out first.
@@ -50,12 +52,12 @@ const ENCRYPTED: [u16; 2] = [0xfe0d, 0xffce];
 
 /// Reads the first bytes of a connection, as many as there are.
 pub(super) fn read(bytes: &[u8]) -> Result<Beginning, HelloError> {
-    for (at, want) in [HANDSHAKE, 3].into_iter().enumerate() {
-        match bytes.get(at) {
-            None => return Ok(Beginning::Incomplete(at + 1)),
-            Some(byte) if *byte != want => return Ok(Beginning::Other),
-            Some(_) => {}
-        }
+    match bytes {
+        [] => return Ok(Beginning::Incomplete(1)),
+        [kind] if *kind == HANDSHAKE || OTHERS.contains(kind) => return Ok(Beginning::Incomplete(2)),
+        [HANDSHAKE, 3, ..] => {}
+        [kind, 3, ..] if OTHERS.contains(kind) => return Err(HelloError::Malformed),
+        _ => return Ok(Beginning::Other),
     }
     // The message can be cut into as many records as one likes.
     let (mut message, mut rest) = (Vec::new(), bytes);
@@ -225,6 +227,8 @@ pub(super) mod tests {
             (b"\x16", Beginning::Incomplete(2)),
             (b"\x16\x03", Beginning::Incomplete(5)),
             (b"GET / HTTP/1.1", Beginning::Other),
+            (b"\x15", Beginning::Incomplete(2)),
+            (b"\x15\x02", Beginning::Other),
             (b"\x16\x02", Beginning::Other),
             (b"\x80\x2e\x01\x03\x01", Beginning::Other),
         ] {
@@ -253,6 +257,8 @@ pub(super) mod tests {
             (hello(&[extension(0, &[])]), Malformed),
             (short, Malformed),
             (vec![22, 3, 1, 0, 0], Malformed),
+            (vec![20, 3], Malformed),
+            ([&[21, 3, 1, 0, 2, 1, 90][..], &hello(std::slice::from_ref(&name))].concat(), Malformed),
             (vec![22, 3, 1, 0xff, 0xff], Malformed),
             (vec![22, 3, 1, 0, 4, 2, 0, 0, 0], Malformed),
             (vec![22, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff], Long),

@@ -110,6 +110,14 @@ impl Requests {
         }
     }
 
+    /// How many bytes are enough to tell what comes next.
+    pub(super) const fn looks_at(&self) -> usize {
+        match self.next {
+            Next::Head => usize::MAX,
+            Next::Body(_) | Next::Chunk(_) | Next::ChunkEnd | Next::End | Next::Size => LONGEST_SIZE + 2,
+        }
+    }
+
     /// So many bytes have left as they are.
     pub(super) const fn passed(&mut self, length: u64) {
         self.next = match self.next {
@@ -172,15 +180,20 @@ impl Requests {
             _ => return Err(HttpError::Malformed),
         }
         self.may(head.method, target)?;
+        if self.allowed.is_some() && !head.is_plain() {
+            return Err(HttpError::Malformed);
+        }
         let framing = head.framing()?;
         self.next = match framing {
             Framing::Length(0) => Next::Head,
             // Some servers take the body of these for the next request.
-            _ if matches!(head.method, "GET" | "HEAD") => return Err(HttpError::Malformed),
+            _ if is_one_of(head.method, &["GET", "HEAD"]) => return Err(HttpError::Malformed),
             Framing::Length(length) => Next::Body(length),
             Framing::Chunked => Next::Size,
         };
-        Ok(Step::Instead(head.length, self.written(&head, target)))
+        // Nor is the body of another one taken for the next request, where there is none.
+        let is_last = self.allowed.is_some() && framing != Framing::Length(0);
+        Ok(Step::Instead(head.length, self.written(&head, target, is_last)))
     }
 
     /// Whether a text is the host that was connected to.
@@ -194,7 +207,7 @@ impl Requests {
     fn may(&self, method: &str, target: &str) -> Result<(), HttpError> {
         let path = target.split(['?', '#']).next().unwrap_or_default();
         let plain = target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-        if !plain || !path.starts_with('/') || matches!(method, "CONNECT" | "TRACE") {
+        if !plain || !path.starts_with('/') || is_one_of(method, &["CONNECT", "TRACE"]) {
             return Err(HttpError::Malformed);
         }
         let Some(allowed) = &self.allowed else { return Ok(()) };
@@ -205,20 +218,22 @@ impl Requests {
     }
 
     /// The head as it leaves: what is between the program and its proxy only, stays here (RFC 9110, section 7.6.1).
-    fn written(&self, head: &Head<'_, '_>, target: &str) -> Vec<u8> {
+    fn written(&self, head: &Head<'_, '_>, target: &str, is_last: bool) -> Vec<u8> {
         let Self { name, port, .. } = self;
         let host = if *port == 80 { name.to_string() } else { format!("{name}:{port}") };
         let first = format!("{} {target} HTTP/1.{}\r\nHost: {host}\r\n", head.method, head.version);
         let mut written = first.into_bytes();
         for header in head.headers {
-            if !HERE.iter().any(|name| header.name.eq_ignore_ascii_case(name)) {
-                for part in [header.name.as_bytes(), b": ", header.value, b"\r\n"] {
+            if !is_one_of(header.name, HERE) {
+                let is_coding = is_one_of(header.name, &["transfer-encoding"]);
+                let value = if is_coding { b"chunked" } else { header.value };
+                for part in [header.name.as_bytes(), b": ", value, b"\r\n"] {
                     written.extend_from_slice(part);
                 }
             }
         }
         let closes = |value: &[u8]| value.trim_ascii().eq_ignore_ascii_case(b"close");
-        if head.values("connection").any(closes) {
+        if is_last || head.values("connection").any(closes) {
             written.extend_from_slice(b"Connection: close\r\n");
         }
         written.extend_from_slice(b"\r\n");
@@ -239,6 +254,20 @@ const HERE: &[&str] = &[
     "trailer",
     "upgrade",
 ];
+
+/// What makes another request of a request, for those who go by it.
+const INSTEAD: &[&str] = &[
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
+];
+
+fn is_one_of(name: &str, names: &[&str]) -> bool {
+    names.iter().any(|one| name.eq_ignore_ascii_case(one))
+}
 
 /// The head of a request.
 struct Head<'b, 'h> {
@@ -292,6 +321,12 @@ impl<'b, 'h> Head<'b, 'h> {
         named.map(|header| header.value)
     }
 
+    /// Whether it is what its first line says, to everybody. Some take `_` for `-`.
+    fn is_plain(&self) -> bool {
+        let plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        self.headers.iter().all(|header| plain(header.name) && !is_one_of(header.name, INSTEAD))
+    }
+
     fn framing(&self) -> Result<Framing, HttpError> {
         let mut lengths = self.values("content-length");
         let mut codings = self.values("transfer-encoding");
@@ -300,6 +335,8 @@ impl<'b, 'h> Head<'b, 'h> {
             ((Some(length), None), (None, _)) => {
                 let text = text(length)?;
                 let digits = (1..=18).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+                // To some, what begins with a zero is octal.
+                let digits = digits && (text == "0" || !text.starts_with('0'));
                 let length = text.parse().ok().filter(|_| digits);
                 length.map(Framing::Length).ok_or(HttpError::Malformed)
             }
@@ -386,8 +423,8 @@ mod tests {
             PUT /v1/ HTTP/1.1\r\nHost: a.example:8080\r\nTransfer-Encoding: Chunked\r\n\r\n005\r\nhello\r\nA\r\n0123456789\r\n0\r\n\r\n\
             DELETE /v1/x HTTP/1.0\r\nHost: a.example:8080\r\n\r\n";
         let left = "GET /v1/x?y=/../z HTTP/1.1\r\nHost: a.example:8080\r\nAccept: */*\r\nConnection: close\r\n\r\n\
-            POST /v1 HTTP/1.1\r\nHost: a.example:8080\r\nContent-Length: 5\r\n\r\nhello\
-            PUT /v1/ HTTP/1.1\r\nHost: a.example:8080\r\nTransfer-Encoding: Chunked\r\n\r\n5\r\nhello\r\na\r\n0123456789\r\n0\r\n\r\n\
+            POST /v1 HTTP/1.1\r\nHost: a.example:8080\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello\
+            PUT /v1/ HTTP/1.1\r\nHost: a.example:8080\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n5\r\nhello\r\na\r\n0123456789\r\n0\r\n\r\n\
             DELETE /v1/x HTTP/1.0\r\nHost: a.example:8080\r\n\r\n";
         for piece in [1, 7, sent.len()] {
             let out = leaves(&mut requests(&["ANY=/v1"]), sent.as_bytes(), piece).unwrap();
@@ -420,6 +457,13 @@ mod tests {
             (&["GET=/v1"], get("/v1/%252e%252e/admin"), Err(Request)),
             (&["GET=/v1"], get("/v1/..\\admin"), Err(Request)),
             (&["GET=/v1"], get("/v1//admin"), Err(Request)),
+            (&["GET=/v1"], get("/v1/%C0%AE%C0%AE/admin"), Err(Request)),
+            (&["GET=/v1"], get("/v1/%E0%80%AE%E0%80%AE/admin"), Err(Request)),
+            (&["GET=/v1"], get("/v1/..%20/admin"), Err(Request)),
+            (&["GET=/v1"], get("/v1/..%C2%A0/admin"), Err(Request)),
+            (&["GET=/v1"], get("/v1/.../admin"), Err(Request)),
+            (&["GET=/v1"], get("/v1/%FF"), Err(Request)),
+            (&["GET=/v1"], get("/v1/..x/...y/%20z"), Ok(())),
             (&["GET=/v1"], get("/v1/%00"), Err(Request)),
             (&["GET=/v1"], get("/v1/%zz"), Err(Request)),
             (&["GET=/v1"], get("/v1/%2"), Err(Request)),
@@ -461,6 +505,11 @@ mod tests {
             ("Host: a.example:8080\r\nContent-Length: 3, 3\r\n", Malformed),
             ("Host: a.example:8080\r\nContent-Length: +3\r\n", Malformed),
             ("Host: a.example:8080\r\nContent-Length: 0x3\r\n", Malformed),
+            ("Host: a.example:8080\r\nContent-Length: 010\r\n", Malformed),
+            ("Host: a.example:8080\r\nContent_Length: 3\r\n", Malformed),
+            ("Host: a.example:8080\r\nX-HTTP-Method-Override: DELETE\r\n", Malformed),
+            ("Host: a.example:8080\r\nx-original-url: /admin\r\n", Malformed),
+            ("Host: a.example:8080\r\nX-Http_Method: DELETE\r\n", Malformed),
             ("Host: a.example:8080\r\nContent-Length: 9999999999999999999\r\n", Malformed),
             ("Host: a.example:8080\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n", Malformed),
             (
@@ -476,6 +525,8 @@ mod tests {
         }
         for sent in [
             "GET / HTTP/1.1\r\nHost: a.example:8080\r\nContent-Length: 3\r\n\r\n",
+            "get / HTTP/1.1\r\nHost: a.example:8080\r\nContent-Length: 3\r\n\r\n",
+            "Trace / HTTP/1.1\r\nHost: a.example:8080\r\n\r\n",
             "HEAD / HTTP/1.1\r\nHost: a.example:8080\r\nTransfer-Encoding: chunked\r\n\r\n",
             "POST / HTTP/1.0\r\nHost: a.example:8080\r\nTransfer-Encoding: chunked\r\n\r\n",
             "GET / HTTP/2.0\r\nHost: a.example:8080\r\n\r\n",

@@ -117,17 +117,29 @@ impl Request {
 
 /// Whether a path leads where it says, however it is decoded and put together.
 fn is_plain(path: &str) -> bool {
-    let mut rest = path.split('%');
-    let whole = rest.next().unwrap_or_default();
-    let decoded = |part: &str| part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-    // What has no need to be encoded, or means something to somebody when it is decoded.
+    let Some(decoded) = decoded(path) else { return false };
+    // Some leave out what follows a semicolon, others spaces and dots at the end.
+    let is_dots = |part: &str| {
+        let bare = part.split(';').next().unwrap_or_default().trim();
+        !bare.is_empty() && bare.bytes().all(|byte| byte == b'.')
+    };
+    path.starts_with('/') && !path.contains("//") && !path.contains('\\') && !decoded.split('/').any(is_dots)
+}
+
+/// The path without `%`. There is none where what is encoded had no need to be, means something to somebody when it is decoded, or
+/// is not UTF-8 (in which a dot can be written in several ways, to some).
+fn decoded(path: &str) -> Option<String> {
     let means =
         |byte: u8| byte.is_ascii_alphanumeric() || byte.is_ascii_control() || b"-._~/\\%;?#".contains(&byte);
-    let encoded_well = rest.all(|part| decoded(part).is_some_and(|byte| !means(byte)));
-    let mut parts = path.split('/').skip(1);
-    let is_dots = |part: &str| matches!(part.split(';').next(), Some("." | ".."));
-    let empty_inside = path.contains("//");
-    !whole.is_empty() && encoded_well && !empty_inside && !path.contains('\\') && !parts.any(is_dots)
+    let mut parts = path.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        let byte = u8::from_str_radix(digits, 16).ok().filter(|byte| !means(*byte))?;
+        bytes.push(byte);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
 }
 
 impl Names {
