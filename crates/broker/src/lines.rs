@@ -161,8 +161,16 @@ impl Told {
 pub(crate) fn cell(gauge: &Gauge, per: Per, end: Option<&CellEnd>) -> CellRecord {
     let Enforced { landlock_abi, limits, total } = gauge.enforced;
     // Time by the clock and output are the gate's to keep: `end` says whether they were used up.
-    let Limits { wall_ms: _, cpu_s, memory_bytes, processes, file_bytes, descriptors: _, output_bytes: _ } =
-        limits;
+    let Limits {
+        wall_ms: _,
+        cpu_s,
+        memory_bytes,
+        processes,
+        file_bytes,
+        descriptors: _,
+        output_bytes: _,
+        total: _,
+    } = limits;
     let connections = gauge.network().map(|Connections { made, failed, refused }| ConnectionsRecord {
         failed,
         made,

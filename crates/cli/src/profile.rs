@@ -82,6 +82,7 @@ pub(crate) fn tell(place: &Place, name: &str) -> anyhow::Result<()> {
                 "file_bytes": limits.file_bytes,
                 "descriptors": limits.descriptors,
                 "output_bytes": limits.output_bytes,
+                "total_is_demanded": limits.total,
                 "scratch_bytes": profile.scratch_bytes,
             },
             "tier": "native",
@@ -130,6 +131,9 @@ fn in_words(name: &str, profile: &Profile, works: &anyhow::Result<(u32, bool)>) 
     )?;
     let total = match works {
         Ok((_, true)) => "together",
+        Ok((_, false)) | Err(_) if limits.total => {
+            "together, as it demands: no such cell can be made here, where no cgroup can be used"
+        }
         Ok((_, false)) | Err(_) => "each process alone, as no cgroup can be used here",
     };
     line(format_args!(

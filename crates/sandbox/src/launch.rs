@@ -147,7 +147,9 @@ impl Launcher {
         let (input, stdin) = io::pipe().map_err(pipe)?;
         let (stdout, output) = io::pipe().map_err(pipe)?;
         let (stderr, errors) = io::pipe().map_err(pipe)?;
-        let mut cell = cells.run_with(&planned.spec, [input.into(), output.into(), errors.into()]).await?;
+        let streams = [input.into(), output.into(), errors.into()];
+        cells.give(&streams)?;
+        let mut cell = cells.run_with(&planned.spec, streams).await?;
         let stdin = ChildStdin::from_std(OwnedFd::from(stdin).into()).map_err(pipe)?;
         let stdout = ChildStdout::from_std(OwnedFd::from(stdout).into()).map_err(pipe)?;
         let stderr = ChildStderr::from_std(OwnedFd::from(stderr).into()).map_err(pipe)?;

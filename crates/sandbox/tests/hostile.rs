@@ -193,7 +193,63 @@ async fn memory_is_bounded() {
 }
 
 #[tokio::test]
+async fn buffers_of_the_kernel_are_bounded() {
+    let cells = cells(Layers::ALL);
+    for kind in ["pipes", "sockets"] {
+        let (mut spec, kept) = spec(&["/hostile", "memory", kind, "512"]);
+        spec.limits.memory_bytes = 64 << 20;
+        spec.limits.descriptors = 65_536;
+        let Finished { ended, stdout, .. } = finish(&cells, &spec, kept).await;
+        let text = String::from_utf8_lossy(&stdout).into_owned();
+        if cells.limits_memory() {
+            assert!(ended.out_of_memory || text.contains("contained"), "{kind}: {ended:?} {text}");
+            assert!(ended.peak_bytes <= 64 << 20, "{kind}: {ended:?}");
+        }
+        // Whoever may open fewer descriptors can fill fewer of them.
+        let (mut spec, kept) = common::spec(&["/hostile", "memory", kind, "512"]);
+        spec.limits.descriptors = 64;
+        let Finished { ended, stdout, .. } = finish(&cells, &spec, kept).await;
+        let text = String::from_utf8_lossy(&stdout).into_owned();
+        assert!(
+            text.contains("contained") && text.contains("Too many open files"),
+            "{kind}: {ended:?} {text}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn there_is_nothing_to_be_learned() {
     contained(&["environment", "CARGO", "HOME"]).await;
     contained(&["recon", "toolgate-canary"]).await;
+}
+
+/// Words by which this host can be told from others, and its gate from others.
+fn telling() -> Vec<String> {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let mut words = vec![
+        read("/proc/sys/kernel/random/boot_id"),
+        read("/proc/cmdline"),
+        read("/proc/sys/kernel/hostname"),
+        read("/etc/machine-id"),
+        read("/sys/class/dmi/id/product_uuid"),
+        read("/sys/class/dmi/id/product_serial"),
+        format!("toolgate-cells-{}", std::process::id()),
+    ];
+    for interface in std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
+        words.push(read(&interface.path().join("address").to_string_lossy()));
+    }
+    for name in ["USER", "HOME", "SSH_AUTH_SOCK", "CARGO_HOME"] {
+        words.extend(std::env::var(name));
+    }
+    // What is short or ordinary is found everywhere and tells nothing.
+    words.retain(|word| word.len() >= 8 && !["localhost", "00:00:00:00:00:00"].contains(&word.as_str()));
+    words
+}
+
+#[tokio::test]
+async fn nothing_tells_which_host_this_is() {
+    let words = telling();
+    assert!(words.len() >= 2, "{words:?}");
+    let arguments: Vec<&str> = std::iter::once("learn").chain(words.iter().map(String::as_str)).collect();
+    contained(&arguments).await;
 }

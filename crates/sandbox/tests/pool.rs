@@ -303,6 +303,8 @@ try: socket.create_connection(('other.localhost', {port})); print('ESCAPED')
 except OSError: print('refused')"
     );
     let spec = profile.plan(vec!["python3".to_owned(), "-c".to_owned(), script]).unwrap().spec;
+    // Where there is no way out, it is said here.
+    drop(cells.run(&spec).await.unwrap());
     for _ in 0..2 {
         let mut cell = taken(&cells, &spec).await;
         let mut network = cell.network.take().unwrap();

@@ -72,6 +72,7 @@ const fn limits(seconds: u64, memory_mib: u64, processes: u64, file_mib: u64, de
         file_bytes: file_mib * MIB,
         descriptors,
         output_bytes: MIB,
+        total: false,
     }
 }
 
@@ -250,10 +251,11 @@ fn net(item: Option<Item<'_>>) -> Result<BTreeSet<Rule>, ConfigError> {
 
 fn limits_of(item: &Item<'_>, base: &Profile) -> Result<(Limits, u64), ConfigError> {
     let mut table = item.table()?;
+    let total = table.take("total").map_or(Ok(base.limits.total), |item| item.switch())?;
     let mut number = |key, least, most, unit: u64, default: u64| {
         table.take(key).map_or(Ok(default), |item| Ok(item.number(least, most)? * unit))
     };
-    let Limits { wall_ms, cpu_s, memory_bytes, processes, file_bytes, descriptors, output_bytes } =
+    let Limits { wall_ms, cpu_s, memory_bytes, processes, file_bytes, descriptors, output_bytes, total: _ } =
         base.limits;
     let mut limits = Limits {
         wall_ms,
@@ -263,6 +265,7 @@ fn limits_of(item: &Item<'_>, base: &Profile) -> Result<(Limits, u64), ConfigErr
         file_bytes: number("file_mib", 1, 1 << 20, MIB, file_bytes)?,
         descriptors: number("descriptors", 16, 1 << 20, 1, descriptors)?,
         output_bytes: number("output_kib", 1, 1 << 20, 1 << 10, output_bytes)?,
+        total,
     };
     let scratch = number("scratch_mib", 1, 1 << 20, MIB, base.scratch_bytes)?;
     let mut time = |key| table.take(key).map(|item| item.duration(SECOND, 30 * DAY)).transpose();
@@ -317,7 +320,7 @@ exec = ["/opt/node"]
 write = ["out"]
 net = ["api.example.com:443", "*.Example.com:443"]
 env = { MODE = "fast", API_TOKEN = { env = "BUILD_TOKEN" } }
-limits = { time = "5m", cpu = "2m", memory_mib = 512, processes = 64, file_mib = 8, descriptors = 256, output_kib = 64, scratch_mib = 32 }
+limits = { time = "5m", cpu = "2m", memory_mib = 512, processes = 64, file_mib = 8, descriptors = 256, output_kib = 64, scratch_mib = 32, total = true }
 tier = "native"
 
 [profiles.tool]
@@ -342,6 +345,7 @@ limits = { memory_mib = 64 }
             file_bytes: 8 * MIB,
             descriptors: 256,
             output_bytes: 64 << 10,
+            total: true,
         };
         assert_eq!((build.limits, build.scratch_bytes), (want, 32 * MIB));
         let tool = Profile::shipped("tool").unwrap();

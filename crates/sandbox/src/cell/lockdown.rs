@@ -4,7 +4,7 @@ use landlock::{
     ABI, Access as _, AccessFs, CompatLevel, Compatible as _, LandlockStatus, PathBeneath, PathFd, Ruleset,
     RulesetAttr as _, RulesetCreatedAttr as _, Scope,
 };
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, CapabilitySets, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits, set_no_new_privs,
@@ -42,8 +42,16 @@ pub(super) fn lock_down(
 }
 
 fn set_limits(limits: &Limits, limit_each: bool) -> Result<(), Failure> {
-    let Limits { wall_ms: _, cpu_s, memory_bytes, processes, file_bytes, descriptors, output_bytes: _ } =
-        *limits;
+    let Limits {
+        wall_ms: _,
+        cpu_s,
+        memory_bytes,
+        processes,
+        file_bytes,
+        descriptors,
+        output_bytes: _,
+        total: _,
+    } = *limits;
     // Where all processes are limited together, a program may reserve addresses as it likes, as compilers to machine code do.
     let memory = limit_each.then_some((Resource::As, memory_bytes));
     let others = [
@@ -60,7 +68,9 @@ fn set_limits(limits: &Limits, limit_each: bool) -> Result<(), Failure> {
         (Resource::Rtprio, 0),
     ];
     for (resource, most) in memory.into_iter().chain(others) {
-        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
+        // Where the host allows less already, it stays with that.
+        let most = Some(getrlimit(resource).maximum.map_or(most, |less| less.min(most)));
+        setrlimit(resource, Rlimit { current: most, maximum: most })
             .step(format_args!("the limit {resource:?}"))?;
     }
     Ok(())

@@ -91,6 +91,11 @@ pub enum CellError {
         /// Why not.
         why: String,
     },
+    /// The profile demands what this host does not let the gate enforce.
+    #[error(
+        "the limit of memory has to hold for the cell as a whole, and the gate can use no cgroup here; delegate one to it"
+    )]
+    NotTotal,
     /// The system refused something the gate itself needs for it.
     #[error("the system refused {0}")]
     System(&'static str, #[source] std::io::Error),
@@ -271,9 +276,17 @@ impl Cells {
         let (stdin, input) = pipe_to()?;
         let (stdout, output) = pipe_from()?;
         let (stderr, errors) = pipe_from()?;
-        let mut cell = self.run_with(spec, [input, output, errors]).await?;
+        let streams = [input, output, errors];
+        self.give(&streams)?;
+        let mut cell = self.run_with(spec, streams).await?;
         (cell.stdin, cell.stdout, cell.stderr) = (Some(stdin), Some(stdout), Some(stderr));
         Ok(cell)
+    }
+
+    /// Makes pipes the cell user's own, so that a program can open them by name (`/dev/stderr`), where that is another user.
+    pub(crate) fn give(&self, pipes: &[OwnedFd; 3]) -> Result<(), CellError> {
+        let Some(reach) = &self.pool.maker().reach else { return Ok(()) };
+        pipes.iter().try_for_each(|pipe| reach.give(pipe)).map_err(system("a pipe"))
     }
 
     /// Prepares a cell, or takes one that waits, and starts its program with these as its input, output and errors.
@@ -323,6 +336,9 @@ fn silent() -> CellError {
 impl Maker {
     /// Has a cell made; it gets ready by itself.
     async fn begin(self: &Arc<Self>, shape: &Shape) -> Result<Cell, CellError> {
+        if shape.limits.total && self.cgroups.is_none() {
+            return Err(CellError::NotTotal);
+        }
         let text = sealed("toolgate-cell", shape)?;
         let (ours, theirs) = wire::pair().map_err(system("a pair of sockets"))?;
         let opened = match &self.reach {
@@ -335,9 +351,6 @@ impl Maker {
         let refused = |error| CellError::System("a cgroup for the cell", error);
         let group = self.cgroups.as_ref().map(|cgroups| cgroups.make(&shape.limits));
         let group = group.transpose().map_err(refused)?.map(Arc::new);
-        if let Some(group) = &group {
-            group.add(number_of(&process).map_err(refused)?).map_err(refused)?;
-        }
         let go: &[u8] = if group.is_some() { wire::GO } else { wire::GO_LIMIT_EACH };
         let enforced = Enforced { limits: shape.limits, total: group.is_some(), landlock_abi: 0 };
         let cell = Cell {
@@ -358,6 +371,17 @@ impl Maker {
             tally: None,
             _way_out: None,
         };
+        let counted = |group: &Arc<Group>| group.add(number_of(&cell.process)?);
+        if let Some(Err(error)) = cell.group.as_ref().map(counted) {
+            cell.kill();
+            // If it had ended before, it has said why.
+            return Err(match cell.told().await?.0 {
+                Some(FromCell::Failed { step, why }) => CellError::Prepare { step, why },
+                Some(FromCell::Ended { .. } | FromCell::Ready { .. } | FromCell::Started) | None => {
+                    refused(error)
+                }
+            });
+        }
         // A cell that has failed already does not hear it, and says why.
         let _deaf = wire::send(&*cell.gate, go, &[]);
         Ok(cell)
@@ -552,16 +576,16 @@ fn asynchronous(socket: OwnedFd) -> Result<UnixStream, CellError> {
 /// The next message; `None` when the other end is closed.
 async fn receive(socket: &UnixStream) -> std::io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
     let mut buffer = vec![0; wire::MAX_MESSAGE];
-    let next = || wire::receive(socket, &mut buffer, RecvFlags::DONTWAIT).map_err(Into::into);
-    match socket.async_io(Interest::READABLE, next).await {
-        Ok(Some((length, descriptors))) => {
-            buffer.truncate(length);
-            Ok(Some((buffer, descriptors)))
-        }
-        Ok(None) => Ok(None),
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(None),
-        Err(error) => Err(error),
-    }
+    let mut next = || match wire::receive(socket, &mut buffer, RecvFlags::DONTWAIT) {
+        // It has not read all that it was told; what it said itself comes after that.
+        Err(Errno::CONNRESET) => wire::receive(socket, &mut buffer, RecvFlags::DONTWAIT).map_err(Into::into),
+        received => received.map_err(std::io::Error::from),
+    };
+    let received = socket.async_io(Interest::READABLE, &mut next).await?;
+    Ok(received.map(|(length, descriptors)| {
+        buffer.truncate(length);
+        (buffer, descriptors)
+    }))
 }
 
 /// The number of a process, as the gate sees it.

@@ -64,6 +64,12 @@ impl Reach {
         Self { user, shown: Mutex::const_new(BTreeMap::new()) }
     }
 
+    /// Makes something that the gate has made the cells' user's own.
+    pub(super) fn give(&self, what: &OwnedFd) -> Result<(), Errno> {
+        let (user, group) = (rustix::fs::Uid::from_raw(self.user), rustix::fs::Gid::from_raw(self.user));
+        rustix::fs::fchown(what, Some(user), Some(group))
+    }
+
     /// Opens the sources of all places. Nothing, if the system does not let this root mount: then the cell opens them itself.
     pub(super) async fn open(&self, launcher: &Launcher, places: &[Place]) -> Result<Opened, CellError> {
         let mut opened = Opened::default();

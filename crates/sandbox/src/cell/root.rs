@@ -7,13 +7,16 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, symlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, symlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
     UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
     move_mount, open_tree, unmount,
 };
+use rustix::path::Arg;
 use rustix::process::{fchdir, pivot_root};
 
 use super::launcher::last_error;
@@ -41,39 +44,24 @@ impl<T, E: fmt::Display> Step<T> for Result<T, E> {
 /// Where the new root is put while it is built: folders that every Linux has.
 const STAGES: [&str; 2] = ["/tmp", "/proc"];
 
-/// What of `/proc` belongs to the host and not to the cell, or does something when it is written. Files are covered by
-/// `/dev/null`, folders by an empty one.
-const MASKED: &[&str] = &[
-    "acpi",
-    "asound",
-    "bus",
-    "config.gz",
-    "driver",
-    "fs",
-    "interrupts",
-    "iomem",
-    "ioports",
-    "irq",
-    "kallsyms",
-    "kcore",
-    "key-users",
-    "keys",
-    "kmsg",
-    "kpagecount",
-    "kpageflags",
-    "latency_stats",
-    "modules",
-    "mtrr",
-    "pressure",
-    "sched_debug",
-    "scsi",
-    "sysrq-trigger",
-    "sysvipc",
-    "timer_list",
-    "timer_stats",
-    "tty",
-    "vmallocinfo",
+/// What of `/proc`, besides processes, is shown: what programs look at to find out how many processors there are, how much memory, and
+/// what time it is. The rest is of the host, or does something when it is written: files are covered by `/dev/null`, folders by an empty
+/// one, whatever a kernel may have there.
+const SHOWN: &[&str] = &[
+    "cgroups",
+    "cpuinfo",
+    "filesystems",
+    "loadavg",
+    "meminfo",
+    "stat",
+    "sys",
+    "uptime",
+    "version",
+    "vmstat",
 ];
+
+/// What tells this start of this machine from all others.
+const START_OF_THE_HOST: &str = "sys/kernel/random/boot_id";
 
 /// Builds the root and enters it. `mounts` are what a gate that is root has opened for the places, in their order, or nothing.
 /// Returns the folders of changes of the overlays, in order.
@@ -232,7 +220,7 @@ pub(super) fn copy(of: &OwnedFd) -> Result<OwnedFd, Errno> {
 }
 
 fn is_folder(of: &OwnedFd) -> Result<bool, Errno> {
-    Ok(rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(of)?.st_mode).is_dir())
+    Ok(FileType::from_raw_mode(rustix::fs::fstat(of)?.st_mode).is_dir())
 }
 
 /// A copy of what this process can reach itself.
@@ -274,24 +262,40 @@ fn proc(root: BorrowedFd<'_>, masks: bool) -> Result<(), Errno> {
     if !masks {
         return Ok(());
     }
-    let null = spec::open(Path::new("/dev/null"))?;
-    let nothing = tmpfs(4096, 1, 0o555)?;
-    set_attributes(nothing.as_fd(), ALWAYS | MountAttrFlags::MOUNT_ATTR_RDONLY, false)?;
-    for name in MASKED {
-        let masked = match inside(root, &format!("proc/{name}"), OFlags::PATH | OFlags::NOFOLLOW) {
-            Ok(masked) => masked,
-            // Not every kernel has them all.
-            Err(Errno::NOENT) => continue,
-            Err(error) => return Err(error),
-        };
-        let cover = if is_folder(&masked)? { copy(&nothing) } else { copy(&null) }?;
-        attach(cover.as_fd(), masked.as_fd(), "")?;
-    }
     // What the kernel can be told is for nobody here to change.
     let settings = inside(root, "proc/sys", OFlags::PATH | OFlags::DIRECTORY)?;
     let tree = copy(&settings)?;
     set_attributes(tree.as_fd(), ALWAYS | MountAttrFlags::MOUNT_ATTR_RDONLY, true)?;
-    attach(tree.as_fd(), settings.as_fd(), "").map(drop)
+    attach(tree.as_fd(), settings.as_fd(), "")?;
+    let null = spec::open(Path::new("/dev/null"))?;
+    let nothing = tmpfs(4096, 1, 0o555)?;
+    set_attributes(nothing.as_fd(), ALWAYS | MountAttrFlags::MOUNT_ATTR_RDONLY, false)?;
+    // It is the kernel's own, and nobody is there yet who could put a link into it.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    for entry in Dir::new(openat(&mount, ".", flags, Mode::empty())?)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let of_a_process = name.to_bytes().iter().all(u8::is_ascii_digit);
+        let dots = name == c"." || name == c"..";
+        if of_a_process || dots || SHOWN.iter().any(|shown| name.to_bytes() == shown.as_bytes()) {
+            continue;
+        }
+        match entry.file_type() {
+            // They lead to processes, which are the cell's own.
+            FileType::Symlink => {}
+            FileType::Directory => cover(&mount, name, &nothing)?,
+            _ => cover(&mount, name, &null)?,
+        }
+    }
+    match cover(&mount, START_OF_THE_HOST, &null) {
+        Err(Errno::NOENT) => Ok(()),
+        covered => covered,
+    }
+}
+
+/// Puts something over what has this name in a folder.
+fn cover(folder: &OwnedFd, name: impl Arg, with: &OwnedFd) -> Result<(), Errno> {
+    move_mount(copy(with)?, "", folder, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 fn dev(root: BorrowedFd<'_>, shm_bytes: u64) -> Result<(), Errno> {

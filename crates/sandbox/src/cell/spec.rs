@@ -198,7 +198,8 @@ pub struct Limits {
     pub wall_ms: u64,
     /// Time of one processor, in seconds, for each process.
     pub cpu_s: u64,
-    /// Memory of all processes together, in bytes. Without cgroups it holds for each process alone, and only for its own memory.
+    /// Memory of all processes together, in bytes. Without cgroups it holds for each process alone, and only for its own memory, unless
+    /// `total` is demanded.
     pub memory_bytes: u64,
     /// How many processes and threads there may be.
     pub processes: u64,
@@ -208,6 +209,8 @@ pub struct Limits {
     pub descriptors: u64,
     /// How many bytes of output are passed on, of each stream; kept by the gate.
     pub output_bytes: u64,
+    /// Whether those of memory and processes have to hold for all processes together: where they cannot, there is no cell.
+    pub total: bool,
 }
 
 impl Default for Limits {
@@ -220,6 +223,7 @@ impl Default for Limits {
             file_bytes: 256 << 20,
             descriptors: 1024,
             output_bytes: 1 << 20,
+            total: false,
         }
     }
 }

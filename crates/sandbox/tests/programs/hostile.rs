@@ -15,6 +15,7 @@ use std::ffi::CString;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::{Duration, Instant};
@@ -48,6 +49,7 @@ fn main() {
         ("init", init),
         ("inodes", inodes),
         ("kernel-settings", kernel_settings),
+        ("learn", learn),
         ("leave", leave),
         ("memory", memory),
         ("namespaces", namespaces),
@@ -707,6 +709,8 @@ fn memory(arguments: &[&str]) -> Attempt {
                 .and_then(|mut file| file.write_all(&page))
                 .err()
                 .map(|error| error.to_string()),
+            "pipes" => fill_pipes(&mut files).err().map(|error| error.to_string()),
+            "sockets" => fill_sockets(&mut files).err().map(|error| error.to_string()),
             other => return Err(format!("no kind `{other}`")),
         };
         if let Some(why) = failed {
@@ -714,6 +718,53 @@ fn memory(arguments: &[&str]) -> Attempt {
         }
     }
     Err(format!("took {mib} MiB of {kind}"))
+}
+
+/// A mebibyte in the buffers of pipes that nobody reads.
+fn fill_pipes(held: &mut Vec<fs::File>) -> std::io::Result<()> {
+    let mut left = 1 << 20;
+    while left > 0_usize {
+        let (reader, writer) = std::io::pipe()?;
+        let [reader, mut writer] = [std::os::fd::OwnedFd::from(reader), writer.into()].map(fs::File::from);
+        set_nonblocking(&writer);
+        // Where that is refused, the pipe is as large as it was.
+        call(
+            libc::SYS_fcntl,
+            [i64::from(writer.as_raw_fd()), i64::from(libc::F_SETPIPE_SZ), 1 << 20, 0, 0, 0],
+        )
+        .ok();
+        left = left.saturating_sub(fill(&mut writer));
+        held.extend([reader, writer]);
+    }
+    Ok(())
+}
+
+/// The same in sockets.
+fn fill_sockets(held: &mut Vec<fs::File>) -> std::io::Result<()> {
+    let mut left = 1 << 20;
+    while left > 0_usize {
+        let (one, other) = UnixStream::pair()?;
+        let [one, mut other] = [one, other].map(|end| fs::File::from(std::os::fd::OwnedFd::from(end)));
+        set_nonblocking(&other);
+        left = left.saturating_sub(fill(&mut other));
+        held.extend([one, other]);
+    }
+    Ok(())
+}
+
+fn set_nonblocking(file: &fs::File) {
+    // SAFETY: it sets a flag of a descriptor that is open.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+}
+
+/// Writes until there is no room; says how much there was.
+fn fill(file: &mut fs::File) -> usize {
+    let part = [1; 4096];
+    let mut written = 0;
+    while let Ok(length) = file.write(&part) {
+        written += length;
+    }
+    written.max(1)
 }
 
 /// `disk MIB`: writes so much, and a file that seems larger than any disk.
@@ -830,4 +881,126 @@ fn recon(canaries: &[&str]) -> Attempt {
             .map(|canary| format!("{canary} in mountinfo")),
     );
     if found.is_empty() { Ok("nothing of the host".to_owned()) } else { Err(found.join(", ")) }
+}
+
+/// What of `/proc` a cell is meant to see; the rest is empty.
+const SHOWN: &[&str] = &[
+    "cgroups",
+    "cpuinfo",
+    "filesystems",
+    "loadavg",
+    "meminfo",
+    "mounts",
+    "net",
+    "self",
+    "stat",
+    "sys",
+    "thread-self",
+    "uptime",
+    "version",
+    "vmstat",
+];
+
+/// `learn SECRET…`: looks through everything that can be read for what tells which host this is, and for these words of the host.
+fn learn(secrets: &[&str]) -> Attempt {
+    let mut found = Vec::new();
+    let is_process = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_process(&name) || SHOWN.contains(&name.as_str()) {
+            continue;
+        }
+        let something = match entry.path().is_dir() {
+            true => fs::read_dir(entry.path()).is_ok_and(|mut entries| entries.next().is_some()),
+            false => {
+                fs::File::open(entry.path()).is_ok_and(|mut file| file.read(&mut [0]).is_ok_and(|n| n > 0))
+            }
+        };
+        if something {
+            found.push(format!("/proc/{name}"));
+        }
+    }
+    for gone in
+        ["/sys", "/run", "/boot", "/root", "/etc/machine-id", "/var/lib", "/dev/mem", "/dev/kmsg", "/dev/tty"]
+    {
+        if fs::symlink_metadata(gone).is_ok() {
+            found.push(gone.to_owned());
+        }
+    }
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let mut is = |what: &str, holds: bool, seen: String| {
+        if !holds {
+            found.push(format!("{what}: {}", seen.trim()));
+        }
+    };
+    let interfaces: Vec<String> = read("/proc/net/dev")
+        .lines()
+        .skip(2)
+        .map(|line| line.split(':').next().unwrap_or_default().trim().to_owned())
+        .collect();
+    is("interfaces", interfaces == ["lo"], format!("{interfaces:?}"));
+    let cgroup = read("/proc/self/cgroup");
+    is("cgroup", cgroup.lines().all(|line| line.ends_with(":/")), cgroup);
+    let map = read("/proc/self/uid_map");
+    let words: Vec<&str> = map.split_whitespace().collect();
+    is("users", matches!(words.as_slice(), ["1000", _, "1"]), map.clone());
+    for (path, want) in [
+        ("/proc/sys/kernel/hostname", "cell"),
+        ("/proc/sys/kernel/domainname", "(none)"),
+        ("/proc/sys/kernel/random/boot_id", ""),
+        ("/proc/net/unix", "Num       RefCount Protocol Flags    Type St Inode Path"),
+        (
+            "/proc/net/route",
+            "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT",
+        ),
+    ] {
+        let seen = read(path);
+        is(path, seen.trim() == want, seen);
+    }
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let processes = processes.filter(|entry| is_process(&entry.file_name().to_string_lossy())).count();
+    is("processes", processes == 2, processes.to_string());
+    let mut looked = 0;
+    for top in ["/proc/self", "/proc/1", "/proc/sys", "/proc", "/etc", "/dev", "/var", "/home", "/tmp"] {
+        search(std::path::Path::new(top), secrets, 6, &mut looked, &mut found);
+    }
+    if found.is_empty() {
+        Ok(format!("nothing of the host in {looked} files"))
+    } else {
+        Err(found.join(", "))
+    }
+}
+
+/// Looks for words in all files below a folder.
+fn search(
+    folder: &std::path::Path,
+    words: &[&str],
+    depth: usize,
+    looked: &mut usize,
+    found: &mut Vec<String>,
+) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_dir() {
+            // Of processes, these two are looked at by name; threads and descriptors are theirs again.
+            let skipped = name.bytes().all(|byte| byte.is_ascii_digit())
+                || ["task", "fd", "map_files"].contains(&name.as_str());
+            if depth > 0 && !skipped {
+                search(&path, words, depth - 1, looked, found);
+            }
+        } else if kind.is_file() && !["mem", "pagemap", "cmdline"].contains(&name.as_str()) {
+            let mut text = Vec::new();
+            if fs::File::open(&path).is_ok_and(|file| file.take(1 << 20).read_to_end(&mut text).is_ok()) {
+                *looked += 1;
+                let text = String::from_utf8_lossy(&text);
+                found.extend(
+                    words
+                        .iter()
+                        .filter(|word| text.contains(**word))
+                        .map(|word| format!("`{word}` in {}", path.display())),
+                );
+            }
+        }
+    }
 }
