@@ -145,6 +145,11 @@ fn show(
     if !tables.is_empty() {
         line(format_args!("\n{adds} {}:\n", place.home.config.display()))?;
         line(tables.trim_end())?;
+        if tables.contains("\ncommand = ") {
+            line(
+                "\nPrograms run in cells, with the system's programs and libraries and nothing else: no files of yours, no network. What one needs besides, its profile names: `profile = \"NAME\"`, and `[profiles.NAME]` with `read`, `exec`, `write`, `net`. `toolgate doctor --cell NAME` says what that comes to.",
+            )?;
+        }
     }
     if !secrets.is_empty() {
         line("")?;
@@ -174,6 +179,11 @@ fn table(place: &Place, server: &Found) -> (String, Secrets) {
         None => {
             let words: Vec<String> = server.command.iter().map(|word| quoted(word)).collect();
             let _infallible = writeln!(table, "command = [{}]", words.join(", "));
+            let needs = needs(&server.command, quoted);
+            if !needs.is_empty() {
+                let _infallible =
+                    writeln!(table, "# In its cell it may need {}: name them in a profile", needs.join(", "));
+            }
             "env"
         }
     };
@@ -192,6 +202,22 @@ fn table(place: &Place, server: &Found) -> (String, Secrets) {
     }
     table.push('\n');
     (table, secrets)
+}
+
+/// What a command probably needs that is not in a cell.
+fn needs(command: &[String], quoted: impl Fn(&str) -> String) -> Vec<String> {
+    let mut needs: Vec<String> = command
+        .iter()
+        .filter(|word| word.starts_with('/') && !word.starts_with("/usr/"))
+        .map(|path| quoted(path))
+        .collect();
+    let program = command.first().and_then(|program| program.rsplit('/').next()).unwrap_or_default();
+    needs.extend(match program {
+        "npx" | "bunx" | "pnpm" | "yarn" => vec!["registry.npmjs.org:443".to_owned()],
+        "uvx" | "uv" | "pipx" => ["pypi.org:443", "files.pythonhosted.org:443"].map(str::to_owned).into(),
+        _ => Vec::new(),
+    });
+    needs
 }
 
 /// The variable of the environment that a client takes the whole value from: `${NAME}`, or `${env:NAME}` in VS Code.

@@ -55,6 +55,7 @@ fn servers_of_four_clients_are_found_and_shown_and_nothing_is_changed() {
 
     [servers.files]  # from Claude Desktop
     command = ["npx", "-y", "server-files", "/srv"]
+    # In its cell it may need "/srv", registry.npmjs.org:443: name them in a profile
 
     [servers.team-wiki]  # from Claude Desktop
     command = ["wiki"]
@@ -71,6 +72,8 @@ fn servers_of_four_clients_are_found_and_shown_and_nothing_is_changed() {
 
     [servers.demo-server]  # from VS Code
     command = ["demo-mcp"]
+
+    Programs run in cells, with the system's programs and libraries and nothing else: no files of yours, no network. What one needs besides, its profile names: `profile = "NAME"`, and `[profiles.NAME]` with `read`, `exec`, `write`, `net`. `toolgate doctor --cell NAME` says what that comes to.
 
     Would write a value into ~/.config/toolgate/secrets/team-wiki.WIKI_TOKEN (mode 600; not shown)
     Would write a value into ~/.config/toolgate/secrets/search.Authorization (mode 600; not shown)
