@@ -28,6 +28,8 @@ use super::{Attempt, Event, GATE, Interface, PROXY_PORT, Refused, Resolve, To, V
 const CONNECTIONS: usize = 128;
 /// How many of them can be on their way to somebody: names being resolved, addresses being tried.
 const ON_THEIR_WAY: usize = 32;
+/// How many names can be being resolved, also for those who have stopped waiting for it.
+const RESOLVING: usize = 2 * ON_THEIR_WAY;
 /// How many names there can be that an address was given to.
 const NAMES: u32 = 4096;
 /// How many questions to the DNS are answered in a second.
@@ -267,7 +269,7 @@ impl Engine {
         }
         let told = self.teller.events.clone().try_reserve_owned().map_err(|_full| Refused::Busy)?;
         if let Some((name, _)) = &to {
-            self.resolving.begin(self.next, name.clone()).map_err(|_no_thread| Refused::Busy)?;
+            self.resolving.begin(self.next, name.clone())?;
         }
         // The same port was used before, and the stack must not take this for more of that.
         for (socket, _, _) in self.lingering.extract_if(.., |(_, other, _)| *other == way) {
@@ -291,7 +293,7 @@ impl Engine {
             if connection.is_bare(port, &terms) {
                 return Err(Refused::Hello(HelloError::NotTls));
             }
-            self.resolving.begin(number, name.clone()).map_err(|_no_thread| Refused::Busy)?;
+            self.resolving.begin(number, name.clone())?;
             Ok(terms)
         });
         match allowed {
@@ -435,7 +437,11 @@ struct Resolving {
 }
 
 impl Resolving {
-    fn begin(&self, number: u64, name: HostName) -> io::Result<()> {
+    fn begin(&self, number: u64, name: HostName) -> Result<(), Refused> {
+        // Each that is under way has the waker, too.
+        if Arc::strong_count(&self.waker) > RESOLVING {
+            return Err(Refused::Busy);
+        }
         let (resolver, resolved, waker) =
             (Arc::clone(&self.resolver), self.resolved.clone(), Arc::clone(&self.waker));
         let resolve = move || {
@@ -443,7 +449,8 @@ impl Resolving {
             let _gone = resolved.send((number, resolver.resolve(&name)));
             let _gone = (&*waker).write(&[0]);
         };
-        std::thread::Builder::new().name("egress-resolve".to_owned()).spawn(resolve).map(drop)
+        let begun = std::thread::Builder::new().name("egress-resolve".to_owned()).spawn(resolve);
+        begun.map(drop).map_err(|_no_thread| Refused::Busy)
     }
 }
 
@@ -526,6 +533,37 @@ mod tests {
         assert_eq!(answer.unwrap()[3] & 0xf, 2);
         assert!(matches!(refused, Some((To::Name(_), Refused::Busy))));
         assert!(names.answer(&question("n7.example.com")).1.is_none(), "what is known stays known");
+    }
+
+    /// Answers when it is told to.
+    #[derive(Debug, Default)]
+    struct Slow(std::sync::Mutex<()>);
+
+    impl Resolve for Slow {
+        fn resolve(&self, _: &HostName) -> io::Result<Vec<IpAddr>> {
+            drop(self.0.lock());
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn there_is_an_end_to_names_that_nobody_waits_for() {
+        let (resolver, (resolved, answers)) = (Arc::new(Slow::default()), answers::channel());
+        let (mut woken, waker) = io::pipe().unwrap();
+        let resolving = Resolving { resolver: Arc::clone(&resolver) as _, resolved, waker: Arc::new(waker) };
+        let begin = || resolving.begin(0, "a.example".parse().unwrap());
+        let held = resolver.0.lock().unwrap();
+        for number in 0..RESOLVING {
+            assert_eq!(begin(), Ok(()), "{number}");
+        }
+        assert_eq!(begin(), Err(Refused::Busy));
+        drop(held);
+        assert_eq!(answers.iter().take(RESOLVING).count(), RESOLVING);
+        woken.read_exact(&mut [0; RESOLVING]).unwrap();
+        while Arc::strong_count(&resolving.waker) > 1 {
+            std::thread::yield_now();
+        }
+        assert_eq!(begin(), Ok(()));
     }
 
     #[test]
