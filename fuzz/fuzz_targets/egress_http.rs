@@ -20,7 +20,7 @@ fn requests(proxied: bool) -> Requests {
     let rules: Vec<rule::Rule> = vec!["a.b:80,GET=/v1,POST=/v1/x,ANY=/v2/".parse().unwrap()];
     let name: name::HostName = "a.b".parse().unwrap();
     let terms = rule::allow(&rules, &name, 80).unwrap();
-    Requests::new(name, 80, terms.requests, proxied)
+    Requests::new(name, 80, terms.public.requests, proxied)
 }
 
 /// What leaves of these bytes, up to what is refused.

@@ -360,6 +360,9 @@ async fn only_requests_of_a_rule_go_out() {
             "{events:?}"
         );
     }
+    // A rule without `private` beside it is for other addresses.
+    let (said, _) = run(&cells, &[&at, &rule], &["net-talk", &at, &get("/v2")]).await;
+    assert_eq!(said, HttpError::Request.to_string());
     let two = |second: &str| get("/v1") + second;
     let tls = String::from_utf8(vec![22, 3, 1, 1, 5]).unwrap();
     for (sent, why, told) in [

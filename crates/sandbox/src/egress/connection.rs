@@ -18,7 +18,7 @@ use super::hello::{self, Beginning, HelloError};
 use super::http::{self, Asked, HttpError, Requests, Step};
 use super::name::HostName;
 use super::packet::Way;
-use super::rule::Terms;
+use super::rule::{Allowed, Terms};
 use super::stack::Stack;
 use super::{Attempt, Event, Refused, TLS_PORT, To, Verdict};
 
@@ -42,8 +42,12 @@ pub(super) struct Connection {
     /// Its socket in the stack, when the program is connected.
     pub(super) socket: Option<SocketHandle>,
     manner: Manner,
-    /// Whom it is to, once that is known, and on which terms.
-    target: Option<(HostName, u16, Terms)>,
+    /// Whom it is to, once that is known.
+    target: Option<(HostName, u16)>,
+    /// What the rules say about that.
+    allowed: Option<Allowed>,
+    /// What holds for the address that is connected to.
+    terms: Option<Terms>,
     begun: Instant,
     /// When something last happened.
     active: Instant,
@@ -61,7 +65,7 @@ pub(super) struct Connection {
 /// What a program connects to.
 pub(super) enum Towards {
     /// A name that it has looked up, on these terms.
-    Name(HostName, Terms),
+    Name(HostName, Allowed),
     /// The proxy, with the socket that it is connected by.
     Proxy(SocketHandle),
 }
@@ -115,11 +119,13 @@ impl Connection {
     /// One that a program has just asked for.
     pub(super) fn new(number: u64, way: Way, syn: Vec<u8>, to: Towards, told: OwnedPermit<Event>) -> Self {
         let now = Instant::now();
-        let (manner, stage, target, socket) = match to {
-            Towards::Name(name, terms) => {
-                (Manner::Address, Stage::Resolving, Some((name, way.port, terms)), None)
-            }
-            Towards::Proxy(socket) => (Manner::Requests, Stage::Asking, None, Some(socket)),
+        let (manner, stage, socket) = match to {
+            Towards::Name(..) => (Manner::Address, Stage::Resolving, None),
+            Towards::Proxy(socket) => (Manner::Requests, Stage::Asking, Some(socket)),
+        };
+        let (target, allowed) = match to {
+            Towards::Name(name, allowed) => (Some((name, way.port)), Some(allowed)),
+            Towards::Proxy(_) => (None, None),
         };
         Self {
             number,
@@ -128,6 +134,8 @@ impl Connection {
             socket,
             manner,
             target,
+            allowed,
+            terms: None,
             begun: now,
             active: now,
             up: 0,
@@ -145,20 +153,20 @@ impl Connection {
     }
 
     /// What the program wants of the proxy is allowed, on these terms; its name is being resolved.
-    pub(super) fn allowed(&mut self, name: HostName, port: u16, terms: Terms) {
-        self.target = Some((name, port, terms));
+    pub(super) fn allowed(&mut self, name: HostName, port: u16, allowed: Allowed) {
+        (self.target, self.allowed) = (Some((name, port)), Some(allowed));
         (self.stage, self.active) = (Stage::Resolving, Instant::now());
     }
 
     /// Whether a program speaks in the clear, by the proxy, where it has to be TLS.
-    pub(super) fn is_bare(&self, port: u16, terms: &Terms) -> bool {
-        self.manner == Manner::Requests && port == TLS_PORT && !terms.any_tls
+    pub(super) fn is_bare(&self, port: u16, allowed: &Allowed) -> bool {
+        let any_tls = allowed.private.as_ref().unwrap_or(&allowed.public).any_tls;
+        self.manner == Manner::Requests && port == TLS_PORT && !any_tls
     }
 
     /// What the program wants of the proxy is not allowed.
     pub(super) fn wanted(&mut self, name: HostName, port: u16) {
-        let terms = Terms { private: false, any_tls: false, requests: None };
-        self.target = Some((name, port, terms));
+        self.target = Some((name, port));
     }
 
     /// Tells a program that speaks HTTP what came of it, where it has heard nothing yet.
@@ -168,7 +176,7 @@ impl Connection {
             Verdict::Failed => "nobody answered there".to_owned(),
             Verdict::Allowed => return,
         };
-        let http = self.target.as_ref().is_some_and(|(.., terms)| terms.requests.is_some());
+        let http = self.terms.as_ref().is_some_and(|terms| terms.requests.is_some());
         let unheard = (http || self.manner != Manner::Address) && self.up == 0 && self.down == 0;
         let Some(socket) = self.socket.filter(|_| unheard) else { return };
         let socket = stack.socket_mut(socket);
@@ -185,7 +193,7 @@ impl Connection {
     pub(super) fn tell(self, verdict: Verdict) {
         let Self { target, way, up, down, begun, told, .. } = self;
         let (to, port) = match target {
-            Some((name, port, _)) => (To::Name(name), port),
+            Some((name, port)) => (To::Name(name), port),
             None => (To::NotAName, way.port),
         };
         let attempt = Attempt { to, port, verdict, up, down, lasted: begun.elapsed() };
@@ -219,16 +227,11 @@ impl Connection {
     /// Its name has these addresses. Those that may be connected to are connected to, and exactly those. Returns what came of it, if
     /// it has come to its end.
     pub(super) fn resolved(&mut self, addresses: io::Result<Vec<IpAddr>>) -> Option<Verdict> {
-        let (Ok(addresses), Some((_, port, terms))) = (addresses, &self.target) else {
+        let (Ok(addresses), Some((_, port))) = (addresses, &self.target) else {
             return Some(Verdict::Failed);
         };
-        let allowed = |address: &IpAddr| match reach(*address) {
-            Reach::Never => false,
-            Reach::Private => terms.private,
-            Reach::Public => true,
-        };
         let mut left: VecDeque<SocketAddr> = VecDeque::new();
-        for address in addresses.iter().filter(|address| allowed(address)) {
+        for address in addresses.iter().filter(|address| self.terms_for(**address).is_some()) {
             let address = SocketAddr::new(*address, *port);
             if left.len() < ADDRESSES && !left.contains(&address) {
                 left.push_back(address);
@@ -241,10 +244,21 @@ impl Connection {
         }
     }
 
+    /// On which terms an address may be connected to, if it may.
+    fn terms_for(&self, address: IpAddr) -> Option<&Terms> {
+        let Allowed { private, public } = self.allowed.as_ref()?;
+        match reach(address) {
+            Reach::Never => None,
+            Reach::Private => private.as_ref(),
+            Reach::Public => Some(public),
+        }
+    }
+
     /// Begins to connect to the next address.
     fn dial(&mut self, mut left: VecDeque<SocketAddr>) -> Option<Verdict> {
         while let Some(address) = left.pop_front() {
-            if let Ok(upstream) = begin(address) {
+            self.terms = self.terms_for(address.ip()).cloned();
+            if let (Some(_), Ok(upstream)) = (&self.terms, begin(address)) {
                 self.stage = Stage::Connecting { upstream, left };
                 (self.active, self.writable) = (Instant::now(), false);
                 return None;
@@ -307,7 +321,7 @@ impl Connection {
     fn open(&mut self, upstream: TcpStream, stack: &mut Stack) -> Option<Verdict> {
         let _slower = upstream.set_nodelay(true);
         let socket = self.socket.or_else(|| stack.accept(self.way, &self.syn));
-        let (Some(socket), Some((name, port, terms))) = (socket, &self.target) else {
+        let (Some(socket), Some((name, port)), Some(terms)) = (socket, &self.target, &self.terms) else {
             return Some(Verdict::Failed);
         };
         self.socket = Some(socket);
@@ -336,7 +350,7 @@ impl Connection {
     ) -> Option<Verdict> {
         let socket = stack.socket_mut(open.socket);
         let before = (self.up, self.down);
-        if let (false, Some((name, port, _))) = (open.checked, &self.target) {
+        if let (false, Some((name, port))) = (open.checked, &self.target) {
             let length = socket.peek_slice(scratch).unwrap_or(0);
             let bytes = scratch.get(..length).unwrap_or_default();
             let last = socket.state() != State::Established;

@@ -20,7 +20,7 @@ use super::dns::{NotAsked, Question};
 use super::hello::{self, HelloError};
 use super::name::HostName;
 use super::packet::{self, Packet, Way};
-use super::rule::{self, Rule, Terms};
+use super::rule::{self, Allowed, Rule};
 use super::stack::Stack;
 use super::{Attempt, Event, GATE, Interface, PROXY_PORT, Refused, Resolve, To, Verdict};
 
@@ -244,8 +244,8 @@ impl Engine {
         let (to, allowed) = match self.names.of(way.to) {
             None => (To::Address(way.to), Err(Refused::Unnamed)),
             Some(name) => {
-                let terms = self.names.allow(name, way.port);
-                (To::Name(name.clone()), terms.map(|terms| (name.clone(), terms)))
+                let allowed = self.names.allow(name, way.port);
+                (To::Name(name.clone()), allowed.map(|allowed| (name.clone(), allowed)))
             }
         };
         let admitted = allowed.and_then(|named| self.admit(way, syn.clone(), Some(named), admits));
@@ -260,7 +260,7 @@ impl Engine {
         &mut self,
         way: Way,
         syn: Vec<u8>,
-        to: Option<(HostName, Terms)>,
+        to: Option<(HostName, Allowed)>,
         admits: bool,
     ) -> Result<(), Refused> {
         let on_their_way = self.connections.iter().filter(|connection| !connection.is_open()).count();
@@ -277,7 +277,7 @@ impl Engine {
         }
         // Who speaks to the proxy is connected at once.
         let to = match to {
-            Some((name, terms)) => Towards::Name(name, terms),
+            Some((name, allowed)) => Towards::Name(name, allowed),
             None => Towards::Proxy(self.stack.accept(way, &syn).ok_or(Refused::Busy)?),
         };
         self.connections.push(Connection::new(self.next, way, syn, to, told));
@@ -289,15 +289,15 @@ impl Engine {
     fn wants(&mut self, at: usize, name: HostName, port: u16) -> Option<Verdict> {
         let connection = self.connections.get_mut(at)?;
         let number = connection.number;
-        let allowed = self.names.allow(&name, port).and_then(|terms| {
-            if connection.is_bare(port, &terms) {
+        let allowed = self.names.allow(&name, port).and_then(|allowed| {
+            if connection.is_bare(port, &allowed) {
                 return Err(Refused::Hello(HelloError::NotTls));
             }
             self.resolving.begin(number, name.clone())?;
-            Ok(terms)
+            Ok(allowed)
         });
         match allowed {
-            Ok(terms) => connection.allowed(name, port, terms),
+            Ok(allowed) => connection.allowed(name, port, allowed),
             Err(why) => {
                 connection.wanted(name, port);
                 return Some(Verdict::Refused(why));
@@ -415,7 +415,7 @@ impl Names {
     }
 
     /// On which terms a name and port may be connected to.
-    fn allow(&self, name: &HostName, port: u16) -> Result<Terms, Refused> {
+    fn allow(&self, name: &HostName, port: u16) -> Result<Allowed, Refused> {
         if !rule::knows(&self.rules, name) {
             return Err(Refused::Name);
         }

@@ -385,7 +385,7 @@ mod tests {
         let rules: Vec<super::super::Rule> = vec![rule.parse().unwrap()];
         let name: HostName = "a.example".parse().unwrap();
         let terms = super::super::rule::allow(&rules, &name, 8080).unwrap();
-        Requests::new(name, 8080, terms.requests, false)
+        Requests::new(name, 8080, terms.public.requests, false)
     }
 
     /// What leaves of these bytes, given in pieces of this size.

@@ -73,11 +73,18 @@ pub enum RuleError {
     Word(String),
 }
 
-/// What the rules say about one destination.
+/// What the rules say about one destination, by the address that it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Allowed {
+    /// For an address of a private network or of this machine, where a rule allows those: as these rules have it, and no others.
+    pub(super) private: Option<Terms>,
+    /// For every other address.
+    pub(super) public: Terms,
+}
+
+/// On which terms something may be connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Terms {
-    /// Addresses of private networks and of this machine are allowed.
-    pub(super) private: bool,
     /// It is not read for whom a TLS connection is meant.
     pub(super) any_tls: bool,
     /// Only these requests of HTTP are allowed, if there are some.
@@ -90,15 +97,19 @@ pub(super) fn knows(rules: &[Rule], name: &HostName) -> bool {
 }
 
 /// What the rules say about a name and a port; `None` is a no.
-pub(super) fn allow(rules: &[Rule], name: &HostName, port: u16) -> Option<Terms> {
-    let covering = rules.iter().filter(|rule| rule.port == port && rule.names.cover(name));
+pub(super) fn allow(rules: &[Rule], name: &HostName, port: u16) -> Option<Allowed> {
+    let covering = || rules.iter().filter(|rule| rule.port == port && rule.names.cover(name));
+    let public = together(covering())?;
+    Some(Allowed { private: together(covering().filter(|rule| rule.private)), public })
+}
+
+/// What several rules allow together.
+fn together<'r>(rules: impl Iterator<Item = &'r Rule>) -> Option<Terms> {
     let terms = |rule: &Rule| Terms {
-        private: rule.private,
         any_tls: rule.any_tls,
         requests: (!rule.requests.is_empty()).then(|| rule.requests.clone()),
     };
-    covering.map(terms).reduce(|one, other| Terms {
-        private: one.private || other.private,
+    rules.map(terms).reduce(|one, other| Terms {
         any_tls: one.any_tls || other.any_tls,
         requests: one.requests.zip(other.requests).map(|(one, other)| [one, other].concat()),
     })
@@ -304,11 +315,23 @@ mod tests {
     /// A rule for requests beside one without leaves nothing unread for nothing: the wider one counts, as everywhere.
     #[test]
     fn rules_for_requests_add_up() {
-        let count =
-            |texts: &[&str]| allow(&rules(texts), &name("a.b"), 80).unwrap().requests.map(|all| all.len());
+        let count = |texts: &[&str]| {
+            allow(&rules(texts), &name("a.b"), 80).unwrap().public.requests.map(|all| all.len())
+        };
         assert_eq!(count(&["a.b:80,GET=/x"]), Some(1));
         assert_eq!(count(&["a.b:80,GET=/x", "a.b:80,GET=/y"]), Some(2));
         assert_eq!(count(&["a.b:80,GET=/x", "a.b:80"]), None);
+    }
+
+    /// What two rules do not allow each, they do not allow together.
+    #[test]
+    fn what_is_private_is_as_the_rules_for_it_have_it() {
+        let of = |texts: &[&str]| allow(&rules(texts), &name("a.b"), 80).unwrap();
+        let both = of(&["a.b:80,private,GET=/x", "*.b.c:80", "a.b:80", "a.b:80,danger-any-tls"]);
+        assert_eq!(both.private, of(&["a.b:80,private,GET=/x"]).private);
+        assert_eq!(both.private.unwrap().requests.map(|all| all.len()), Some(1));
+        assert_eq!((both.public.requests, both.public.any_tls), (None, true));
+        assert_eq!(of(&["a.b:80"]).private, None);
     }
 
     #[test]
@@ -367,8 +390,8 @@ mod tests {
         ] {
             assert_eq!(allow(&rules, &name(text), port).is_some(), want, "{text}:{port}");
         }
-        assert!(allow(&rules, &name("a.cdn.example"), 80).is_some_and(|terms| terms.private));
-        assert!(allow(&rules, &name("a.cdn.example"), 443).is_some_and(|terms| !terms.private));
+        assert!(allow(&rules, &name("a.cdn.example"), 80).is_some_and(|terms| terms.private.is_some()));
+        assert!(allow(&rules, &name("a.cdn.example"), 443).is_some_and(|terms| terms.private.is_none()));
         assert!(knows(&rules, &name("a.cdn.example")) && !knows(&rules, &name("cdn.example")));
         assert!(!knows(&[], &name("a.cdn.example")), "no rule allows nothing");
     }
