@@ -12,7 +12,7 @@ use toolgate_ledger::record::{Connection, ConnectionStatus};
 use toolgate_sandbox::egress::{Attempt, Event, Verdict};
 
 use crate::lines;
-use crate::port::{Clock, NetworkLog, Store, StoreError};
+use crate::port::{Clock, Store, StoreError};
 
 /// How many things of one cell that did not come to a connection are told of one by one in a while.
 const DIFFERENT: usize = 64;
@@ -42,10 +42,10 @@ impl<S: Store, C: Clock + Clone> Connections<S, C> {
     pub const fn new(store: Arc<S>, clock: C) -> Self {
         Self { store, clock }
     }
-}
 
-impl<S: Store, C: Clock + Clone> NetworkLog for Connections<S, C> {
-    fn watch(&self, whose: Whose, events: mpsc::Receiver<Event>) {
+    /// Writes down what happens from now on, to the end of the cell. Where that cannot be done, it lets go of `events`, and then
+    /// the cell cannot connect any more. Has to be called within a tokio runtime.
+    pub fn watch(&self, whose: Whose, events: mpsc::Receiver<Event>) {
         let (store, clock) = (Arc::clone(&self.store), self.clock.clone());
         let watch = async move {
             // What cannot be written down is not done: nobody reads any more, so the cell cannot connect any more.

@@ -14,11 +14,9 @@ use toolgate_core::name::{PersonName, QuestionName};
 use toolgate_core::refusal::Refusal;
 use toolgate_core::scrub::Raw;
 use toolgate_sandbox::cell::{Cut, Ended, Gauge};
-use toolgate_sandbox::egress::Event;
 
 use crate::authorized::Authorized;
 use crate::config::profiles::Per;
-use crate::connections::Whose;
 use crate::outcome::{Answer, Reply};
 use crate::rulebook::Rulebook;
 
@@ -217,13 +215,6 @@ pub trait Store: Send + Sync + 'static {
 
     /// Resolves after the store was changed by anybody, this process or another, since the receiver last looked.
     fn changes(&self) -> tokio::sync::watch::Receiver<u64>;
-}
-
-/// Writes down what cells do on the network.
-pub trait NetworkLog: Send + Sync + 'static {
-    /// Writes down what happens from now on, to the end of the cell. Where that cannot be done, it lets go of `events`, and then
-    /// the cell cannot connect any more.
-    fn watch(&self, whose: Whose, events: tokio::sync::mpsc::Receiver<Event>);
 }
 
 /// What an executor came back with.

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use tokio::sync::mpsc;
 use toolgate_broker::config::profiles::{Per, Profile};
 use toolgate_broker::config::{Config, Reach, Server};
+use toolgate_broker::connections::{Connections, Whose};
 use toolgate_broker::home::Surroundings;
 use toolgate_broker::identity::Roster;
 use toolgate_broker::integrate::Publishing;
@@ -18,10 +20,13 @@ use toolgate_core::digest::Digest;
 use toolgate_core::name::ServerName;
 use toolgate_gateway::catalog::Naming;
 use toolgate_gateway::router::Router;
-use toolgate_gateway::upstream::{Bounds, HttpServer, Launch, Observer, ServerConfig, Transport, Upstreams};
+use toolgate_gateway::upstream::{
+    Bounds, HttpServer, Launch, Observer, Oddity, ServerConfig, Transport, Upstreams,
+};
 use toolgate_ledger::Hash;
 use toolgate_ledger::record::{Policy, PolicyAction, Start, Stop};
 use toolgate_ledger::{VerifierKey, signer};
+use toolgate_sandbox::egress::Event;
 
 use crate::doorkeeper::Doorkeeper;
 use crate::place::{State, gate_line, read_pem};
@@ -48,6 +53,22 @@ pub(crate) struct Gate {
     pub(crate) recovered: usize,
 }
 
+/// Tells an operator what servers do, and the log what their cells do on the network.
+struct Logged {
+    observer: Arc<dyn Observer>,
+    connections: Connections<SqliteStore, SystemClock>,
+}
+
+impl Observer for Logged {
+    fn odd(&self, server: &ServerName, what: Oddity, detail: &str) {
+        self.observer.odd(server, what, detail);
+    }
+
+    fn network(&self, whose: Whose, events: mpsc::Receiver<Event>) {
+        self.connections.watch(whose, events);
+    }
+}
+
 impl Gate {
     /// Starts a gate. Everything is checked before anything is taken; what a crash left open is closed first.
     pub(crate) async fn start(
@@ -61,10 +82,12 @@ impl Gate {
         let doorkeeper =
             Arc::new(Doorkeeper::new(config, &state.store.agents()?, Arc::new(SystemClock)).await?);
         let servers = servers(surroundings, config, &config.servers)?;
-        let upstreams = Upstreams::new(servers, Arc::new(SystemClock), observer)?;
         let origin = state.origin(config)?;
         let State { folder, store, key } = state;
         let store = Arc::new(store);
+        let connections = Connections::new(Arc::clone(&store), SystemClock);
+        let observer = Arc::new(Logged { observer, connections });
+        let upstreams = Upstreams::new(servers, Arc::new(SystemClock), observer)?;
         // A log that cannot be published now is no reason to begin.
         let publishing = Publishing::start(&store, &folder.log(), &folder.signer(), &origin)?;
         let log_key = signer::verifier_key(&folder.signer())?;

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{ChildStdin, ChildStdout};
+use tokio::sync::mpsc;
 
 use crate::cell::{self, Cell, Gauge};
+use crate::egress::Event;
 use crate::stderr::StderrTail;
 
 /// A running child: a cell, or the leader of a process group of its own. Dropping it kills the cell, or the group.
@@ -16,6 +18,7 @@ pub struct Child {
     body: Body,
     streams: Option<(ChildStdin, ChildStdout)>,
     stderr: StderrTail,
+    network: Option<mpsc::Receiver<Event>>,
 }
 
 #[derive(Debug)]
@@ -43,12 +46,22 @@ impl Child {
         let pid = i32::try_from(process.id()?).ok().and_then(Pid::from_raw)?;
         let streams = process.stdin.take().zip(process.stdout.take());
         let stderr = StderrTail::follow(process.stderr.take()?);
-        Some(Self { body: Body::Process(process, Group(Some(pid))), streams, stderr })
+        Some(Self { body: Body::Process(process, Group(Some(pid))), streams, stderr, network: None })
     }
 
     /// Takes over a cell.
-    pub(crate) fn in_cell(cell: Cell, streams: (ChildStdin, ChildStdout), stderr: StderrTail) -> Self {
-        Self { body: Body::Cell { cell: Box::new(cell), ended: None }, streams: Some(streams), stderr }
+    pub(crate) fn in_cell(
+        cell: Cell,
+        streams: (ChildStdin, ChildStdout),
+        stderr: StderrTail,
+        network: Option<mpsc::Receiver<Event>>,
+    ) -> Self {
+        Self {
+            body: Body::Cell { cell: Box::new(cell), ended: None },
+            streams: Some(streams),
+            stderr,
+            network,
+        }
     }
 
     /// What is in force in its cell; `None` if it is in none.
@@ -63,6 +76,12 @@ impl Child {
     /// Takes the pipes to its standard input and from its standard output; once.
     pub fn take_streams(&mut self) -> Option<(ChildStdin, ChildStdout)> {
         self.streams.take()
+    }
+
+    /// Takes what it does on the network, if it is in a cell with a way out; once. Somebody has to read it, or there will be no more
+    /// connections before long; when it is dropped, there are none any more.
+    pub fn take_network(&mut self) -> Option<mpsc::Receiver<Event>> {
+        self.network.take()
     }
 
     /// The last of what it wrote to standard error.

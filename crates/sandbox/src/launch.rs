@@ -55,6 +55,9 @@ pub enum LaunchError {
     },
 }
 
+/// How much of what a child does on the network may wait to be written down.
+const TOLD: usize = 64;
+
 /// Starts children. Keep it as long as they shall live: the kernel kills them when its thread ends.
 #[derive(Debug, Clone)]
 pub struct Launcher {
@@ -154,9 +157,11 @@ impl Launcher {
         let stdout = ChildStdout::from_std(OwnedFd::from(stdout).into()).map_err(pipe)?;
         let stderr = ChildStderr::from_std(OwnedFd::from(stderr).into()).map_err(pipe)?;
         let stderr = StderrTail::follow(stderr);
-        if let Some(network) = cell.network.take() {
-            tokio::spawn(tell_refusals(network, stderr.clone()));
-        }
+        let network = cell.network.take().map(|events| {
+            let (tell, network) = mpsc::channel(TOLD);
+            tokio::spawn(tell_refusals(events, stderr.clone(), tell));
+            network
+        });
         for path in &cell.unmapped {
             let path = path.display();
             stderr.push(
@@ -164,15 +169,19 @@ impl Launcher {
                     .as_bytes(),
             );
         }
-        Ok(Child::in_cell(cell, (stdin, stdout), stderr))
+        Ok(Child::in_cell(cell, (stdin, stdout), stderr, network))
     }
 }
 
-/// What a child wanted to reach and may not is told where operators look for its complaints.
-async fn tell_refusals(mut network: mpsc::Receiver<Event>, stderr: StderrTail) {
-    while let Some(event) = network.recv().await {
-        if let Event::Attempt(Attempt { to, port, verdict: Verdict::Refused(why), .. }) = event {
+/// What a child wanted to reach and may not is told where operators look for its complaints, and everything to whoever writes it down.
+async fn tell_refusals(mut events: mpsc::Receiver<Event>, stderr: StderrTail, tell: mpsc::Sender<Event>) {
+    while let Some(event) = events.recv().await {
+        if let Event::Attempt(Attempt { to, port, verdict: Verdict::Refused(why), .. }) = &event {
             stderr.push(format!("not allowed: {to}, port {port}: {why}\n").as_bytes());
+        }
+        if tell.send(event).await.is_err() {
+            // Nobody writes it down, so nothing more is to happen: without a reader there are no more connections.
+            return;
         }
     }
 }

@@ -598,3 +598,53 @@ fn what_is_accepted_is_what_a_call_can_reach() {
         "{shown}"
     );
 }
+
+/// What a call connects to, and what it may not, is on the log, each with the call's number.
+#[test]
+fn connections_of_a_call_are_written_down() {
+    let home = Home::new("builtin-net");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        stream.write_all(b"you are welcome").unwrap();
+    });
+    let config = format!(
+        "[servers.shell]\nbuiltin = \"shell\"\nprofile = \"web\"\n[profiles.web]\nnet = [\"host.internal:{port},private\"]\n"
+    );
+    let gate = gate(&home, &config);
+    let ask = format!("exec 3<>/dev/tcp/host.internal/{port} && cat <&3; exec 3<>/dev/tcp/evil.example/443");
+    let done = exec(&gate, json!({ "argv": ["bash", "-c", ask] }));
+    server.join().unwrap();
+    assert_eq!(done["structuredContent"]["stdout"], "you are welcome", "{done}");
+    // A connection is told when it has ended, which may be after the answer.
+    let told = loop {
+        let tail = home.done(&["log", "tail", "-n", "50", "--json"]);
+        let records = tail.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let told: Vec<Value> = records.filter(|record| record["kind"] == "connection").collect();
+        if told.len() == 2 {
+            break told;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    let call = &last_outcome(&home)["call"];
+    let of = |status: &str| {
+        let found = told.iter().find(|record| record["body"]["status"] == status);
+        found.unwrap_or_else(|| panic!("{told:?}"))["body"].clone()
+    };
+    let (connected, refused) = (of("connected"), of("refused"));
+    assert_eq!((&connected["to"], &connected["port"]), (&json!("host.internal"), &json!(port)));
+    assert_eq!((&connected["down"], &connected["up"]), (&json!(15), &json!(0)));
+    assert_eq!((&refused["to"], &refused["why"]), (&json!("evil.example"), &json!("no rule has this name")));
+    for body in [connected, refused] {
+        assert_eq!((&body["call"], &body["server"], &body["times"]), (call, &json!("shell"), &json!(1)));
+    }
+    let shown = home.done(&["log", "tail", "-n", "50"]);
+    assert!(
+        shown.contains(&format!("connected  shell to host.internal:{port}, 0 bytes there, 15 back")),
+        "{shown}"
+    );
+    assert!(shown.contains("connection refused  shell to evil.example: no rule has this name"), "{shown}");
+    drop(gate);
+    home.done(&["log", "verify"]);
+}

@@ -49,6 +49,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use toolgate_broker::authorized::Authorized;
 use toolgate_broker::config::Builtin;
 use toolgate_broker::config::profiles::Per;
+use toolgate_broker::connections::Whose;
 use toolgate_broker::outcome::Answer;
 use toolgate_broker::port::{AgentLine, CellEnd, Executed, Stop, StopReason};
 use toolgate_core::call::Call;
@@ -196,9 +197,9 @@ impl Tool {
         let mut cell = self.cell(call, argv, files, !wanted.is_empty()).await.map_err(not_sent)?;
         stop.runs_in(cell.gauge(), Per::Call);
         let gauge = cell.gauge();
-        if let Some(mut network) = cell.network.take() {
-            // It is read so that the cell can go on connecting.
-            tokio::spawn(async move { while network.recv().await.is_some() {} });
+        if let Some(network) = cell.network.take() {
+            let (session, id) = (call.get().session.clone(), call.get().id);
+            self.observer.network(Whose { server: self.name.clone(), session, call: Some(id) }, network);
         }
         let folder = cell.folder.take();
         let (said, noted) = (Said::default(), stop.clone());

@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::sync::mpsc;
+use toolgate_broker::connections::Whose;
 use toolgate_core::name::ServerName;
+use toolgate_sandbox::egress::Event;
 
 /// What a server did that it should not, or that somebody should know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +49,12 @@ pub trait Observer: Send + Sync + 'static {
     /// Something happened. `detail` is for operators; it may quote the server, hidden characters escaped, and never has
     /// arguments or results in it.
     fn odd(&self, server: &ServerName, what: Oddity, detail: &str);
+
+    /// What happens on the network of a cell, to its end. It has to be read, on a task of its own: while it is not, the cell cannot connect,
+    /// and never again once it is dropped. Has to be called within a tokio runtime. Who does not say otherwise, reads and forgets it.
+    fn network(&self, _whose: Whose, mut events: mpsc::Receiver<Event>) {
+        tokio::spawn(async move { while events.recv().await.is_some() {} });
+    }
 }
 
 /// Tells nobody.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
 use toolgate_broker::config::profiles::Per;
+use toolgate_broker::connections::Whose;
 use toolgate_broker::port::{Client, Clock};
 use toolgate_core::call::Call;
 use toolgate_core::digest::Digest;
@@ -388,6 +389,10 @@ impl Inner {
         let launcher = self.launcher.get().ok_or("no launcher")?;
         let mut child = launcher.spawn(launch.clone()).await.map_err(|error| with_source(&error))?;
         let (stdin, stdout) = child.take_streams().ok_or("the process has no pipes")?;
+        if let Some(network) = child.take_network() {
+            let (server, session) = (told.server.clone(), told.session.clone());
+            told.observer.network(Whose { server, session, call: None }, network);
+        }
         let link = StdioLink::over(stdout, stdin, Some(child), Arc::clone(told), bounds.clone());
         Ok(Link::Stdio(StdioHolder(link)))
     }
