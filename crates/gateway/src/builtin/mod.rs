@@ -354,3 +354,35 @@ impl Said {
         Some(ObjectWriter::new().number("progress", progress).string("message", &message).finish())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn news(said: &Said) -> Option<String> {
+        said.news().map(|params| String::from_utf8(params).unwrap())
+    }
+
+    #[test]
+    fn what_is_told_is_new_whole_and_bounded() {
+        let said = Said::default();
+        assert_eq!(news(&said), None);
+        said.add(b"a\xc3");
+        assert_eq!(news(&said).as_deref(), Some(r#"{"progress":2,"message":"a"}"#));
+        assert_eq!(news(&said), None, "half a character waits");
+        said.add(b"\xa9\xff");
+        assert_eq!(news(&said).as_deref(), Some("{\"progress\":4,\"message\":\"\u{e9}\u{fffd}\"}"));
+        assert_eq!(news(&said), None);
+        for _ in 0..100 {
+            said.add(&[b'x'; 1000]);
+        }
+        let told = news(&said).unwrap();
+        let want = format!(
+            "{{\"progress\":100004,\"message\":\"[95904 bytes are left out]\\n{}\"}}",
+            "x".repeat(TELL_BYTES)
+        );
+        assert_eq!(told, want);
+        said.add(b"y");
+        assert_eq!(news(&said).as_deref(), Some(r#"{"progress":100005,"message":"y"}"#));
+    }
+}
