@@ -83,12 +83,15 @@ impl Tally {
         let (onward, told) = mpsc::channel(1);
         let tally = Arc::clone(tally);
         tokio::spawn(async move {
-            while let Some(event) = events.recv().await {
+            loop {
+                let event = tokio::select! {
+                    event = events.recv() => event,
+                    // If nobody reads any more, the cell has to notice.
+                    () = onward.closed() => None,
+                };
+                let Some(event) = event else { break };
                 tally.count(&event);
-                // If nobody reads any more, the cell has to notice.
-                if onward.send(event).await.is_err() {
-                    break;
-                }
+                let _nobody_reads = onward.send(event).await;
             }
             tally.over.send_replace(true);
         });
@@ -108,5 +111,22 @@ impl Tally {
     fn read(&self) -> Connections {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Connections { made: read(&self.made), failed: read(&self.failed), refused: read(&self.refused) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It notices at once, and not with the end of the next connection.
+    #[tokio::test]
+    async fn where_nobody_reads_nothing_more_can_be_done() {
+        let (tell, events) = mpsc::channel(8);
+        let tally = Arc::new(Tally::default());
+        let told = Tally::counting(&tally, events);
+        drop(told);
+        let closed = tokio::time::timeout(std::time::Duration::from_secs(10), tell.closed());
+        assert!(closed.await.is_ok());
+        assert!(tell.try_reserve_owned().is_err());
     }
 }
