@@ -16,7 +16,7 @@ use toolgate_ledger::record::{
     Refusal as RefusalRecord, Status, Tier, VerdictWord, commit,
 };
 use toolgate_ledger::tree::Hash;
-use toolgate_sandbox::cell::{Connections, Cut, Ended, Enforced, Gauge, Limits};
+use toolgate_sandbox::cell::{Connections, Cut, Ended, Enforced, Gauge, Limits, Tier as Strength};
 
 use crate::authorized::Entry;
 use crate::config::profiles::Per;
@@ -159,7 +159,7 @@ impl Told {
 
 /// What a cell was held to, what it had used up by now, and how its program ended if it was this call's own.
 pub(crate) fn cell(gauge: &Gauge, per: Per, end: Option<&CellEnd>) -> CellRecord {
-    let Enforced { landlock_abi, limits, total } = gauge.enforced;
+    let Enforced { tier, landlock_abi, limits, total } = gauge.enforced;
     // Time by the clock and output are the gate's to keep: `end` says whether they were used up.
     let Limits {
         wall_ms: _,
@@ -190,7 +190,12 @@ pub(crate) fn cell(gauge: &Gauge, per: Per, end: Option<&CellEnd>) -> CellRecord
             Per::Session => PerRecord::Session,
         },
         processes,
-        tier: Tier::Native,
+        tier: match tier {
+            // There are no cells of the last.
+            Strength::Gvisor | Strength::Microvm => Tier::Gvisor,
+            Strength::LandlockOnly => Tier::LandlockOnly,
+            Strength::Native => Tier::Native,
+        },
     }
 }
 

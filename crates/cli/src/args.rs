@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use toolgate_sandbox::cell::Tier;
 use toolgate_sandbox::egress::Rule;
+use toolgate_sandbox::image::Platform;
 
 /// The gate between AI agents and their tools: every call is judged by your policy, asked about when it is dangerous, and written down
 #[derive(Debug, Parser)]
@@ -74,11 +76,22 @@ pub(crate) enum Command {
   toolgate exec --changes apply -- make          changes are taken over, but what runs by itself is not
   toolgate exec --time 10 --memory 256 -- ./untrusted
   toolgate exec --profile build -- make          what `[profiles.build]` of the configuration gives
+  toolgate exec --image python -- python3 x.py   on the files of an image, with none of the system's programs
   toolgate exec --read ~/.cargo --env RUST_LOG=debug -- cargo test --offline
   toolgate exec --net pypi.org:443 --net files.pythonhosted.org:443 -- pip install requests
 
 The exit status is the command's own; 124: its time was over; 127: it could not be started.")]
     Exec(Exec),
+    /// The images that cells can run on, in place of this system's programs
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_help = "Examples:
+  skopeo copy docker://docker.io/library/python:3 oci:python && toolgate image import python
+  toolgate image list
+  toolgate exec --image python -- python3 -c 'print(1)'"
+    )]
+    Image(ImageCommand),
     /// The agents that may connect
     #[command(
         subcommand,
@@ -176,6 +189,13 @@ pub(crate) struct Exec {
     /// What the cell is given: a profile of the configuration, or `agent`, `code`, `server` or `tool` [default: code, as shipped]
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: Option<String>,
+    /// Run on this image in place of the system's programs; `toolgate image list` shows those there are
+    #[arg(long, value_name = "NAME")]
+    pub(crate) image: Option<String>,
+    /// The least that has to lie between it and this machine: `landlock-only`, `native`, `gvisor` or `microvm` [default: as the profile
+    /// says; native]
+    #[arg(long, value_name = "TIER")]
+    pub(crate) tier: Option<Tier>,
     /// The folder to work in [default: this one]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) workspace: Option<PathBuf>,
@@ -255,6 +275,44 @@ pub(crate) struct Init {
     /// Read the new passphrase from a file with mode 600
     #[arg(long, value_name = "FILE", requires = "person")]
     pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Take an image in: a folder in the layout of OCI, a tar archive of one, or an archive of `docker save`
+    #[command(after_help = "Examples:
+  toolgate image import ./python
+  toolgate image import python.tar --name py3
+  toolgate image import ./python --platform linux/arm64")]
+    Import {
+        /// The folder or the archive; nothing is fetched
+        source: PathBuf,
+        /// What to call it [default: the name of the folder or archive]
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// For which machine, if there are several [default: this one]
+        #[arg(long, value_name = "OS/ARCHITECTURE[/VARIANT]")]
+        platform: Option<Platform>,
+    },
+    /// List the images
+    #[command(after_help = "Examples:
+  toolgate image list
+  toolgate image list --json         with the variables and the folder that they wish for")]
+    List,
+    /// Remove an image. Cells that run on it lose its files
+    #[command(after_help = "Examples:
+  toolgate image remove python")]
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// Compare the files of an image with what was imported
+    #[command(after_help = "Examples:
+  toolgate image verify python")]
+    Verify {
+        /// Its name
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

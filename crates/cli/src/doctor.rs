@@ -7,7 +7,8 @@ use toolgate_broker::config::{Config, Reach};
 use toolgate_broker::person::Person;
 use toolgate_ledger::verify::{Options, verify};
 use toolgate_ledger::{Folder, Trust, signer};
-use toolgate_sandbox::cell::Workspace;
+use toolgate_sandbox::cell::host::Facts;
+use toolgate_sandbox::cell::{Tier, Workspace};
 
 use crate::exec;
 use crate::out::{self, Paint, line};
@@ -87,7 +88,7 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<()> {
             );
         }
     }
-    of_cells(&mut found);
+    of_cells(config.as_ref(), &mut found);
     always(&mut found);
     print(&found, place.json)?;
     let wrong = found.0.iter().filter(|(mark, ..)| *mark == Mark::Wrong).count();
@@ -270,22 +271,48 @@ fn verified(place: &Place, config: &Config, state: &State) -> anyhow::Result<u64
     ))
 }
 
-/// What this version does not do, whatever is configured.
-fn of_cells(found: &mut Findings) {
-    match exec::probe() {
-        Ok((landlock, memory)) => {
-            found.good(format!("cells work here (`toolgate exec`), with level {landlock} of Landlock"));
-            if !memory {
-                found.limit(
-                    "no cgroup can be used: the memory of a cell is limited for each process, not as a whole",
-                    "start the gate by `systemd-run --user -p Delegate=yes --scope toolgate up`",
-                );
+/// Which cells this machine makes, why not, and what to do.
+fn of_cells(config: Option<&Config>, found: &mut Findings) {
+    let makes = match exec::makes() {
+        Ok(makes) => makes,
+        Err(error) => return found.wrong(&error.context("cells could not be tried")),
+    };
+    let facts = Facts::read();
+    for (tier, made) in &makes.tiers {
+        match made {
+            Ok(landlock) => {
+                found.good(format!("cells of the tier `{tier}` work here, with level {landlock} of Landlock"))
             }
+            Err(why) => found.limit(
+                format!("no cells of the tier `{tier}` are made here: {why}"),
+                &facts.advice(*tier, why).join("\n"),
+            ),
         }
-        Err(error) => found.limit(
-            format!("no cells can be made here: {error:#}"),
-            "they need user namespaces: `sysctl kernel.unprivileged_userns_clone`, or a profile of AppArmor for this program",
-        ),
+    }
+    if !makes.total {
+        found.limit(
+            "no cgroup can be used: the memory of a cell is limited for each process, not as a whole",
+            "start the gate by `systemd-run --user -p Delegate=yes --scope toolgate up`",
+        );
+    }
+    if let Some(why) = makes.no_way_out.as_ref().filter(|_| makes.at_least(Tier::Native).is_ok()) {
+        found.limit(
+            format!("cells have no way out to the network, so those with `net` are refused: {why}"),
+            "`modprobe tun && chmod 666 /dev/net/tun`; in a container, `docker run --device /dev/net/tun …`",
+        );
+    }
+    for (name, profile) in config.iter().flat_map(|config| &config.profiles) {
+        if let Err(why) = makes.at_least(profile.tier)
+            && profile.tier != Tier::Native
+        {
+            found.limit(
+                format!(
+                    "profile `{name}` is for the tier `{}`, so its cells are refused here: {why}",
+                    profile.tier
+                ),
+                &facts.advice(profile.tier, why).join("\n"),
+            );
+        }
     }
 }
 
@@ -319,7 +346,7 @@ fn print(found: &Findings, json: bool) -> anyhow::Result<()> {
             Mark::Wrong => paint.red(word),
         };
         line(format_args!("{word}  {what}"))?;
-        if let Some(hint) = hint {
+        for hint in hint.iter().flat_map(|hint| hint.lines()) {
             line(format_args!("             {}", paint.dim(hint)))?;
         }
     }

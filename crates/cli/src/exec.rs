@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use toolgate_broker::config::profiles::Profile as Written;
+use toolgate_broker::config::profiles::{OnImage, Profile as Written};
 use toolgate_sandbox::cell::changes::{self, Change, What};
 use toolgate_sandbox::cell::{
-    self, Cell, CellError, Cells, Ended, Layers, Limits, Planned, Profile, Source, Workspace,
+    self, Cell, CellError, Cells, Ended, Layers, Limits, Planned, Profile, Source, Tier, Workspace,
 };
 
 use tokio::sync::mpsc;
@@ -38,7 +38,11 @@ pub(crate) fn run(exec: &Exec, place: impl FnOnce() -> anyhow::Result<Place>) ->
         if !cells.limits_memory() && exec.memory.is_some() {
             out::note("no cgroup can be used here: the limit of memory holds for each process alone");
         }
-        let mut cell = cells.run_with(&spec, streams()?).await?;
+        let mut cell = cells.run_with(&spec, streams()?).await.map_err(refused)?;
+        let tier = cell.enforced.tier;
+        if tier < Tier::Native {
+            out::note(format_args!("the cell is of the tier `{tier}`: names of files and other things of this machine can be found out"));
+        }
         drop(opened);
         for path in &cell.unmapped {
             out::note(format_args!(
@@ -69,19 +73,42 @@ pub(crate) fn run(exec: &Exec, place: impl FnOnce() -> anyhow::Result<Place>) ->
     })
 }
 
-/// Makes a cell and runs a program in it, to see what this machine can do: the level of Landlock, and whether memory is limited for
-/// the cell as a whole.
-pub(crate) fn probe() -> anyhow::Result<(u32, bool)> {
-    let Planned { spec, opened } = Profile::default().plan(vec!["true".to_owned()])?;
+/// What cells this machine makes, found out by making them.
+pub(crate) struct Makes {
+    /// The level of Landlock in a cell of each tier, or why there is none.
+    pub(crate) tiers: Vec<(Tier, Result<u32, String>)>,
+    /// Whether memory is limited for a cell as a whole.
+    pub(crate) total: bool,
+    /// Why cells have no way out to the network, if they have none.
+    pub(crate) no_way_out: Option<String>,
+}
+
+impl Makes {
+    /// The tier that a cell is of for which this is the least, and its level of Landlock; or why there is none.
+    pub(crate) fn at_least(&self, tier: Tier) -> Result<(Tier, u32), &str> {
+        let found = |tier: Tier| self.tiers.iter().find(|(known, _)| *known == tier).map(|(_, made)| made);
+        // The usual tier is taken before the weakest.
+        let usual = found(Tier::Native).filter(|made| made.is_ok() && tier == Tier::LandlockOnly);
+        match (usual, found(tier)) {
+            (Some(Ok(landlock)), _) => Ok((Tier::Native, *landlock)),
+            (_, Some(Ok(landlock))) => Ok((tier, *landlock)),
+            (_, Some(Err(why))) => Err(why),
+            (_, None) => Err("it is not known"),
+        }
+    }
+}
+
+/// Finds out what cells this machine makes.
+pub(crate) fn makes() -> anyhow::Result<Makes> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let cells = Cells::start(&std::env::current_exe()?, Layers::ALL)?;
-        let cell = cells.run(&spec).await?;
-        drop(opened);
-        let landlock = cell.enforced.landlock_abi;
-        let done = cell.finish(b"", &spec.limits).await?;
-        anyhow::ensure!(done.ended.code == Some(0), "`true` ended with {:?} in a cell", done.ended);
-        Ok((landlock, cells.limits_memory()))
+        let mut tiers = Vec::new();
+        for tier in Tier::ALL {
+            tiers.push((tier, cells.makes(tier).await));
+        }
+        let no_way_out = cells.way_out().await.err().map(|error| error.to_string());
+        Ok(Makes { tiers, total: cells.limits_memory(), no_way_out })
     })
 }
 
@@ -90,13 +117,21 @@ fn profile(
     folder: &Path,
     place: impl FnOnce() -> anyhow::Result<Place>,
 ) -> anyhow::Result<Profile> {
-    let mut profile = match &exec.profile {
-        None => profile::cell(&Written::shipped("code").context("no profile")?, Vec::new()),
-        Some(name) => {
-            let place = place()?;
-            let config = place.config()?;
-            profile::resolved(&place.surroundings, profile::find(&config, name)?)?
+    let mut profile = if exec.profile.is_none() && exec.image.is_none() {
+        profile::cell(&Written::shipped("code").context("no profile")?, Vec::new())
+    } else {
+        let place = place()?;
+        let config = place.config()?;
+        let mut written = match &exec.profile {
+            None => Written::shipped("code").context("no profile")?,
+            Some(name) => profile::find(&config, name)?.clone(),
+        };
+        if let Some(name) = &exec.image {
+            // What a profile takes of the wishes of its own image is not for another one.
+            let own = written.image.take().filter(|image| image.name == *name);
+            written.image = own.or_else(|| Some(OnImage::named(name)));
         }
+        profile::resolved(&place.surroundings, &place.images(), &written)?
     };
     if let Some(seconds) = exec.time {
         profile.limits.wall_ms = seconds.saturating_mul(1000);
@@ -126,10 +161,25 @@ fn profile(
         Keep::Direct => Workspace::Write,
     };
     profile.workspace = Some((folder.to_owned(), workspace));
+    profile.tier = exec.tier.unwrap_or(profile.tier);
     profile.exec.extend(exec.read.iter().cloned());
     profile.write.extend(exec.write.iter().cloned());
     profile.net.extend(exec.net.iter().cloned());
     Ok(profile)
+}
+
+/// A cell that this machine does not make is no fault of the command.
+fn refused(error: CellError) -> anyhow::Error {
+    let of_the_machine = match &error {
+        CellError::NotTotal | CellError::Tier(_) => true,
+        CellError::Prepare { step, .. } => step == "its namespaces",
+        CellError::NoLauncher | CellError::Source { .. } | CellError::System(..) => false,
+    };
+    if of_the_machine {
+        let hint = "`toolgate doctor` says what this machine has, and what to do";
+        return out::hinted(error.to_string(), hint);
+    }
+    error.into()
 }
 
 /// Our own streams, for the command.

@@ -27,9 +27,10 @@ use toolgate_ledger::Hash;
 use toolgate_ledger::record::{Policy, PolicyAction, Start, Stop};
 use toolgate_ledger::{VerifierKey, signer};
 use toolgate_sandbox::egress::Event;
+use toolgate_sandbox::image::Images;
 
 use crate::doorkeeper::Doorkeeper;
-use crate::place::{State, gate_line, read_pem};
+use crate::place::{IMAGES, State, gate_line, read_pem};
 use crate::setup::Setup;
 
 /// The pipeline with real parts.
@@ -47,6 +48,7 @@ pub(crate) struct Gate {
     /// Publishes the log. Where that fails for a while, no call is opened any more.
     publishing: Publishing,
     surroundings: Surroundings,
+    images: Images,
     /// The servers as they were configured last.
     servers: std::sync::Mutex<BTreeMap<ServerName, Configured>>,
     /// How many calls a crash had left open.
@@ -81,7 +83,8 @@ impl Gate {
         let rulebook = setup.rulebook(&state.store, &state.key)?;
         let doorkeeper =
             Arc::new(Doorkeeper::new(config, &state.store.agents()?, Arc::new(SystemClock)).await?);
-        let servers = servers(surroundings, config, &config.servers)?;
+        let images = Images::new(state.folder.path().join(IMAGES));
+        let servers = servers(surroundings, &images, config, &config.servers)?;
         let origin = state.origin(config)?;
         let State { folder, store, key } = state;
         let store = Arc::new(store);
@@ -110,6 +113,7 @@ impl Gate {
             key,
             publishing,
             surroundings: surroundings.clone(),
+            images,
             servers: std::sync::Mutex::new(configured(config)),
             recovered,
         };
@@ -177,7 +181,7 @@ impl Gate {
         let gone: Vec<_> = before.keys().filter(|name| !now.contains_key(*name)).cloned().collect();
         let changed = other.iter().map(|(name, _)| *name).chain(&gone).cloned().collect();
         let other = other.into_iter().map(|(name, (server, _))| (name, server));
-        self.upstreams.replace(servers(&self.surroundings, config, other)?, &gone)?;
+        self.upstreams.replace(servers(&self.surroundings, &self.images, config, other)?, &gone)?;
         *before = now;
         Ok(changed)
     }
@@ -257,11 +261,12 @@ fn configured(config: &Config) -> BTreeMap<ServerName, Configured> {
 /// Configured servers with their values, as the upstream leg needs them.
 pub(crate) fn servers<'c>(
     surroundings: &Surroundings,
+    images: &Images,
     config: &Config,
     servers: impl IntoIterator<Item = (&'c ServerName, &'c Server)>,
 ) -> anyhow::Result<Vec<ServerConfig>> {
     let all = servers.into_iter().map(|(name, server)| {
-        self::server(surroundings, config, name, server)
+        self::server(surroundings, images, config, name, server)
             .with_context(|| format!("server `{name}` cannot be used"))
     });
     all.collect()
@@ -269,6 +274,7 @@ pub(crate) fn servers<'c>(
 
 fn server(
     surroundings: &Surroundings,
+    images: &Images,
     config: &Config,
     name: &ServerName,
     server: &Server,
@@ -277,7 +283,7 @@ fn server(
     let transport = match &server.reach {
         Reach::Builtin { builtin, profile, workspace } => {
             let profile = crate::profile::find(config, profile.as_str())?;
-            let mut profile = crate::profile::resolved(surroundings, profile)?;
+            let mut profile = crate::profile::resolved(surroundings, images, profile)?;
             profile.workspace.clone_from(workspace);
             // No call of it can take longer.
             let most = u64::try_from(server.call_timeout.as_millis()).unwrap_or(u64::MAX);
@@ -290,7 +296,7 @@ fn server(
                 Some(profile) => {
                     let profile = crate::profile::find(config, profile.as_str())?;
                     per = profile.per;
-                    Some(Box::new(crate::profile::resolved(surroundings, profile)?))
+                    Some(Box::new(crate::profile::resolved(surroundings, images, profile)?))
                 }
                 None => {
                     let usual = |name: &str| surroundings.variables.get(name).cloned();

@@ -10,6 +10,7 @@ mod doorkeeper;
 mod exec;
 mod extras;
 mod gate;
+mod image;
 mod init;
 mod log;
 mod out;
@@ -86,6 +87,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Agent(command) => agent::run(&here()?, command),
         Command::Approve(answer) => question::answer(&here()?, &answer, true),
         Command::Deny(answer) => question::answer(&here()?, &answer, false),
+        Command::Image(command) => image::run(&here()?, command),
         Command::Log(command) => log::run(&here()?, command),
         Command::Person(command) => person::run(&here()?, command),
         Command::Question(command) => question::run(&here()?, command),

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use serde::Serialize;
 use toolgate_broker::home::HomeError;
 use toolgate_broker::store::ManageError;
+use toolgate_sandbox::image::ImageError;
 
 /// How much of a text of strangers is shown on one line.
 pub(crate) const LINE_CHARS: usize = 200;
@@ -49,6 +50,9 @@ pub(crate) fn hint_of(error: &anyhow::Error) -> Option<String> {
             return Some(error.hint.clone());
         }
         if let Some(error) = cause.downcast_ref::<ManageError>() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<ImageError>() {
             return error.hint().map(str::to_owned);
         }
         cause.downcast_ref::<HomeError>().and_then(HomeError::hint)

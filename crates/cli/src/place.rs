@@ -14,7 +14,12 @@ use toolgate_broker::store::SqliteStore;
 use toolgate_core::hex;
 use toolgate_ledger::record::{Body, Record};
 
+use toolgate_sandbox::image::Images;
+
 use crate::out::{self, hinted};
+
+/// The folder of the images, in the state folder.
+pub(crate) const IMAGES: &str = "images";
 
 /// What every command is given.
 #[derive(Debug)]
@@ -42,6 +47,11 @@ impl Place {
     /// The configuration; the defaults if there is none.
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
         Ok(self.home.load(&self.surroundings)?.unwrap_or_default())
+    }
+
+    /// The images for cells.
+    pub(crate) fn images(&self) -> Images {
+        Images::new(self.home.state.join(IMAGES))
     }
 
     /// Opens the state, and makes it if it is not there.

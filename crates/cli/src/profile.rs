@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
+use anyhow::Context as _;
 use serde_json::json;
-use toolgate_broker::config::profiles::{Per, Profile};
+use toolgate_broker::config::profiles::{OnImage, Per, Profile};
 use toolgate_broker::config::{Config, closest};
 use toolgate_broker::home::Surroundings;
 use toolgate_core::name::ProfileName;
-use toolgate_sandbox::cell;
+use toolgate_sandbox::cell::{self, host::Facts};
+use toolgate_sandbox::image::{Image, Images};
 
-use crate::exec;
+use crate::exec::{self, Makes};
 use crate::out::{self, line};
 use crate::place::Place;
 
@@ -26,19 +28,31 @@ pub(crate) fn find<'c>(config: &'c Config, name: &str) -> anyhow::Result<&'c Pro
     })
 }
 
-/// What a cell is given, with the values that its environment names.
-pub(crate) fn resolved(surroundings: &Surroundings, profile: &Profile) -> anyhow::Result<cell::Profile> {
+/// What a cell is given, with the image and the values that its environment names.
+pub(crate) fn resolved(
+    surroundings: &Surroundings,
+    images: &Images,
+    profile: &Profile,
+) -> anyhow::Result<cell::Profile> {
     let mut env = Vec::new();
     for (name, value) in &profile.env {
         env.push((name.clone(), surroundings.value(value)?.to_string()));
     }
-    Ok(cell(profile, env))
+    let image = profile.image.as_ref().map(|image| base(images, image)).transpose()?;
+    Ok(cell::Profile { image, ..cell(profile, env) })
 }
 
-/// What a cell is given, with this environment.
+/// The image that a profile names, and what is taken of its wishes.
+pub(crate) fn base(images: &Images, image: &OnImage) -> anyhow::Result<cell::Base> {
+    let OnImage { name, env, cwd } = image;
+    images.find(name)?.base(env, *cwd).with_context(|| format!("the image `{name}` cannot be used"))
+}
+
+/// What a cell is given, with this environment, on no image.
 pub(crate) fn cell(profile: &Profile, env: Vec<(String, String)>) -> cell::Profile {
-    let Profile { per: _, read, exec, write, net, env: _, limits, scratch_bytes } = profile;
+    let Profile { tier, image: _, per: _, read, exec, write, net, env: _, limits, scratch_bytes } = profile;
     cell::Profile {
+        tier: *tier,
         read: read.clone(),
         exec: exec.clone(),
         write: write.clone(),
@@ -54,7 +68,11 @@ pub(crate) fn cell(profile: &Profile, env: Vec<(String, String)>) -> cell::Profi
 pub(crate) fn tell(place: &Place, name: &str) -> anyhow::Result<()> {
     let config = place.config()?;
     let profile = find(&config, name)?;
-    let works = exec::probe();
+    let makes = exec::makes()?;
+    let made = makes.at_least(profile.tier);
+    let image =
+        profile.image.as_ref().map(|image| place.images().find(&image.name).map(|found| (image, found)));
+    let image = image.transpose()?;
     let missing: Vec<_> = [&profile.read, &profile.exec, &profile.write]
         .into_iter()
         .flatten()
@@ -64,6 +82,12 @@ pub(crate) fn tell(place: &Place, name: &str) -> anyhow::Result<()> {
         let limits = &profile.limits;
         out::json(&json!({
             "profile": name,
+            "image": image.as_ref().map(|(wished, found)| json!({
+                "name": wished.name,
+                "id": found.about.id,
+                "env": wished.env,
+                "cwd": wished.cwd.then_some(&found.about.working_dir),
+            })),
             "per": match profile.per {
                 Per::Call => "call",
                 Per::Session => "session",
@@ -77,7 +101,7 @@ pub(crate) fn tell(place: &Place, name: &str) -> anyhow::Result<()> {
                 "wall_ms": limits.wall_ms,
                 "cpu_s": limits.cpu_s,
                 "memory_bytes": limits.memory_bytes,
-                "memory_is_total": works.as_ref().is_ok_and(|(_, total)| *total),
+                "memory_is_total": makes.total,
                 "processes": limits.processes,
                 "file_bytes": limits.file_bytes,
                 "descriptors": limits.descriptors,
@@ -85,26 +109,40 @@ pub(crate) fn tell(place: &Place, name: &str) -> anyhow::Result<()> {
                 "total_is_demanded": limits.total,
                 "scratch_bytes": profile.scratch_bytes,
             },
-            "tier": "native",
-            "landlock_abi": works.as_ref().ok().map(|(abi, _)| abi),
-            "cannot_be_made": works.as_ref().err().map(|error| format!("{error:#}")),
+            "tier": profile.tier.name(),
+            "runs_in_tier": made.ok().map(|(tier, _)| tier.name()),
+            "landlock_abi": made.ok().map(|(_, landlock)| landlock),
+            "cannot_be_made": made.err(),
             "missing": missing,
         }))?;
     } else {
-        in_words(name, profile, &works)?;
+        in_words(name, profile, image.as_ref().map(|(_, found)| found), &makes)?;
     }
     for path in &missing {
         out::note(format_args!("`{}` is not there: a cell of this profile cannot be made", path.display()));
     }
     anyhow::ensure!(missing.is_empty(), "{} of what the profile names is not there", missing.len());
-    works.map(drop)
+    made.map(drop).map_err(|why| {
+        out::hinted(
+            format!("this machine makes no cells of the tier `{}`: {why}", profile.tier),
+            Facts::read().advice(profile.tier, why).join("; "),
+        )
+    })
 }
 
-fn in_words(name: &str, profile: &Profile, works: &anyhow::Result<(u32, bool)>) -> anyhow::Result<()> {
-    let Profile { per, read, exec, write, net, env, limits, scratch_bytes } = profile;
+fn in_words(name: &str, profile: &Profile, image: Option<&Image>, makes: &Makes) -> anyhow::Result<()> {
+    let Profile { tier, image: wished, per, read, exec, write, net, env, limits, scratch_bytes } = profile;
     let mib = |bytes: u64| bytes >> 20;
     line(format_args!("a cell of the profile `{name}` can"))?;
-    line("  read and run   the system's programs: /usr, and what they need of /etc")?;
+    match wished.as_ref().zip(image) {
+        None => line("  read and run   the system's programs: /usr, and what they need of /etc")?,
+        Some((wished, image)) => line(format_args!(
+            "  read and run   the image `{}` (sha256:{}, {}), and none of the system's programs",
+            wished.name,
+            image.about.short(),
+            image.about.platform,
+        ))?,
+    }
     let each = |what: &str, paths: &[std::path::PathBuf]| -> anyhow::Result<()> {
         paths
             .iter()
@@ -124,17 +162,17 @@ fn in_words(name: &str, profile: &Profile, works: &anyhow::Result<(u32, bool)>) 
         line("  connect to     nothing but itself: no other host, no socket of this one")?;
     }
     let mut names = vec!["PATH", "HOME"];
-    names.extend(env.keys().map(String::as_str));
+    names.extend(wished.iter().flat_map(|image| &image.env).chain(env.keys()).map(String::as_str));
     line(format_args!("  see            the variables {}", names.join(", ")))?;
     line(
         "and the folder it is started in, as whoever starts it says. There is nothing else in it: no other file, process, user or secret.",
     )?;
-    let total = match works {
-        Ok((_, true)) => "together",
-        Ok((_, false)) | Err(_) if limits.total => {
+    let total = match (makes.total, limits.total) {
+        (true, _) => "together",
+        (false, true) => {
             "together, as it demands: no such cell can be made here, where no cgroup can be used"
         }
-        Ok((_, false)) | Err(_) => "each process alone, as no cgroup can be used here",
+        (false, false) => "each process alone, as no cgroup can be used here",
     };
     line(format_args!(
         "limits: {} s (a server lasts as long as its session), {} s of processor time a process, {} MiB of memory {total}, {} processes, files of {} MiB, {} open files a process, {} KiB of output a stream",
@@ -149,9 +187,14 @@ fn in_words(name: &str, profile: &Profile, works: &anyhow::Result<(u32, bool)>) 
     if *per == Per::Call {
         line("a server in it is started for each call, and gone with it")?;
     }
-    match works {
-        Ok((landlock, _)) => line(format_args!("tier: native, with level {landlock} of Landlock"))?,
-        Err(error) => line(format_args!("tier: native, and it cannot be made here: {error:#}"))?,
+    match makes.at_least(*tier) {
+        Ok((made, landlock)) if made == *tier => {
+            line(format_args!("tier: {tier}, with level {landlock} of Landlock"))?;
+        }
+        Ok((made, landlock)) => {
+            line(format_args!("tier: at least {tier}; here {made}, with level {landlock} of Landlock"))?;
+        }
+        Err(why) => line(format_args!("tier: {tier}, and it cannot be made here: {why}"))?,
     }
     Ok(())
 }

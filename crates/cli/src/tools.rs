@@ -121,7 +121,7 @@ fn offered(place: &Place, only: Option<&ServerName>) -> anyhow::Result<Vec<Offer
     let state = place.open_or_make()?;
     let pins: BTreeMap<String, Pin> =
         state.store.pins()?.into_iter().map(|pin| (pin.tool.to_string(), pin)).collect();
-    let servers = gate::servers(&place.surroundings, &config, &config.servers)?;
+    let servers = gate::servers(&place.surroundings, &place.images(), &config, &config.servers)?;
     let mut all = Vec::new();
     block_on(async {
         let upstreams = Upstreams::new(servers, Arc::new(SystemClock), Arc::new(Unobserved))?;

@@ -128,7 +128,20 @@ fn stranger(workspace: &Workspace) -> Result<Totals> {
     let runner = workspace.root().join("xtask/src/suites/stranger.sh");
     let mut command = workspace.cargo(["test", "--workspace", "--locked", "--no-fail-fast", "--config"]);
     command.arg(format!("target.'cfg(unix)'.runner={:?}", [runner]));
-    for test in ["bad_input", "cell", "egress", "files", "hostile", "launch", "leaks", "pool", "workspace"] {
+    for test in [
+        "bad_input",
+        "bare",
+        "cell",
+        "egress",
+        "files",
+        "hostile",
+        "image",
+        "launch",
+        "leaks",
+        "on_image",
+        "pool",
+        "workspace",
+    ] {
         command.args(["--test", test]);
     }
     count("the tests of cells as another user", &mut command)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toolgate_core::name::ProfileName;
-use toolgate_sandbox::cell::Limits;
+use toolgate_sandbox::cell::{Limits, Tier, TierError};
 use toolgate_sandbox::egress::{Rule, RuleError};
 
 use super::reader::{ConfigError, Item, Table, closest};
@@ -13,9 +13,6 @@ use super::{SECOND, Value, ValueOf, millis, path, values};
 
 /// The word by which a server is run in no cell. No profile is called so.
 pub const NO_CELL: &str = "none";
-
-/// The tiers of cells that there are by name. This program makes cells of the first.
-const TIERS: [&str; 5] = ["native", "gvisor", "kubernetes", "landlock-only", "microvm"];
 
 const MIB: u64 = 1 << 20;
 const DAY: Duration = Duration::from_secs(86_400);
@@ -33,6 +30,10 @@ pub enum Per {
 /// What a kind of cell is given, besides the system's programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
+    /// The least that has to lie between it and the host.
+    pub tier: Tier,
+    /// The image that it runs on, in place of the host's programs.
+    pub image: Option<OnImage>,
     /// How long it lasts, where a server runs in it.
     pub per: Per,
     /// Files and folders that can be read, not run.
@@ -49,6 +50,25 @@ pub struct Profile {
     pub limits: Limits,
     /// How many bytes can be written to memory in place of a disk, in each place there is for it.
     pub scratch_bytes: u64,
+}
+
+/// An image, and what is taken of what it wishes for besides `PATH`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnImage {
+    /// Its name, as in `toolgate image list`.
+    pub name: String,
+    /// Variables of the environment.
+    pub env: Vec<String>,
+    /// Whether programs are started in the folder that it names.
+    pub cwd: bool,
+}
+
+impl OnImage {
+    /// The image of this name, and nothing that it wishes for.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), env: Vec::new(), cwd: false }
+    }
 }
 
 /// What the program brings along.
@@ -87,6 +107,8 @@ impl Profile {
     pub fn shipped(name: &str) -> Option<Self> {
         let (_, limits, scratch_mib) = SHIPPED.iter().find(|(shipped, ..)| *shipped == name)?;
         Some(Self {
+            tier: Tier::default(),
+            image: None,
             per: Per::default(),
             read: Vec::new(),
             exec: Vec::new(),
@@ -177,6 +199,7 @@ fn profile(name: &str, item: &Item<'_>, folder: &Path) -> Result<Profile, Config
     // What is not named is as in the shipped profile of the same name, or as for a server: the one that lasts.
     let base = Profile::shipped(name).or_else(|| Profile::shipped("server"));
     let Some(base) = base else { return Err(item.error("no profile to begin with", "report this")) };
+    let image = image(table.take("image"))?;
     let mut paths = |key| paths(table.take(key), folder);
     let (read, exec, write) = (paths("read")?, paths("exec")?, paths("write")?);
     let net = net(table.take("net"))?;
@@ -185,12 +208,33 @@ fn profile(name: &str, item: &Item<'_>, folder: &Path) -> Result<Profile, Config
         Some(item) => limits_of(&item, &base)?,
         None => (base.limits, base.scratch_bytes),
     };
-    if let Some(tier) = table.take("tier") {
-        check_tier(&tier)?;
-    }
+    let tier = table.take("tier").map(|item| tier(&item)).transpose()?.unwrap_or_default();
     let per = table.take("per").map(|item| per(&item)).transpose()?.unwrap_or_default();
     table.finish()?;
-    Ok(Profile { per, read, exec, write, net, env, limits, scratch_bytes })
+    Ok(Profile { tier, image, per, read, exec, write, net, env, limits, scratch_bytes })
+}
+
+/// An image: its name, or a table with what is taken of its wishes.
+fn image(item: Option<Item<'_>>) -> Result<Option<OnImage>, ConfigError> {
+    let Some(item) = item else { return Ok(None) };
+    if item.is_text() {
+        return Ok(Some(OnImage::named(item.word()?)));
+    }
+    let mut table = item.table()?;
+    let Some(name) = table.take("name") else {
+        return Err(item.error(
+            format!("`{}` has no `name`", item.name()),
+            "write `image = \"NAME\"`, or `image = { name = \"NAME\", env = [\"LANG\"], cwd = true }`",
+        ));
+    };
+    let name = name.word()?.to_owned();
+    let mut env = Vec::new();
+    for item in table.take("env").map(|item| item.list()).transpose()?.into_iter().flatten() {
+        env.push(item.word()?.to_owned());
+    }
+    let cwd = table.take("cwd").map(|item| item.switch()).transpose()?.unwrap_or(false);
+    table.finish()?;
+    Ok(Some(OnImage { name, env, cwd }))
 }
 
 fn per(item: &Item<'_>) -> Result<Per, ConfigError> {
@@ -279,22 +323,15 @@ fn limits_of(item: &Item<'_>, base: &Profile) -> Result<(Limits, u64), ConfigErr
     Ok((limits, scratch))
 }
 
-fn check_tier(item: &Item<'_>) -> Result<(), ConfigError> {
+fn tier(item: &Item<'_>) -> Result<Tier, ConfigError> {
     let text = item.text()?;
-    match TIERS.iter().position(|tier| *tier == text) {
-        Some(0) => Ok(()),
-        Some(_) => Err(item.error(
-            format!("this program makes no cells of the tier `{text}`"),
-            "write `tier = \"native\"`, or leave it out",
-        )),
-        None => Err(item.error(
-            format!("`{}` is no tier", text.escape_debug()),
-            match closest(text, &TIERS) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => "write `tier = \"native\"`, or leave it out".to_owned(),
-            },
-        )),
-    }
+    text.parse().map_err(|error: TierError| {
+        let hint = match closest(text, &Tier::ALL.map(Tier::name)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "write `tier = \"native\"`, or leave it out".to_owned(),
+        };
+        item.error(error.to_string(), hint)
+    })
 }
 
 #[cfg(test)]
@@ -315,13 +352,14 @@ mod tests {
         let config = parse(
             r#"
 [profiles.build]
+image = { name = "node-24", env = ["NODE_VERSION"], cwd = true }
 read = ["data", "/srv/data"]
 exec = ["/opt/node"]
 write = ["out"]
 net = ["api.example.com:443", "*.Example.com:443"]
 env = { MODE = "fast", API_TOKEN = { env = "BUILD_TOKEN" } }
 limits = { time = "5m", cpu = "2m", memory_mib = 512, processes = 64, file_mib = 8, descriptors = 256, output_kib = 64, scratch_mib = 32, total = true }
-tier = "native"
+tier = "gvisor"
 
 [profiles.tool]
 limits = { memory_mib = 64 }
@@ -329,6 +367,9 @@ limits = { memory_mib = 64 }
         )
         .unwrap();
         let build = named(&config, "build");
+        assert_eq!(build.tier, Tier::Gvisor);
+        let want = OnImage { name: "node-24".into(), env: vec!["NODE_VERSION".into()], cwd: true };
+        assert_eq!(build.image, Some(want));
         assert_eq!(build.read, [Path::new("/etc/toolgate/data"), Path::new("/srv/data")]);
         assert_eq!(
             (build.exec.as_slice(), build.write.as_slice()),
@@ -393,7 +434,9 @@ limits = { memory_mib = 64 }
             "[profiles.x]\nlimits = { memory = 5 }",
             "[profiles.x]\nlimits = { memory_mib = 5 }",
             "[profiles.x]\nlimits = { time = \"0s\" }",
-            "[profiles.x]\ntier = \"microvm\"",
+            "[profiles.x]\nimage = 5",
+            "[profiles.x]\nimage = { env = [\"LANG\"] }",
+            "[profiles.x]\nimage = { name = \"a\", path = \"b\" }",
             "[profiles.x]\ntier = \"natve\"",
             "[profiles.x]\nper = \"process\"",
             "[servers.shell]\nbuiltin = \"shell\"\nprofile = \"none\"",
@@ -441,9 +484,13 @@ error: `toolgate.toml`, line 2: `profiles.x.limits.memory_mib` is 5, which is no
 hint: choose a number from 16 to 1048576
 error: `toolgate.toml`, line 2: `profiles.x.limits.time` is `0s`, which is too short or too long
 hint: choose a time from `1s` to `2592000s`
-error: `toolgate.toml`, line 2: this program makes no cells of the tier `microvm`
-hint: write `tier = "native"`, or leave it out
-error: `toolgate.toml`, line 2: `natve` is no tier
+error: `toolgate.toml`, line 2: `profiles.x.image` is a number, not a table
+hint: write it as `image = { … }`
+error: `toolgate.toml`, line 2: `profiles.x.image` has no `name`
+hint: write `image = "NAME"`, or `image = { name = "NAME", env = ["LANG"], cwd = true }`
+error: `toolgate.toml`, line 2: unknown key `path` in `[profiles.x.image]`
+hint: known here: `cwd`, `env`, `name`
+error: `toolgate.toml`, line 2: `natve` is no tier; there are `landlock-only`, `native`, `gvisor` and `microvm`
 hint: did you mean `native`?
 error: `toolgate.toml`, line 2: `process` is neither `call` nor `session`
 hint: write `per = "call"`, or leave it out

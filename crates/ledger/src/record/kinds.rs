@@ -221,6 +221,10 @@ pub enum Per {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
+    /// A kernel of its own in user space.
+    Gvisor,
+    /// Landlock and filters of system calls, without namespaces.
+    LandlockOnly,
     /// Namespaces, Landlock and filters of system calls.
     Native,
 }

@@ -25,11 +25,21 @@ pub(super) struct Filters {
     pub(super) usual: Filter,
     /// For cells that write to files of the host: neither is a file made to run with the rights of its owner or group.
     pub(super) no_set_id: Filter,
+    /// For cells without namespaces: nor is anything reached of the host that no path leads to.
+    pub(super) alone: Filter,
+    /// The same, where the cell's user owns files of the host: nor is what is known of them changed.
+    pub(super) alone_as_owner: Filter,
 }
 
 /// Compiles the filters.
 pub(super) fn filters() -> Result<Filters, TooLong> {
-    Ok(Filters { usual: Filter::of(&usual())?, no_set_id: Filter::of(&no_set_id())? })
+    let as_owner = calls(CHANGES_OF_WHAT_IS_OWNED).map(|call| (call, Some(always())));
+    Ok(Filters {
+        usual: Filter::of(&usual())?,
+        no_set_id: Filter::of(&no_set_id())?,
+        alone: Filter::of(&alone())?,
+        alone_as_owner: Filter::of(&alone().into_iter().chain(as_owner).collect())?,
+    })
 }
 
 /// What becomes of a call: `None` if it is allowed whatever its arguments are.
@@ -96,6 +106,72 @@ fn set_id() -> Vec<(i64, Refusal)> {
     ]);
     calls
 }
+
+/// What namespaces would keep apart: sockets, which could be connected to the host's; memory and messages by name; settings of other
+/// processes of the same user; and what is told of files that cannot be opened.
+fn alone() -> Calls {
+    let mut all = no_set_id();
+    let mut refuse = |call: i64, more: Refusal| {
+        all.entry(call).or_default().get_or_insert_default().extend(more);
+    };
+    let not_itself = |argument: u8| vec![vec![(argument, Is::Not(0))]];
+    let kind = |kind: i32| vec![(1, Is::Equal(0xf, kind.cast_unsigned()))];
+    // Pairs are for the processes of the cell. Those without a connection could be connected to others.
+    refuse(libc::SYS_socketpair, vec![kind(libc::SOCK_DGRAM), kind(libc::SOCK_RAW)]);
+    refuse(libc::SYS_prlimit64, not_itself(0));
+    refuse(libc::SYS_sched_setaffinity, not_itself(0));
+    refuse(libc::SYS_sched_setscheduler, not_itself(0));
+    refuse(libc::SYS_setpriority, not_itself(1));
+    // It would hide a process from the one that ends all.
+    let hides = libc::PR_SET_DUMPABLE.cast_unsigned();
+    refuse(libc::SYS_prctl, vec![vec![(0, Is::Equal(u32::MAX, hides))]]);
+    all.extend(calls(OF_THE_WHOLE_HOST).map(|call| (call, Some(always()))));
+    all
+}
+
+/// Calls that reach what everybody on a host shares, unless there are namespaces.
+const OF_THE_WHOLE_HOST: &[&[i64]] = &[&[
+    libc::SYS_socket,
+    libc::SYS_bind,
+    libc::SYS_connect,
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
+    libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
+    libc::SYS_inotify_add_watch,
+]];
+
+/// Calls that change what is known of a file and not what is in it. Landlock does not look at them.
+const CHANGES_OF_WHAT_IS_OWNED: &[&[i64]] = &[
+    &[
+        libc::SYS_fchmod,
+        libc::SYS_fchmodat,
+        libc::SYS_fchmodat2,
+        libc::SYS_fchown,
+        libc::SYS_fchownat,
+        libc::SYS_utimensat,
+        libc::SYS_setxattr,
+        libc::SYS_lsetxattr,
+        libc::SYS_fsetxattr,
+        libc::SYS_removexattr,
+        libc::SYS_lremovexattr,
+        libc::SYS_fremovexattr,
+    ],
+    #[cfg(target_arch = "x86_64")]
+    &[
+        libc::SYS_chmod,
+        libc::SYS_chown,
+        libc::SYS_lchown,
+        libc::SYS_utime,
+        libc::SYS_utimes,
+        libc::SYS_futimesat,
+    ],
+];
 
 fn calls(groups: &'static [&'static [i64]]) -> impl Iterator<Item = i64> {
     groups.iter().copied().flatten().copied()
@@ -724,7 +800,7 @@ mod tests {
 
     #[test]
     fn the_tree_says_of_each_call_what_the_lists_say() {
-        let Filters { usual, no_set_id } = filters().unwrap();
+        let Filters { usual, no_set_id, .. } = filters().unwrap();
         let allowed: BTreeSet<i64> = calls(ALLOWED).chain(calls(ALLOWED_HERE)).collect();
         let refused: BTreeSet<i64> = calls(REFUSED).collect();
         let by_argument: BTreeSet<i64> = by_argument().into_iter().map(|(call, _)| call).collect();
@@ -747,8 +823,44 @@ mod tests {
     }
 
     #[test]
+    fn without_namespaces_less_is_left() {
+        let Filters { usual, alone, alone_as_owner, .. } = filters().unwrap();
+        let number = |value: i32| u64::from(value.cast_unsigned());
+        let (unix, inet) = (number(libc::AF_UNIX), number(libc::AF_INET));
+        let (stream, datagram) =
+            (number(libc::SOCK_STREAM | libc::SOCK_CLOEXEC), number(libc::SOCK_DGRAM | libc::SOCK_CLOEXEC));
+        for (call, arguments, want) in [
+            (libc::SYS_socket, [unix, stream, 0], [true, false, false]),
+            (libc::SYS_socket, [inet, stream, 0], [true, false, false]),
+            (libc::SYS_connect, [3, 0, 0], [true, false, false]),
+            (libc::SYS_socketpair, [unix, stream, 0], [true, true, true]),
+            (libc::SYS_socketpair, [unix, datagram, 0], [true, false, false]),
+            (libc::SYS_socketpair, [inet, stream, 0], [false, false, false]),
+            (libc::SYS_prlimit64, [0, 7, 0], [true, true, true]),
+            (libc::SYS_prlimit64, [4711, 7, 0], [true, false, false]),
+            (libc::SYS_setpriority, [0, 0, 5], [true, true, true]),
+            (libc::SYS_setpriority, [0, 4711, 5], [true, false, false]),
+            (libc::SYS_prctl, [number(libc::PR_SET_DUMPABLE), 0, 0], [true, false, false]),
+            (libc::SYS_prctl, [number(libc::PR_SET_NAME), 0, 0], [true, true, true]),
+            (libc::SYS_prctl, [number(libc::PR_SET_PTRACER), 0, 0], [false, false, false]),
+            (libc::SYS_shmget, [1, 4096, 0], [true, false, false]),
+            (libc::SYS_inotify_add_watch, [3, 0, 0], [true, false, false]),
+            (libc::SYS_fchmod, [3, 0o755, 0], [true, true, false]),
+            (libc::SYS_fchmod, [3, 0o4755, 0], [true, false, false]),
+            (libc::SYS_utimensat, [3, 0, 0], [true, true, false]),
+            (libc::SYS_read, [3, 0, 0], [true, true, true]),
+            (libc::SYS_mount, [0, 0, 0], [false, false, false]),
+        ] {
+            let [a, b, c] = arguments;
+            let run = |filter| run(filter, ARCHITECTURE, u32::try_from(call).unwrap(), [a, b, c, 0, 0, 0]);
+            let came = [&usual, &alone, &alone_as_owner].map(|filter| run(filter) == SECCOMP_RET_ALLOW);
+            assert_eq!(came, want, "{call} {arguments:?}");
+        }
+    }
+
+    #[test]
     fn arguments_decide() {
-        let Filters { usual, no_set_id } = filters().unwrap();
+        let Filters { usual, no_set_id, .. } = filters().unwrap();
         let number = |value: i32| u64::from(value.cast_unsigned());
         let (unix, inet, netlink) = (number(libc::AF_UNIX), number(libc::AF_INET), number(libc::AF_NETLINK));
         let stream = number(libc::SOCK_STREAM | libc::SOCK_CLOEXEC);

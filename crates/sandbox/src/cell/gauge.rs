@@ -7,11 +7,14 @@ use tokio::sync::{mpsc, watch};
 
 use super::cgroup::{Group, Used};
 use super::spec::Limits;
+use super::tier::Tier;
 use crate::egress::{Attempt, Event, Verdict};
 
 /// What is in force in a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Enforced {
+    /// What kind of cell it is.
+    pub tier: Tier,
     /// The level of Landlock.
     pub landlock_abi: u32,
     /// What it may use up.

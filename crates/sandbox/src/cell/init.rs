@@ -29,7 +29,7 @@ use crate::egress::tun;
 const USER: u32 = 1000;
 
 /// What a program's exit status is where it could not be started, as in a shell.
-const NOT_STARTED: i32 = 127;
+pub(super) const NOT_STARTED: i32 = 127;
 
 /// Goes on as the first process of a cell, to its end.
 #[expect(clippy::exit, reason = "it is a copy of the launcher, which must not go on in it")]
@@ -41,7 +41,7 @@ pub(super) fn run(given: Given<'_>, gate: &OwnedFd, layers: Layers, filters: Res
     std::process::exit(0)
 }
 
-fn tell(gate: &OwnedFd, said: &FromCell, with: &[OwnedFd]) -> Result<(), Failure> {
+pub(super) fn tell(gate: &OwnedFd, said: &FromCell, with: &[OwnedFd]) -> Result<(), Failure> {
     let bytes = serde_json::to_vec(said).step("telling the gate")?;
     let with: Vec<_> = with.iter().map(OwnedFd::as_fd).collect();
     wire::send(gate, &bytes, &with).step("telling the gate")
@@ -73,8 +73,7 @@ fn prepare(
     }
     let wanted = !shape.net.is_empty();
     let interface = wanted.then(|| tun::make(tun)).transpose().step("a way out to the network")?;
-    let mut given_back =
-        if layers.root { root::enter(&shape.places, mounts, layers.masks)? } else { Vec::new() };
+    let mut given_back = if layers.root { root::enter(&shape, mounts, layers.masks)? } else { Vec::new() };
     given_back.extend(interface);
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("not being looked into")?;
     let limit_each = wait_for(gate)?;
@@ -83,7 +82,7 @@ fn prepare(
     tell(gate, &FromCell::Ready { landlock_abi }, &given_back)
 }
 
-fn read<T: serde::de::DeserializeOwned>(from: OwnedFd) -> Result<T, String> {
+pub(super) fn read<T: serde::de::DeserializeOwned>(from: OwnedFd) -> Result<T, String> {
     let mut text = Vec::new();
     File::from(from).read_to_end(&mut text).map_err(|error| error.to_string())?;
     serde_json::from_slice(&text).map_err(|error| error.to_string())
@@ -129,7 +128,7 @@ fn start(gate: &OwnedFd) -> Result<FromCell, Failure> {
 }
 
 /// What the gate wants to be run, and its streams.
-fn command(gate: &OwnedFd) -> Result<(Command, [OwnedFd; 3]), Failure> {
+pub(super) fn command(gate: &OwnedFd) -> Result<(Command, [OwnedFd; 3]), Failure> {
     let step = "waiting for the command";
     let mut run = [0; 8];
     let (length, descriptors) =
@@ -160,7 +159,7 @@ extern "C" fn pass_on(signal: libc::c_int) {
 /// The launcher ignores the ends of its children, and Rust ignores broken pipes; programs expect neither. Who asks this process to
 /// end means the program.
 #[expect(unsafe_code, reason = "the standard library cannot set how signals are dealt with")]
-fn set_signals() {
+pub(super) fn set_signals() {
     let pass_on: extern "C" fn(libc::c_int) = pass_on;
     // SAFETY: it sets how signals are dealt with; the one handler does only what may be done at a signal, and there is one thread.
     // JUSTIFICATION: what is ignored stays ignored in a program that is executed; what is handled does not.
@@ -193,7 +192,7 @@ fn map_user(user: u32, group: u32) -> Result<(), Failure> {
 }
 
 /// Waits until the gate has counted this process in. Says whether the memory of each process has to be limited.
-fn wait_for(gate: &OwnedFd) -> Result<bool, Failure> {
+pub(super) fn wait_for(gate: &OwnedFd) -> Result<bool, Failure> {
     let mut go = [0; 8];
     match wire::receive(gate, &mut go, RecvFlags::empty()).step("waiting for the gate")? {
         Some((length, _)) => Ok(go.get(..length) != Some(wire::GO)),
@@ -222,13 +221,13 @@ struct Interface {
     rest: [u8; 22],
 }
 
-enum Forked {
+pub(super) enum Forked {
     Child,
     Parent(libc::pid_t),
 }
 
 #[expect(unsafe_code, reason = "the standard library cannot fork")]
-fn fork() -> Result<Forked, Errno> {
+pub(super) fn fork() -> Result<Forked, Errno> {
     // SAFETY: this process has one thread, so the child has all that the parent has and no lock is held by anybody else.
     // JUSTIFICATION: the program has to be a child of the process that reaps and reports.
     match unsafe { libc::fork() } {
@@ -239,34 +238,42 @@ fn fork() -> Result<Forked, Errno> {
 }
 
 /// Reaps whatever ends, until the program has.
-#[expect(unsafe_code, reason = "rustix does not tell what a process used up")]
 fn wait(program: libc::pid_t) -> FromCell {
+    loop {
+        match reap(0) {
+            Ok(Some((process, ended))) if process == program => return ended,
+            Ok(_) | Err(Errno::INTR) => {}
+            // It cannot be, since the program is a child of this process.
+            Err(error) => {
+                let (step, why) = ("waiting for the program".to_owned(), error.to_string());
+                return FromCell::Failed { step, why };
+            }
+        }
+    }
+}
+
+/// Reaps one process: which it was, and how it ended.
+#[expect(unsafe_code, reason = "rustix does not tell what a process used up")]
+pub(super) fn reap(options: libc::c_int) -> Result<Option<(libc::pid_t, FromCell)>, Errno> {
     let mut status = 0;
     // SAFETY: all zero is a value of this structure of numbers.
     // JUSTIFICATION: the kernel fills it in.
     let mut used: libc::rusage = unsafe { std::mem::zeroed() };
-    loop {
-        // SAFETY: both places outlive the call, which writes them.
-        // JUSTIFICATION: one call reaps and says what was used up.
-        let ended = unsafe { libc::wait4(-1, &raw mut status, 0, &raw mut used) };
-        if ended == program {
-            break;
-        }
-        if ended == -1 && last_error() != Errno::INTR {
-            // It cannot be, since the program is a child of this process.
-            return FromCell::Failed {
-                step: "waiting for the program".to_owned(),
-                why: last_error().to_string(),
-            };
-        }
-    }
+    // SAFETY: both places outlive the call, which writes them.
+    // JUSTIFICATION: one call reaps and says what was used up.
+    let process = match unsafe { libc::wait4(-1, &raw mut status, options, &raw mut used) } {
+        -1 => return Err(last_error()),
+        0 => return Ok(None),
+        process => process,
+    };
     let micros = |time: libc::timeval| {
         u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_usec).unwrap_or(0)
     };
-    FromCell::Ended {
+    let ended = FromCell::Ended {
         code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
         signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
         cpu_us: micros(used.ru_utime) + micros(used.ru_stime),
         peak_bytes: u64::try_from(used.ru_maxrss).unwrap_or(0) * 1024,
-    }
+    };
+    Ok(Some((process, ended)))
 }

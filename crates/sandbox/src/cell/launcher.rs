@@ -16,7 +16,7 @@ use rustix::process::{
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::spec::Layers;
-use super::{filter, init, wire};
+use super::{bare, filter, init, wire};
 use crate::egress::tun;
 
 /// The name (`argv[0]`) by which a program knows that it is to be the launcher.
@@ -86,8 +86,16 @@ fn serve(user: Option<u32>, layers: Layers) -> Result<(), Errno> {
         };
         let (user, group) = (geteuid().as_raw(), getegid().as_raw());
         let given = Given { user, group, shape, mounts, tun: tun.as_ref() };
-        match clone(namespaces(layers)) {
-            Ok(Cloned::Child) => init::run(given, &gate, layers, filters),
+        let as_owner = match buffer.get(..length) {
+            Some(wire::BARE) => Some(false),
+            Some(wire::BARE_AS_OWNER) => Some(true),
+            _ => None,
+        };
+        match clone(as_owner.map_or(namespaces(layers), |_| 0)) {
+            Ok(Cloned::Child) => match as_owner {
+                Some(own) => bare::run(given, &gate, layers, filters, own),
+                None => init::run(given, &gate, layers, filters),
+            },
             Ok(Cloned::Parent(process)) => wire::send(socket, b"ok", &[process.as_fd()])?,
             Err(error) => wire::send(socket, error.to_string().as_bytes(), &[])?,
         }

@@ -15,7 +15,7 @@ use super::root::{Failure, Step as _};
 use super::spec::{Layers, Limits, Shape};
 
 /// The newest level of Landlock that is asked for; older kernels give what they have, and it is reported.
-const NEWEST: ABI = ABI::V7;
+pub(super) const NEWEST: ABI = ABI::V7;
 
 /// Puts everything in force. Returns the level of Landlock, 0 where it is switched off.
 pub(super) fn lock_down(
@@ -34,14 +34,14 @@ pub(super) fn lock_down(
     let abi = if layers.landlock { landlock(&shape.writable)? } else { 0 };
     if layers.seccomp {
         let step = "the filter of system calls";
-        let Filters { usual, no_set_id } = filters.step(step)?;
+        let Filters { usual, no_set_id, alone: _, alone_as_owner: _ } = filters.step(step)?;
         let filter = if shape.writes_through() { no_set_id } else { usual };
         filter.apply().step(step)?;
     }
     Ok(abi)
 }
 
-fn set_limits(limits: &Limits, limit_each: bool) -> Result<(), Failure> {
+pub(super) fn set_limits(limits: &Limits, limit_each: bool) -> Result<(), Failure> {
     let Limits {
         wall_ms: _,
         cpu_s,

@@ -15,6 +15,8 @@
 //! | `spec.rs` | what a cell is to be |
 //! | `launcher.rs` | the small process from which cells are made |
 //! | `init.rs` | the first process of a cell |
+//! | `tier.rs`, `host.rs` | how strong a cell is, and what a host has for it |
+//! | `bare.rs` | a cell without namespaces |
 //! | `reach.rs` | what a gate that is root opens for it |
 //! | `root.rs` | its files |
 //! | `lockdown.rs`, `filter.rs` | what it gives up |
@@ -25,11 +27,13 @@
 //! | `pool.rs` | cells made in advance |
 //! | `wire.rs` | how they talk |
 
+mod bare;
 mod cgroup;
 pub mod changes;
 mod files;
 mod filter;
 mod gauge;
+pub mod host;
 mod init;
 mod launcher;
 mod lockdown;
@@ -38,6 +42,7 @@ mod profile;
 mod reach;
 mod root;
 mod spec;
+mod tier;
 mod wire;
 
 use std::io::{PipeWriter, Write as _};
@@ -56,16 +61,18 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
+use self::bare::Scratch;
 use self::cgroup::{Cgroups, Group};
 pub use self::files::{Folder, Given, TakeError, is_below};
 use self::gauge::Tally;
 pub use self::gauge::{Connections, Enforced, Gauge};
 pub use self::launcher::{LAUNCHER, launcher};
 use self::pool::Pool;
-pub use self::profile::{Planned, Profile, Workspace};
+pub use self::profile::{Base, Planned, Profile, Workspace};
 use self::reach::Reach;
 use self::spec::Shape;
 pub use self::spec::{Access, Layers, Limits, Opened, Place, Source, Spec};
+pub use self::tier::{Tier, TierError};
 use self::wire::FromCell;
 use crate::egress::{self, Event, HostResolver, Interface, Resolve};
 
@@ -91,6 +98,9 @@ pub enum CellError {
         /// Why not.
         why: String,
     },
+    /// This host makes no cell as strong as is asked for, or one of its kind cannot be as it is asked for.
+    #[error("{0}")]
+    Tier(String),
     /// The profile demands what this host does not let the gate enforce.
     #[error(
         "the limit of memory has to hold for the cell as a whole, and the gate can use no cgroup here; delegate one to it"
@@ -112,6 +122,10 @@ pub struct Cells {
     /// Those that wait, and what makes more.
     pool: Arc<Pool>,
     resolver: Arc<dyn Resolve>,
+    /// Whether this host makes cells of the usual tier, or why not; once somebody asked.
+    native: Arc<tokio::sync::OnceCell<Result<u32, String>>>,
+    /// Tiers that it shall not make cells of.
+    without: Vec<Tier>,
 }
 
 /// What cells are made with.
@@ -179,6 +193,8 @@ pub struct Cell {
     tally: Option<Arc<Tally>>,
     /// As long as it is open, so is the way out.
     _way_out: Option<PipeWriter>,
+    /// What it writes where nothing can be kept in memory for it. Dropped after it was killed.
+    _scratch: Option<Scratch>,
 }
 
 /// A program that has ended, and what it wrote.
@@ -236,7 +252,75 @@ impl Cells {
         let launcher = Launcher { socket: tokio::sync::Mutex::new(asynchronous(ours)?) };
         let reach = rustix::process::geteuid().is_root().then(|| Reach::new(user));
         let maker = Maker { launcher, cgroups: Cgroups::find(), reach };
-        Ok(Self { pool: Arc::new(Pool::new(maker)), resolver: Arc::new(HostResolver) })
+        let pool = Arc::new(Pool::new(maker));
+        Ok(Self { pool, resolver: Arc::new(HostResolver), native: Arc::default(), without: Vec::new() })
+    }
+
+    /// The same, as if this host made no cells of a tier.
+    #[must_use]
+    pub fn without(mut self, tier: Tier) -> Self {
+        self.without.push(tier);
+        self
+    }
+
+    /// Whether this host makes cells of a tier: the level of Landlock that is in force in one, or why it makes none. It is found out by
+    /// making one.
+    ///
+    /// # Errors
+    /// In words, at what it failed.
+    pub async fn makes(&self, tier: Tier) -> Result<u32, String> {
+        if self.without.contains(&tier) {
+            return Err("it is switched off".to_owned());
+        }
+        let probe = || async move {
+            self.prepared(tier, &Spec::probe())
+                .await
+                .map(|cell| cell.enforced.landlock_abi)
+                .map_err(|e| e.to_string())
+        };
+        match tier {
+            Tier::Native => self.native.get_or_init(probe).await.clone(),
+            Tier::LandlockOnly => probe().await,
+            Tier::Gvisor => Err(host::gvisor()),
+            Tier::Microvm => Err(host::machines()),
+        }
+    }
+
+    /// Whether cells of the usual tier have a way out to the network here.
+    ///
+    /// # Errors
+    /// At what it failed.
+    pub async fn way_out(&self) -> Result<(), CellError> {
+        let rule = "toolgate.invalid:443".parse().ok();
+        let spec = Spec { net: rule.into_iter().collect(), ..Spec::probe() };
+        self.prepared(Tier::Native, &spec).await.map(drop)
+    }
+
+    /// A cell in which everything is in force, and nothing runs.
+    async fn prepared(&self, tier: Tier, spec: &Spec) -> Result<Cell, CellError> {
+        let maker = self.pool.maker();
+        if tier == Tier::LandlockOnly {
+            return maker.begin_bare(spec).await.map(|(cell, _)| cell);
+        }
+        let (shape, _) = spec.split();
+        let mut cell = maker.begin(&shape).await?;
+        cell.ready(&shape).await?;
+        Ok(cell)
+    }
+
+    /// The tier of a cell: the least that is asked for, or, where that is the weakest, the usual one if this host has it.
+    async fn tier_of(&self, spec: &Spec) -> Result<Tier, CellError> {
+        let tier = match spec.tier {
+            Tier::LandlockOnly if self.makes(Tier::Native).await.is_ok() => Tier::Native,
+            tier => tier,
+        };
+        match tier {
+            Tier::LandlockOnly | Tier::Native if !self.without.contains(&tier) => Ok(tier),
+            tier => {
+                let why = self.makes(tier).await.err().unwrap_or_default();
+                Err(CellError::Tier(format!("this host makes no cells of the tier `{tier}`: {why}")))
+            }
+        }
     }
 
     /// The same, with another way to find the addresses of names.
@@ -259,7 +343,9 @@ impl Cells {
     /// To say it once more, with every run, costs nothing. What was not asked for in ten minutes is forgotten. Has to be called within a
     /// tokio runtime.
     pub fn warm(&self, spec: &Spec, count: usize) {
-        self.pool.keep(spec.split().0, count);
+        if spec.tier <= Tier::Native {
+            self.pool.keep(spec.split().0, count);
+        }
     }
 
     /// How many cells wait that are as this one is to be.
@@ -294,6 +380,15 @@ impl Cells {
     /// # Errors
     /// The cell could not be prepared as it has to be; then nothing ran.
     pub async fn run_with(&self, spec: &Spec, streams: [OwnedFd; 3]) -> Result<Cell, CellError> {
+        if self.tier_of(spec).await? == Tier::LandlockOnly {
+            let (mut cell, command) = self.pool.maker().begin_bare(spec).await?;
+            let command = sealed("toolgate-command", &command)?;
+            let [input, output, errors] = &streams;
+            let given = [&command, input, output, errors].map(OwnedFd::as_fd);
+            // A cell that has failed already does not hear it, and says why.
+            let _deaf = wire::send(&*cell.gate, wire::RUN, &given);
+            return if cell.started().await? { self.bound(cell, spec) } else { Err(silent()) };
+        }
         let (shape, command) = spec.split();
         let command = sealed("toolgate-command", &command)?;
         let [input, output, errors] = &streams;
@@ -336,23 +431,49 @@ fn silent() -> CellError {
 impl Maker {
     /// Has a cell made; it gets ready by itself.
     async fn begin(self: &Arc<Self>, shape: &Shape) -> Result<Cell, CellError> {
+        let opened = match &self.reach {
+            Some(reach) => reach.open(&self.launcher, shape).await?,
+            None => reach::Opened::default(),
+        };
+        self.make(wire::CELL, Tier::Native, shape, opened).await
+    }
+
+    /// Has a cell made without namespaces, which is ready, and says what is to run in it.
+    async fn begin_bare(self: &Arc<Self>, spec: &Spec) -> Result<(Cell, spec::Command), CellError> {
+        let user = self.reach.as_ref().map(Reach::user);
+        let mut scratch = Scratch::make(user)?;
+        let (shape, command) = bare::translate(spec, &scratch.path)?.split();
+        let word = if user.is_some() { wire::BARE } else { wire::BARE_AS_OWNER };
+        // The cell's user is a stranger to what it was given, and nothing shows it as its own here.
+        let unmapped = user.map(|_| owned(&shape.places)).unwrap_or_default();
+        let opened = reach::Opened { mounts: Vec::new(), unmapped };
+        let mut cell = self.make(word, Tier::LandlockOnly, &shape, opened).await?;
+        scratch.kept_by(&cell.process)?;
+        cell._scratch = Some(scratch);
+        cell.ready(&shape).await?;
+        Ok((cell, command))
+    }
+
+    async fn make(
+        self: &Arc<Self>,
+        word: &[u8],
+        tier: Tier,
+        shape: &Shape,
+        opened: reach::Opened,
+    ) -> Result<Cell, CellError> {
         if shape.limits.total && self.cgroups.is_none() {
             return Err(CellError::NotTotal);
         }
         let text = sealed("toolgate-cell", shape)?;
         let (ours, theirs) = wire::pair().map_err(system("a pair of sockets"))?;
-        let opened = match &self.reach {
-            Some(reach) => reach.open(&self.launcher, &shape.places).await?,
-            None => reach::Opened::default(),
-        };
         let given: Vec<_> = [&text, &theirs].into_iter().chain(&opened.mounts).map(OwnedFd::as_fd).collect();
-        let process = self.launcher.ask(wire::CELL, &given).await?;
+        let process = self.launcher.ask(word, &given).await?;
         let gate = Arc::new(asynchronous(ours)?);
         let refused = |error| CellError::System("a cgroup for the cell", error);
         let group = self.cgroups.as_ref().map(|cgroups| cgroups.make(&shape.limits));
         let group = group.transpose().map_err(refused)?.map(Arc::new);
         let go: &[u8] = if group.is_some() { wire::GO } else { wire::GO_LIMIT_EACH };
-        let enforced = Enforced { limits: shape.limits, total: group.is_some(), landlock_abi: 0 };
+        let enforced = Enforced { tier, limits: shape.limits, total: group.is_some(), landlock_abi: 0 };
         let cell = Cell {
             _maker: Arc::clone(self),
             process,
@@ -370,6 +491,7 @@ impl Maker {
             network: None,
             tally: None,
             _way_out: None,
+            _scratch: None,
         };
         let counted = |group: &Arc<Group>| group.add(number_of(&cell.process)?);
         if let Some(Err(error)) = cell.group.as_ref().map(counted) {
@@ -459,7 +581,12 @@ impl Cell {
     /// Kills everything in the cell. It takes effect at once; what is torn down, is torn down in the background.
     pub fn kill(&self) {
         // If it is gone, that is what was wanted.
-        let _gone = pidfd_send_signal(&self.process, Signal::KILL);
+        let _gone = match self.enforced.tier {
+            // Without a namespace the kernel kills nothing by itself: the first process hears that nobody is there any more, and ends all
+            // the others.
+            Tier::LandlockOnly => rustix::net::shutdown(&*self.gate, rustix::net::Shutdown::Write),
+            Tier::Native | Tier::Gvisor | Tier::Microvm => pidfd_send_signal(&self.process, Signal::KILL),
+        };
     }
 
     /// Waits until the program has ended. Everything else in the cell is then being killed.
@@ -563,6 +690,15 @@ impl Drop for Cell {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// What the cell's user should own.
+fn owned(places: &[Place]) -> Vec<PathBuf> {
+    let owned = |place: &Place| match place {
+        Place::Bind { source, owned: true, .. } => Some(source.path.clone()),
+        _ => None,
+    };
+    places.iter().filter_map(owned).collect()
 }
 
 /// A socket to be waited for. Its messages are read by [`wire`], whatever the type says of streams.

@@ -1,10 +1,12 @@
 //! Profiles: what a kind of cell is given, in words an operator writes; and the specification that comes of one.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::CellError;
 use super::spec::{Access, Limits, Opened, Place, Source, Spec};
+use super::tier::Tier;
 use crate::egress::{PROXY, RESOLV_CONF, Rule};
 
 /// Where the program's own files go: in memory, and gone with the cell.
@@ -37,6 +39,10 @@ const BESIDE_USR: &[&str] = &["/bin", "/lib", "/lib32", "/lib64", "/sbin"];
 /// What a kind of cell is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
+    /// The least that has to lie between it and the host.
+    pub tier: Tier,
+    /// The image that it runs on, in place of the system's programs.
+    pub image: Option<Base>,
     /// Files and folders of the host that can be read. At the same path as outside, as all of them.
     pub read: Vec<PathBuf>,
     /// Files and folders of the host that can be read and run, besides the system's programs.
@@ -59,6 +65,17 @@ pub struct Profile {
     pub net: Vec<Rule>,
 }
 
+/// An image that a cell runs on, and what is taken of what it wishes for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// The folder of its files.
+    pub root: PathBuf,
+    /// Variables; those of the profile come before them.
+    pub env: Vec<(String, String)>,
+    /// Where programs are started, if there is no folder that is worked in.
+    pub cwd: Option<String>,
+}
+
 /// What becomes of changes to the folder that is worked in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Workspace {
@@ -75,6 +92,8 @@ impl Default for Profile {
     /// Nothing but the system's programs.
     fn default() -> Self {
         Self {
+            tier: Tier::default(),
+            image: None,
             read: Vec::new(),
             exec: Vec::new(),
             write: Vec::new(),
@@ -105,7 +124,11 @@ impl Profile {
     /// Something that is named is not there.
     pub fn plan(&self, argv: Vec<String>) -> Result<Planned, CellError> {
         let mut plan = Plan { places: Vec::new(), writable: Vec::new(), opened: Vec::new() };
-        plan.system(if self.net.is_empty() { "" } else { RESOLV_CONF })?;
+        let base = match &self.image {
+            Some(image) => Some(plan.source(&real(&image.root)?)?),
+            None => plan.system().map(|()| None)?,
+        };
+        plan.who_is_who(if self.net.is_empty() { "" } else { RESOLV_CONF });
         plan.places.push(Place::Proc);
         plan.places.push(Place::Dev { shm_bytes: self.scratch_bytes });
         for at in ["/tmp", "/var/tmp", HOME] {
@@ -122,10 +145,11 @@ impl Profile {
         for path in &self.exec {
             plan.give(path, Access::Run)?;
         }
-        if let Some(program) = &self.program {
+        if let (Some(program), None) = (&self.program, &self.image) {
             plan.program(program, self)?;
         }
-        let mut cwd = HOME.to_owned();
+        let wished = self.image.as_ref().and_then(|image| image.cwd.clone());
+        let mut cwd = wished.unwrap_or_else(|| HOME.to_owned());
         if let Some((folder, workspace)) = &self.workspace {
             cwd = plan.workspace(folder, *workspace, self)?;
         }
@@ -133,18 +157,18 @@ impl Profile {
         for path in &self.write {
             plan.give(path, Access::Write)?;
         }
+        // What comes later has the last word.
         let proxy = PROXY.iter().filter(|_| !self.net.is_empty());
-        let mut env = vec![("HOME".to_owned(), HOME.to_owned())];
-        for (name, value) in [("PATH", SEARCHED)].iter().chain(proxy) {
-            if !self.env.iter().any(|(own, _)| own == name) {
-                env.push(((*name).to_owned(), (*value).to_owned()));
-            }
-        }
-        env.extend(self.env.iter().cloned());
+        let ours = [("HOME", HOME), ("PATH", SEARCHED)];
+        let ours = ours.iter().chain(proxy).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let of_image = self.image.iter().flat_map(|image| image.env.iter().cloned());
+        let env: BTreeMap<String, String> = ours.chain(of_image).chain(self.env.iter().cloned()).collect();
+        let env = env.into_iter().collect();
         let Plan { places, writable, opened } = plan;
         let (files, hands_out) = (Vec::new(), false);
         let net = self.net.clone();
-        let spec = Spec { argv, env, cwd, places, limits: self.limits, writable, net, files, hands_out };
+        let (tier, limits) = (self.tier, self.limits);
+        let spec = Spec { tier, argv, env, cwd, base, places, limits, writable, net, files, hands_out };
         Ok(Planned { spec, opened })
     }
 }
@@ -156,8 +180,8 @@ struct Plan {
 }
 
 impl Plan {
-    /// The system's programs and libraries, and who is who.
-    fn system(&mut self, resolv_conf: &str) -> Result<(), CellError> {
+    /// The system's programs and libraries.
+    fn system(&mut self) -> Result<(), CellError> {
         self.show("/usr", Access::Run)?;
         for path in BESIDE_USR {
             match fs::read_link(path) {
@@ -175,6 +199,11 @@ impl Plan {
                 self.show(&text(&entry.path())?, Access::Read)?;
             }
         }
+        Ok(())
+    }
+
+    /// Who is who in the cell.
+    fn who_is_who(&mut self, resolv_conf: &str) {
         for (at, content) in [
             ("/etc/group", "agent:x:1000:\nnogroup:x:65534:\n"),
             ("/etc/hostname", "cell\n"),
@@ -188,7 +217,6 @@ impl Plan {
         ] {
             self.places.push(Place::File { at: at.to_owned(), content: content.to_owned() });
         }
-        Ok(())
     }
 
     /// Gives what an operator named, at the path where it really is.

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use tokio::sync::Mutex;
 
 use super::root;
-use super::spec::{Access, Place, Source};
+use super::spec::{Access, Place, Shape, Source};
 use super::{CellError, Launcher, number_of, system, wire};
 
 /// How many files and folders of the host one cell may be given, where the gate is root.
@@ -53,7 +53,8 @@ pub(super) struct Reach {
 /// What was opened.
 #[derive(Default)]
 pub(super) struct Opened {
-    /// One mount for each place that is made of something of the host, in their order; or none at all.
+    /// One mount for the base, if there is one, and for each place that is made of something of the host, in their order; or none at
+    /// all.
     pub(super) mounts: Vec<OwnedFd>,
     /// What could not be shown as the user's own.
     pub(super) unmapped: Vec<PathBuf>,
@@ -64,6 +65,11 @@ impl Reach {
         Self { user, shown: Mutex::const_new(BTreeMap::new()) }
     }
 
+    /// Who the cells run as.
+    pub(super) const fn user(&self) -> u32 {
+        self.user
+    }
+
     /// Makes something that the gate has made the cells' user's own.
     pub(super) fn give(&self, what: &OwnedFd) -> Result<(), Errno> {
         let (user, group) = (rustix::fs::Uid::from_raw(self.user), rustix::fs::Gid::from_raw(self.user));
@@ -71,21 +77,24 @@ impl Reach {
     }
 
     /// Opens the sources of all places. Nothing, if the system does not let this root mount: then the cell opens them itself.
-    pub(super) async fn open(&self, launcher: &Launcher, places: &[Place]) -> Result<Opened, CellError> {
+    pub(super) async fn open(&self, launcher: &Launcher, shape: &Shape) -> Result<Opened, CellError> {
         let mut opened = Opened::default();
-        for place in places {
-            let (source, access, owned) = match place {
-                Place::Bind { source, access, owned, .. } => (source, *access, *owned),
-                Place::Overlay { lower, .. } => {
-                    alone(lower)?;
-                    (lower, Access::Run, true)
-                }
-                Place::Dev { .. }
-                | Place::File { .. }
-                | Place::Proc
-                | Place::Symlink { .. }
-                | Place::Tmpfs { .. } => continue,
-            };
+        let base = shape.base.iter().map(|base| (base, Access::Run, true));
+        let places = shape.places.iter().filter_map(|place| match place {
+            Place::Bind { source, access, owned, .. } => Some((source, *access, *owned)),
+            Place::Overlay { lower, .. } => Some((lower, Access::Run, true)),
+            Place::Dev { .. }
+            | Place::File { .. }
+            | Place::Proc
+            | Place::Symlink { .. }
+            | Place::Tmpfs { .. } => None,
+        });
+        for place in &shape.places {
+            if let Place::Overlay { lower, .. } = place {
+                alone(lower)?;
+            }
+        }
+        for (source, access, owned) in base.chain(places) {
             let refused = |why: String| CellError::Source { path: source.path.clone(), why };
             if opened.mounts.len() >= MAX_MOUNTS {
                 return Err(refused(format!(

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, symlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -20,7 +20,7 @@ use rustix::path::Arg;
 use rustix::process::{fchdir, pivot_root};
 
 use super::launcher::last_error;
-use super::spec::{self, Access, Place, Source};
+use super::spec::{self, Access, Place, Shape, Source};
 
 /// A step that failed, and why.
 #[derive(Debug)]
@@ -44,6 +44,10 @@ impl<T, E: fmt::Display> Step<T> for Result<T, E> {
 /// Where the new root is put while it is built: folders that every Linux has.
 const STAGES: [&str; 2] = ["/tmp", "/proc"];
 
+/// How much can be put into a root beside what is mounted there.
+const ROOT_BYTES: u64 = 1 << 20;
+const ROOT_INODES: u64 = 4096;
+
 /// What of `/proc`, besides processes, is shown: what programs look at to find out how many processors there are, how much memory, and
 /// what time it is. The rest is of the host, or does something when it is written: files are covered by `/dev/null`, folders by an empty
 /// one, whatever a kernel may have there.
@@ -63,15 +67,11 @@ const SHOWN: &[&str] = &[
 /// What tells this start of this machine from all others.
 const START_OF_THE_HOST: &str = "sys/kernel/random/boot_id";
 
-/// Builds the root and enters it. `mounts` are what a gate that is root has opened for the places, in their order, or nothing.
-/// Returns the folders of changes of the overlays, in order.
-pub(super) fn enter(places: &[Place], mounts: Vec<OwnedFd>, masks: bool) -> Result<Vec<OwnedFd>, Failure> {
+/// Builds the root and enters it. `mounts` are what a gate that is root has opened for the base and the places, in their order, or
+/// nothing. Returns the folders of changes of the overlays, in order.
+pub(super) fn enter(shape: &Shape, mounts: Vec<OwnedFd>, masks: bool) -> Result<Vec<OwnedFd>, Failure> {
     // Mounts of the host come and go here too, or else they could not go there; none of ours is seen there.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).step("own mounts")?;
-    let root = tmpfs(1 << 20, 4096, 0o755).step("a new root")?;
-    let stage = STAGES.into_iter().find_map(|stage| attach(root.as_fd(), CWD, stage).ok());
-    let stage = stage.ok_or(Errno::NOENT).step("a place for the new root")?;
-    let stage = spec::open(Path::new(stage)).step("the new root")?;
     let mut changes = Vec::new();
     let opened_for_us = !mounts.is_empty();
     let mut mounts = mounts.into_iter();
@@ -79,12 +79,22 @@ pub(super) fn enter(places: &[Place], mounts: Vec<OwnedFd>, masks: bool) -> Resu
     let mut tree = |source: &Source, flags| {
         if opened_for_us { mounts.next().ok_or(Errno::BADF) } else { own_copy(source, flags) }
     };
-    for place in places {
+    let root = match &shape.base {
+        None => tmpfs(ROOT_BYTES, ROOT_INODES, 0o755).step("a new root")?,
+        // What is put into the root lies over the image, in memory.
+        Some(base) => tree(base, attributes(Access::Run))
+            .and_then(|image| on_stage(&image))
+            .and_then(|image| layered(&image, ROOT_BYTES, ROOT_INODES))
+            .map(|(root, _)| root)
+            .step(format_args!("the image in `{}`", base.path.display()))?,
+    };
+    let stage = on_stage(&root).step("a place for the new root")?;
+    for place in &shape.places {
         let made = match place {
             Place::Bind { at, source, access, .. } => {
                 tree(source, attributes(*access)).and_then(|tree| bind(stage.as_fd(), at, &tree))
             }
-            Place::Dev { shm_bytes } => dev(stage.as_fd(), *shm_bytes),
+            Place::Dev { shm_bytes } => dev(stage.as_fd(), *shm_bytes, shape.base.is_some()),
             Place::File { at, content } => file(stage.as_fd(), at, content),
             Place::Overlay { at, lower, bytes, inodes } => {
                 let lower = if opened_for_us {
@@ -162,6 +172,12 @@ fn attach<'a>(mount: BorrowedFd<'_>, at: impl AsFd, path: &'a str) -> Result<&'a
     move_mount(mount, "", at, path, flags).map(|()| path)
 }
 
+/// Puts a mount where the new root is built, over what is there, and opens it there.
+fn on_stage(mount: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let stage = STAGES.into_iter().find_map(|stage| attach(mount.as_fd(), CWD, stage).ok());
+    spec::open(Path::new(stage.ok_or(Errno::NOENT)?))
+}
+
 /// A folder in the new root, made with all that leads to it.
 fn folder(root: BorrowedFd<'_>, at: &str) -> Result<OwnedFd, Errno> {
     let (at, mut path) = (at.trim_start_matches('/'), String::new());
@@ -237,6 +253,11 @@ fn bind(root: BorrowedFd<'_>, at: &str, tree: &OwnedFd) -> Result<(), Errno> {
 
 fn file(root: BorrowedFd<'_>, at: &str, content: &str) -> Result<(), Errno> {
     let (above, name) = parent(root, at)?;
+    // In the root of an image there may be one, or a link that leads elsewhere.
+    match unlinkat(&above, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error),
+    }
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = openat(&above, name, flags, Mode::from_raw_mode(0o444))?;
     let mut left = content.as_bytes();
@@ -298,7 +319,12 @@ fn cover(folder: &OwnedFd, name: impl Arg, with: &OwnedFd) -> Result<(), Errno> 
     move_mount(copy(with)?, "", folder, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-fn dev(root: BorrowedFd<'_>, shm_bytes: u64) -> Result<(), Errno> {
+fn dev(root: BorrowedFd<'_>, shm_bytes: u64, in_image: bool) -> Result<(), Errno> {
+    // What an image has there is not looked at.
+    let cover = in_image.then(|| tmpfs(4096, 64, 0o755)).transpose()?;
+    if let Some(cover) = &cover {
+        attach(cover.as_fd(), folder(root, "dev")?.as_fd(), "")?;
+    }
     for name in ["full", "null", "random", "urandom", "zero"] {
         let source = spec::open(Path::new(&format!("/dev/{name}")))?;
         let tree = copy(&source)?;
@@ -319,7 +345,8 @@ fn dev(root: BorrowedFd<'_>, shm_bytes: u64) -> Result<(), Errno> {
         link(root, at, to)?;
     }
     let shm = tmpfs(shm_bytes, 4096, 0o1777)?;
-    attach(shm.as_fd(), folder(root, "dev/shm")?.as_fd(), "").map(drop)
+    attach(shm.as_fd(), folder(root, "dev/shm")?.as_fd(), "")?;
+    cover.map_or(Ok(()), |cover| set_attributes(cover.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY, false))
 }
 
 /// Mounts a folder of the host with its changes in memory; returns the folder of the changes.
@@ -330,6 +357,13 @@ fn overlay(
     bytes: u64,
     inodes: u64,
 ) -> Result<OwnedFd, Errno> {
+    let (mount, upper) = layered(lower, bytes, inodes)?;
+    attach(mount.as_fd(), folder(root, at)?.as_fd(), "")?;
+    Ok(upper)
+}
+
+/// A folder with its changes in memory, which is nowhere yet, and the folder of the changes.
+fn layered(lower: &OwnedFd, bytes: u64, inodes: u64) -> Result<(OwnedFd, OwnedFd), Errno> {
     let memory = tmpfs(bytes, inodes, 0o700)?;
     for name in ["upper", "work"] {
         mkdirat(&memory, name, Mode::from_raw_mode(0o755))?;
@@ -345,9 +379,7 @@ fn overlay(
     // Without privilege its marks are in attributes that users may set.
     fsconfig_set_flag(context.as_fd(), "userxattr")?;
     fsconfig_create(context.as_fd())?;
-    let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, ALWAYS)?;
-    attach(mount.as_fd(), folder(root, at)?.as_fd(), "")?;
-    Ok(upper)
+    Ok((fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, ALWAYS)?, upper))
 }
 
 /// `struct mount_attr` of the kernel.

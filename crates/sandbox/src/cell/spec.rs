@@ -8,18 +8,23 @@ use serde::{Deserialize, Serialize};
 
 use super::CellError;
 use super::files::Given;
+use super::tier::Tier;
 use crate::egress::Rule;
 
 /// What a cell is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
+    /// The least that has to lie between it and the host.
+    pub tier: Tier,
     /// The program and its arguments; a name without a slash is looked up in the `PATH` of `env`. No shell reads them.
     pub argv: Vec<String>,
     /// Its whole environment.
     pub env: Vec<(String, String)>,
     /// Its working directory, inside the cell.
     pub cwd: String,
+    /// The folder of an image that the root is made of, if it is not empty to begin with.
+    pub base: Option<Source>,
     /// What is put into the root, in this order.
     pub places: Vec<Place>,
     /// What it may use up.
@@ -38,6 +43,7 @@ pub struct Spec {
 /// All of a cell but what runs in it: what can be made before it is known what will.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Shape {
+    pub(super) base: Option<Source>,
     pub(super) places: Vec<Place>,
     pub(super) limits: Limits,
     pub(super) writable: Vec<String>,
@@ -55,12 +61,34 @@ pub(super) struct Command {
 }
 
 impl Spec {
+    /// A cell with nothing in it, and nothing to start.
+    pub(super) fn probe() -> Self {
+        Self {
+            tier: Tier::default(),
+            argv: Vec::new(),
+            env: Vec::new(),
+            cwd: "/".to_owned(),
+            base: None,
+            places: vec![
+                Place::Proc,
+                Place::Dev { shm_bytes: 1 << 20 },
+                Place::Tmpfs { at: "/tmp".to_owned(), bytes: 1 << 20, inodes: 16 },
+            ],
+            limits: Limits { memory_bytes: 64 << 20, ..Limits::default() },
+            writable: vec!["/tmp".to_owned()],
+            net: Vec::new(),
+            files: Vec::new(),
+            hands_out: false,
+        }
+    }
+
     /// What the cell is, and what runs in it.
     pub(super) fn split(&self) -> (Shape, Command) {
-        let Self { argv, env, cwd, places, limits, writable, net, files, hands_out } = self.clone();
+        let Self { tier: _, argv, env, cwd, base, places, limits, writable, net, files, hands_out } =
+            self.clone();
         // What the gate keeps itself makes no difference to the cell.
         let limits = Limits { wall_ms: 0, output_bytes: 0, ..limits };
-        (Shape { places, limits, writable, net }, Command { argv, env, cwd, files, hands_out })
+        (Shape { base, places, limits, writable, net }, Command { argv, env, cwd, files, hands_out })
     }
 }
 

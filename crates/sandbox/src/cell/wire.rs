@@ -22,6 +22,13 @@ pub(super) const MAX_DESCRIPTORS: usize = 128;
 /// it, if any.
 pub(super) const CELL: &[u8] = b"cell";
 
+/// What the gate asks the launcher for: a cell without namespaces, as a user who has nothing else. With it comes the same, but for
+/// mounts.
+pub(super) const BARE: &[u8] = b"bare";
+
+/// The same, as the gate's own user.
+pub(super) const BARE_AS_OWNER: &[u8] = b"bare as owner";
+
 /// What the gate asks the launcher for: a process in a new namespace of users, which does nothing until the socket that comes with
 /// it is closed.
 pub(super) const NAMESPACE: &[u8] = b"namespace";

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use toolgate_sandbox::cell::{Access, Cells, Finished, Layers, Limits, Opened, Place, Source, Spec};
+use toolgate_sandbox::cell::{Access, Cells, Finished, Layers, Limits, Opened, Place, Source, Spec, Tier};
 
 pub(crate) fn cells(layers: Layers) -> Cells {
     Cells::start(Path::new(env!("CARGO_BIN_EXE_cell-launcher")), layers).unwrap()
@@ -21,6 +21,8 @@ pub(crate) fn spec(argv: &[&str]) -> (Spec, Vec<Opened>) {
         argv: argv.iter().map(|part| (*part).to_owned()).collect(),
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
         cwd: "/tmp".to_owned(),
+        tier: Tier::Native,
+        base: None,
         places: vec![
             bind("/usr", usr),
             bind("/hostile", hostile),

@@ -2,6 +2,7 @@
 //! `contained: …`, or `ESCAPED: …`. What it did to the host, the test looks at from outside.
 #![expect(
     unsafe_code,
+    clippy::exit,
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -32,6 +33,7 @@ fn main() {
     let rest: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
     let attempts: &Attempts = &[
         ("abstract", abstract_socket),
+        ("attributes", attributes),
         ("bind", bind),
         ("calls", calls),
         ("connect", connect),
@@ -53,6 +55,7 @@ fn main() {
         ("leave", leave),
         ("memory", memory),
         ("namespaces", namespaces),
+        ("neighbours", neighbours),
         ("output", output),
         ("outlive", outlive),
         ("processes", processes),
@@ -60,6 +63,8 @@ fn main() {
         ("recon", recon),
         ("roots", roots),
         ("setuid", setuid),
+        ("show", show),
+        ("show-environment", show_environment),
         ("signals", signals),
         ("spin", spin),
         ("stop", stop),
@@ -80,6 +85,77 @@ fn main() {
         Some(Err(how)) => println!("ESCAPED: {how}"),
         None => println!("ESCAPED: no attempt is called `{name}`"),
     }
+}
+
+/// `show PATH`: what is there, and nothing else.
+fn show(paths: &[&str]) -> Attempt {
+    let text = fs::read_to_string(paths[0]).unwrap_or_else(|_| "not there".to_owned());
+    print!("{text}");
+    std::process::exit(0)
+}
+
+/// All variables there are.
+fn show_environment(_: &[&str]) -> Attempt {
+    let mut all: Vec<(String, String)> = std::env::vars().collect();
+    all.sort();
+    all.iter().for_each(|(name, value)| println!("{name}={value}"));
+    std::process::exit(0)
+}
+
+/// `attributes PATH…`: what is known of a file that cannot be written, by its name and by a descriptor.
+fn attributes(paths: &[&str]) -> Attempt {
+    for path in paths {
+        if fs::set_permissions(path, fs::Permissions::from_mode(0o777)).is_ok() {
+            return Err(format!("changed the mode of {path}"));
+        }
+        if let Ok(file) = fs::File::open(path)
+            && (file.set_permissions(fs::Permissions::from_mode(0o777)).is_ok()
+                || file.set_modified(std::time::SystemTime::UNIX_EPOCH).is_ok())
+        {
+            return Err(format!("changed what is known of {path}"));
+        }
+        if std::os::unix::fs::chown(path, Some(1), Some(1)).is_ok() {
+            return Err(format!("gave {path} away"));
+        }
+    }
+    Ok(format!("{} files stay as they are", paths.len()))
+}
+
+/// `neighbours PROCESS…`: settings of other processes, and what goes on in folders.
+fn neighbours(targets: &[&str]) -> Attempt {
+    for target in targets {
+        let process = target.parse::<i64>().unwrap();
+        let limit = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
+        let at = (&raw const limit).expose_provenance() as i64;
+        for (what, number, arguments) in [
+            ("limited", libc::SYS_prlimit64, [process, i64::from(libc::RLIMIT_CPU), at, 0, 0, 0]),
+            ("slowed down", libc::SYS_setpriority, [0, process, 19, 0, 0, 0]),
+            ("moved", libc::SYS_sched_setaffinity, [process, 8, at, 0, 0, 0]),
+        ] {
+            if call(number, arguments).is_ok() {
+                return Err(format!("{what} process {target}"));
+            }
+        }
+    }
+    let watch = call(libc::SYS_inotify_init1, [0; 6]).map_err(|error| error.to_string())?;
+    let home = CString::new("/var/tmp").unwrap();
+    let at = home.as_ptr().expose_provenance() as i64;
+    if call(libc::SYS_inotify_add_watch, [watch, at, 0xfff, 0, 0, 0]).is_ok() {
+        return Err("watches a folder of the host".to_owned());
+    }
+    let mut pair = [0_i32; 2];
+    let made = (&raw mut pair).expose_provenance() as i64;
+    if call(libc::SYS_socketpair, [1, 2, 0, made, 0, 0]).is_ok() {
+        return Err("has a socket that can be connected to others".to_owned());
+    }
+    call(libc::SYS_socketpair, [1, 1, 0, made, 0, 0]).map_err(|error| error.to_string())?;
+    Ok("nobody is disturbed".to_owned())
+}
+
+/// A file in the folder for what is there for a while, or the folder.
+fn temp(name: &str) -> String {
+    let folder = std::env::var("TMPDIR").unwrap_or_else(|_| "/tmp".to_owned());
+    if name.is_empty() { folder } else { format!("{folder}/{name}") }
 }
 
 fn last() -> std::io::Error {
@@ -112,7 +188,7 @@ fn read(paths: &[&str]) -> Attempt {
             if let Ok(bytes) = fs::read(&path) {
                 return Err(format!("read {} bytes of {path}", bytes.len()));
             }
-            let link = format!("/tmp/link{tried}");
+            let link = temp(&format!("link{tried}"));
             if std::os::unix::fs::symlink(&path, &link).is_ok() && fs::read(&link).is_ok() {
                 return Err(format!("read {path} through a link"));
             }
@@ -171,7 +247,7 @@ fn descriptors(_: &[&str]) -> Attempt {
 
 fn hardlink(paths: &[&str]) -> Attempt {
     for path in paths.iter().chain(&["/usr/bin/env", "/bin/sh"]) {
-        if fs::hard_link(path, "/tmp/hard").is_ok() {
+        if fs::hard_link(path, temp("hard")).is_ok() {
             return Err(format!("linked {path}"));
         }
     }
@@ -180,14 +256,18 @@ fn hardlink(paths: &[&str]) -> Attempt {
 
 /// Programs that give rights to whoever runs them.
 fn setuid(_: &[&str]) -> Attempt {
-    fs::copy("/usr/bin/id", "/tmp/id").map_err(|error| error.to_string())?;
+    // Not by `fs::copy`, which sets a mode.
+    let mut new = fs::File::options();
+    std::os::unix::fs::OpenOptionsExt::mode(new.create(true).truncate(true).write(true), 0o755);
+    let copied = fs::read("/usr/bin/id").and_then(|program| new.open(temp("id"))?.write_all(&program));
+    copied.map_err(|error| error.to_string())?;
     // The bits may be set on a file in memory of the cell; they must mean nothing, here or outside.
-    let _ = fs::set_permissions("/tmp/id", fs::Permissions::from_mode(0o6755));
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let no_new = status.lines().any(|line| line == "NoNewPrivs:\t1");
-    let out = std::process::Command::new("/tmp/id").arg("-u").output().map_err(|error| error.to_string())?;
+    let _ = fs::set_permissions(temp("id"), fs::Permissions::from_mode(0o6755));
+    // SAFETY: both ask about this process.
+    let (no_new, own) = unsafe { (libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1, libc::getuid()) };
+    let out = std::process::Command::new(temp("id")).arg("-u").output().map_err(|error| error.to_string())?;
     match (no_new, String::from_utf8_lossy(&out.stdout).trim()) {
-        (true, "1000") => Ok("they give nothing".to_owned()),
+        (true, user) if user == own.to_string() => Ok("they give nothing".to_owned()),
         (no_new, user) => Err(format!("no new privileges: {no_new}, user {user}")),
     }
 }
@@ -195,7 +275,8 @@ fn setuid(_: &[&str]) -> Attempt {
 /// Leaves things for the next cell, or finds them: `leave`.
 fn leave(_: &[&str]) -> Attempt {
     let mark = "left-by-a-cell";
-    for folder in ["/tmp", "/dev/shm", "/var/tmp", "/run", "/home", "/root", "/"] {
+    let own = std::env::var("TMPDIR").unwrap_or_else(|_| "/srv".to_owned());
+    for folder in [&*own, "/tmp", "/dev/shm", "/var/tmp", "/run", "/home", "/root", "/"] {
         let path = format!("{folder}/{mark}");
         if fs::metadata(&path).is_ok() {
             return Err(format!("found {path}"));
@@ -288,7 +369,7 @@ fn connect(targets: &[&str]) -> Attempt {
 }
 
 fn udp(targets: &[&str]) -> Attempt {
-    let socket = UdpSocket::bind("0.0.0.0:0").map_err(|error| error.to_string())?;
+    let Ok(socket) = UdpSocket::bind("0.0.0.0:0") else { return Ok("there are no sockets".to_owned()) };
     for target in targets {
         if socket.send_to(b"out", target).is_ok() {
             return Err(format!("sent to {target}"));
@@ -357,7 +438,8 @@ fn spin(marks: &[&str]) -> Attempt {
 /// Processes of the host, seen or signalled.
 fn processes(_: &[&str]) -> Attempt {
     let mut seen = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
+    let Ok(entries) = fs::read_dir("/proc") else { return Ok("they cannot be listed".to_owned()) };
+    for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.bytes().all(|byte| byte.is_ascii_digit()) {
             seen.push(name);
@@ -635,11 +717,13 @@ fn kernel_settings(_: &[&str]) -> Attempt {
 /// Core dumps, into a file or into a program of the host.
 fn cores(_: &[&str]) -> Attempt {
     let status =
-        std::process::Command::new("/bin/sh").args(["-c", "kill -SEGV $$"]).current_dir("/tmp").status();
+        std::process::Command::new("/bin/sh").args(["-c", "kill -SEGV $$"]).current_dir(temp("")).status();
     let dumped =
         std::os::unix::process::ExitStatusExt::core_dumped(&status.map_err(|error| error.to_string())?);
-    let files =
-        fs::read_dir("/tmp").unwrap().flatten().any(|e| e.file_name().to_string_lossy().starts_with("core"));
+    let files = fs::read_dir(temp(""))
+        .unwrap()
+        .flatten()
+        .any(|e| e.file_name().to_string_lossy().starts_with("core"));
     if dumped || files { Err("a core was dumped".to_owned()) } else { Ok("no core".to_owned()) }
 }
 
@@ -705,7 +789,7 @@ fn memory(arguments: &[&str]) -> Attempt {
                 });
                 written.err().map(|error| error.to_string())
             }
-            "tmpfs" => fs::File::create(format!("/tmp/{taken}"))
+            "tmpfs" => fs::File::create(temp(&taken.to_string()))
                 .and_then(|mut file| file.write_all(&page))
                 .err()
                 .map(|error| error.to_string()),
@@ -772,13 +856,13 @@ fn disk(arguments: &[&str]) -> Attempt {
     let mib: u64 = arguments[0].parse().unwrap();
     // SAFETY: ignoring a signal, so that the limit is an error.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-    let sparse = fs::File::create("/tmp/sparse").unwrap();
+    let sparse = fs::File::create(temp("sparse")).unwrap();
     let stretched = sparse.set_len(1 << 40);
-    fs::remove_file("/tmp/sparse").unwrap();
+    fs::remove_file(temp("sparse")).unwrap();
     if stretched.is_ok() {
         return Err("a file of 1 TiB".to_owned());
     }
-    let mut file = fs::File::create("/tmp/large").unwrap();
+    let mut file = fs::File::create(temp("large")).unwrap();
     for written in 0..mib {
         if let Err(error) = file.write_all(&vec![1; 1 << 20]) {
             return Ok(format!("{written} MiB, then: {error}"));
@@ -789,7 +873,7 @@ fn disk(arguments: &[&str]) -> Attempt {
 
 fn inodes(_: &[&str]) -> Attempt {
     for made in 0..1_000_000 {
-        if let Err(error) = fs::File::create(format!("/tmp/{made}")) {
+        if let Err(error) = fs::File::create(temp(&made.to_string())) {
             return Ok(format!("{made} files, then: {error}"));
         }
     }
@@ -858,7 +942,8 @@ fn recon(canaries: &[&str]) -> Attempt {
             found.push(path.to_owned());
         }
     }
-    let status = fs::read_to_string("/proc/self/status").unwrap();
+    // Where it cannot be read, nothing can be learned from it.
+    let status = fs::read_to_string("/proc/self/status").ok();
     for (name, want) in [
         ("CapInh", "0000000000000000"),
         ("CapPrm", "0000000000000000"),
@@ -868,12 +953,13 @@ fn recon(canaries: &[&str]) -> Attempt {
         ("NoNewPrivs", "1"),
         ("Seccomp", "2"),
     ] {
+        let Some(status) = &status else { break };
         let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:"))).unwrap_or_default();
         if line.trim() != want {
             found.push(format!("{name} {}", line.trim()));
         }
     }
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     found.extend(
         canaries
             .iter()
