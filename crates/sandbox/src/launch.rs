@@ -175,14 +175,17 @@ impl Launcher {
 
 /// What a child wanted to reach and may not is told where operators look for its complaints, and everything to whoever writes it down.
 async fn tell_refusals(mut events: mpsc::Receiver<Event>, stderr: StderrTail, tell: mpsc::Sender<Event>) {
-    while let Some(event) = events.recv().await {
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            // Nobody writes it down, so nothing more is to happen: without a reader there are no more connections.
+            () = tell.closed() => None,
+        };
+        let Some(event) = event else { return };
         if let Event::Attempt(Attempt { to, port, verdict: Verdict::Refused(why), .. }) = &event {
             stderr.push(format!("not allowed: {to}, port {port}: {why}\n").as_bytes());
         }
-        if tell.send(event).await.is_err() {
-            // Nobody writes it down, so nothing more is to happen: without a reader there are no more connections.
-            return;
-        }
+        let _nobody_writes = tell.send(event).await;
     }
 }
 
@@ -239,3 +242,19 @@ fn die_with_parent(command: &mut Command) {
 
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent(_command: &mut Command) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It notices at once, and not with the end of the next connection.
+    #[tokio::test]
+    async fn where_nobody_writes_it_down_nothing_more_can_be_done() {
+        let (events, read) = mpsc::channel(8);
+        let (tell, told) = mpsc::channel(8);
+        tokio::spawn(tell_refusals(read, StderrTail::default(), tell));
+        drop(told);
+        let closed = tokio::time::timeout(std::time::Duration::from_secs(10), events.closed());
+        assert!(closed.await.is_ok());
+    }
+}
