@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
@@ -436,6 +436,25 @@ fn a_call_that_is_not_wanted_any_more_leaves_nothing() {
     gate.out.until("cancelled");
     let end = last_outcome(&home)["cell"]["end"].clone();
     assert_eq!((&end["cut"], &end["signal"]), (&json!("unwanted"), &json!(9)));
+
+    // By hanging up, which says it in the modern era.
+    let meta = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {} });
+    let params = json!({ "name": "shell__exec", "arguments": stays, "_meta": meta });
+    let body = json!({ "jsonrpc": "2.0", "id": 4, "method": "tools/call", "params": params }).to_string();
+    let mut stream = TcpStream::connect(&gate.host).unwrap();
+    write!(
+        stream,
+        "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\n\
+         Mcp-Name: shell__exec\r\nContent-Length: {}\r\n\r\n{body}",
+        gate.host,
+        gate.token.as_ref().unwrap(),
+        body.len()
+    )
+    .unwrap();
+    let running = begun(&pipe);
+    drop(stream);
+    ended(running);
 
     // By the end of the session.
     let stream = gate.begin("shell__exec", &stays);
