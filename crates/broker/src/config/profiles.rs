@@ -479,7 +479,7 @@ hint: say where it is: `API_KEY = { env = "NAME" }` or `API_KEY = { file = "path
 error: `toolgate.toml`, line 2: `profiles.x.limits` is a number, not a table
 hint: write it as `limits = { … }`
 error: `toolgate.toml`, line 2: unknown key `memory` in `[profiles.x.limits]`
-hint: known here: `cpu`, `descriptors`, `file_mib`, `memory_mib`, `output_kib`, `processes`, `scratch_mib`, `time`
+hint: known here: `cpu`, `descriptors`, `file_mib`, `memory_mib`, `output_kib`, `processes`, `scratch_mib`, `time`, `total`
 error: `toolgate.toml`, line 2: `profiles.x.limits.memory_mib` is 5, which is not between 16 and 1048576
 hint: choose a number from 16 to 1048576
 error: `toolgate.toml`, line 2: `profiles.x.limits.time` is `0s`, which is too short or too long
