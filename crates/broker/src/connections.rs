@@ -106,9 +106,10 @@ impl Counted {
         self.again.is_empty() && self.others == 0
     }
 
-    /// Whether it is to be told of now: every connection, and of everything else the first of its kind. The rest is counted.
+    /// Whether it is to be told of now: every connection, also one that was cut off for what it went on to, and of everything else the
+    /// first of its kind. The rest is counted.
     fn is_news(&mut self, attempt: &Attempt) -> bool {
-        if attempt.verdict == Verdict::Allowed {
+        if attempt.verdict == Verdict::Allowed || attempt.up > 0 || attempt.down > 0 {
             return true;
         }
         let kind = (attempt.to.to_string(), attempt.port, attempt.verdict);
@@ -181,7 +182,7 @@ fn blank(whose: &Whose, to: String, port: u16, status: ConnectionStatus, times: 
 #[cfg(test)]
 mod tests {
     use toolgate_ledger::record::{Body, Record};
-    use toolgate_sandbox::egress::{Refused, To};
+    use toolgate_sandbox::egress::{HelloError, Refused, To};
 
     use super::*;
     use crate::blob::RootKey;
@@ -190,7 +191,8 @@ mod tests {
 
     fn attempt(name: &str, port: u16, verdict: Verdict) -> Event {
         let to = To::Name(name.parse().unwrap());
-        Event::Attempt(Attempt { to, port, verdict, up: 3, down: 4, lasted: Duration::from_millis(5) })
+        let (up, down) = if verdict == Verdict::Allowed { (3, 4) } else { (0, 0) };
+        Event::Attempt(Attempt { to, port, verdict, up, down, lasted: Duration::from_millis(5) })
     }
 
     /// What stands on the log after these events: to whom, how often, with which end.
@@ -245,6 +247,23 @@ mod tests {
             ("others", 0, refused, 7),
         ];
         assert_eq!(found.await, want.map(|(to, port, status, times)| (to.to_owned(), port, status, times)));
+    }
+
+    /// Bytes that went are told of, whatever came of the connection then.
+    #[tokio::test]
+    async fn what_was_cut_off_is_written_each_time() {
+        let cut = || match attempt("a.example", 80, Verdict::Refused(Refused::Hello(HelloError::OtherName))) {
+            Event::Attempt(attempt) => Event::Attempt(Attempt { up: 9, ..attempt }),
+            other @ Event::Untold(_) => other,
+        };
+        let found = written("cut", vec![cut(), cut()]).await;
+        assert_eq!(
+            found,
+            [
+                ("a.example".to_owned(), 80, ConnectionStatus::Refused, 1),
+                ("a.example".to_owned(), 80, ConnectionStatus::Refused, 1)
+            ]
+        );
     }
 
     #[tokio::test]

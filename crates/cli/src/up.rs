@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
@@ -103,6 +104,9 @@ pub(crate) fn run(place: &Place, up: &args::Up) -> anyhow::Result<()> {
 /// What the gate runs on: a thread for every second processor. The store, the log and servers on this machine need the others,
 /// and with a thread for each, calls are handed from one to the other for nothing.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    // As many descriptors as it may have: cells with a way out take up to 128 each. Where that is refused, there are as many as before.
+    let most = getrlimit(Resource::Nofile).maximum;
+    let _as_before = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     tokio::runtime::Builder::new_multi_thread().worker_threads(processors.div_ceil(2)).enable_all().build()
 }
