@@ -78,7 +78,7 @@ pub(crate) enum Command {
   toolgate exec --profile build -- make          what `[profiles.build]` of the configuration gives
   toolgate exec --image python -- python3 x.py   on the files of an image, with none of the system's programs
   toolgate exec --read ~/.cargo --env RUST_LOG=debug -- cargo test --offline
-  toolgate exec --net pypi.org:443 --net files.pythonhosted.org:443 -- pip install requests
+  toolgate exec --net index.example:443 --net files.example:443 -- pip install requests
 
 The exit status is the command's own; 124: its time was over; 127: it could not be started.")]
     Exec(Exec),
@@ -87,7 +87,7 @@ The exit status is the command's own; 124: its time was over; 127: it could not 
         subcommand,
         arg_required_else_help = true,
         after_help = "Examples:
-  skopeo copy docker://docker.io/library/python:3 oci:python && toolgate image import python
+  skopeo copy docker://python:3 oci:python && toolgate image import python
   toolgate image list
   toolgate exec --image python -- python3 -c 'print(1)'"
     )]

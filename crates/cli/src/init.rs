@@ -212,11 +212,9 @@ fn needs(command: &[String], quoted: impl Fn(&str) -> String) -> Vec<String> {
         .map(|path| quoted(path))
         .collect();
     let program = command.first().and_then(|program| program.rsplit('/').next()).unwrap_or_default();
-    needs.extend(match program {
-        "npx" | "bunx" | "pnpm" | "yarn" => vec!["registry.npmjs.org:443".to_owned()],
-        "uvx" | "uv" | "pipx" => ["pypi.org:443", "files.pythonhosted.org:443"].map(str::to_owned).into(),
-        _ => Vec::new(),
-    });
+    if matches!(program, "npx" | "bunx" | "pnpm" | "yarn" | "uvx" | "uv" | "pipx") {
+        needs.push(format!("the host that `{program}` fetches from"));
+    }
     needs
 }
 

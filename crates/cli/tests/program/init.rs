@@ -55,7 +55,7 @@ fn servers_of_four_clients_are_found_and_shown_and_nothing_is_changed() {
 
     [servers.files]  # from Claude Desktop
     command = ["npx", "-y", "server-files", "/srv"]
-    # In its cell it may need "/srv", registry.npmjs.org:443: name them in a profile
+    # In its cell it may need "/srv", the host that `npx` fetches from: name them in a profile
 
     [servers.team-wiki]  # from Claude Desktop
     command = ["wiki"]

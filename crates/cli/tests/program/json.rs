@@ -5,6 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::archive::{Layer, Oci, tar};
 use crate::home::{Home, read};
 
 const PASSPHRASE: &str = "correct horse battery staple";
@@ -111,6 +112,13 @@ fn every_command_prints_json_lines_and_nothing_else() {
     assert!(run(&["doctor"])[0].is_array());
     run(&["agent", "rotate", "support"]);
     run(&["agent", "remove", "support"]);
+    let image = home.path().join("small.tar");
+    fs::write(&image, Oci::new(&[Layer::plain(tar().file("etc/release", "of the image").done())]).tar())
+        .unwrap();
+    assert_eq!(run(&["image", "import", image.to_str().unwrap()])[0]["was_there"], false);
+    assert_eq!(run(&["image", "list"])[0]["name"], "small");
+    assert_eq!(run(&["image", "verify", "small"])[0]["differences"], json!([]));
+    assert_eq!(run(&["image", "remove", "small"])[0]["removed"], true);
     run(&["completions", "fish"]);
     run(&["man", "pages"]);
 

@@ -3,6 +3,8 @@
 #![expect(clippy::indexing_slicing, reason = "a member that is not there is null, and compares unequal")]
 
 mod accept;
+#[path = "../../../sandbox/tests/archive/mod.rs"]
+mod archive;
 mod builtin;
 mod help;
 mod home;
