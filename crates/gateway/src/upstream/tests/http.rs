@@ -467,8 +467,8 @@ async fn log_messages_on_the_own_stream_of_a_legacy_server_reach_the_call_under_
         r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}"#;
     let fake = FakeHttp::start(move |seen| match seen.method().as_str() {
         "GET" => {
-            // Nothing is sent before the call has begun.
-            told.lock().unwrap().recv().unwrap();
+            // Nothing is sent before the call has begun. What else this thread of the runtime was to do, another one does meanwhile.
+            tokio::task::block_in_place(|| told.lock().unwrap().recv().unwrap());
             let events = format!("data: {message}\n\ndata: {stray}\n\n");
             let length = events.len();
             format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n{length:x}\r\n{events}\r\n")
