@@ -1,7 +1,6 @@
 //! `toolgate up` and `toolgate mcp`: the gate, over the network and over pipes.
 
 use std::fs;
-use std::num::NonZero;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -101,14 +100,12 @@ pub(crate) fn run(place: &Place, up: &args::Up) -> anyhow::Result<()> {
     runtime()?.block_on(serve(place, up))
 }
 
-/// What the gate runs on: a thread for every second processor. The store, the log and servers on this machine need the others,
-/// and with a thread for each, calls are handed from one to the other for nothing.
+/// What the gate runs on.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     // As many descriptors as it may have: cells with a way out take up to 128 each. Where that is refused, there are as many as before.
     let most = getrlimit(Resource::Nofile).maximum;
     let _as_before = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
-    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-    tokio::runtime::Builder::new_multi_thread().worker_threads(processors.div_ceil(2)).enable_all().build()
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
 /// What the files look like from outside, to notice changes.

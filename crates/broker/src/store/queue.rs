@@ -15,13 +15,6 @@ const MAX_WAITING: usize = 65_536;
 /// How many writes go into one transaction.
 const MAX_BATCH: usize = 1_024;
 
-/// As many writes at once are of several calls, and more are on their way: the writer waits for them a moment. Each transaction
-/// costs as much as writing some ten records does, whatever is in it.
-const CROWD: usize = 3;
-
-/// As many are enough for a transaction: nothing is waited for.
-const ENOUGH: usize = 16;
-
 /// How many notes about delivered answers are kept for the next transaction. While the store writes they are never so many:
 /// each transaction takes them all, and what is delivered was closed in one before, of at most [`MAX_BATCH`]. When it does not
 /// write, nothing is opened either. A note that got lost all the same, here or with a transaction on a full disk, errs to the
@@ -85,8 +78,8 @@ struct State {
     closed: bool,
     /// Why nothing is written any more.
     poisoned: Option<String>,
-    /// How many writes have to be there for the writer to be woken; `None` while it is awake.
-    wanted: Option<usize>,
+    /// Whether the writer sleeps and has to be woken.
+    sleeping: bool,
 }
 
 /// The queue. The lock guards the whole state and is held for a few instructions only.
@@ -114,8 +107,7 @@ impl Queue {
             return;
         }
         state.jobs.push_back(job);
-        let there = state.jobs.len();
-        let wake = state.wanted.take_if(|wanted| there >= *wanted).is_some();
+        let wake = std::mem::take(&mut state.sleeping);
         drop(state);
         if wake {
             self.wake.notify_one();
@@ -130,12 +122,18 @@ impl Queue {
         }
     }
 
-    /// Takes what is there, waiting until there is something or the time is over. A crowd is given a `moment` to grow; a write
-    /// alone is taken at once.
-    pub(super) fn take(&self, patience: Duration, moment: Duration) -> Taken {
-        let mut state = self.wait(self.lock(), 1, patience);
-        if state.jobs.len() >= CROWD {
-            state = self.wait(state, ENOUGH, moment);
+    /// Takes what is there, waiting until there is something or the time is over.
+    pub(super) fn take(&self, patience: Duration) -> Taken {
+        let mut state = self.lock();
+        if state.jobs.is_empty() && !state.closed {
+            state.sleeping = true;
+            let nothing = |state: &mut State| state.jobs.is_empty() && !state.closed;
+            state = self
+                .wake
+                .wait_timeout_while(state, patience, nothing)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+            state.sleeping = false;
         }
         if state.jobs.is_empty() && state.delivered.is_empty() {
             return if state.closed { Taken::Closed } else { Taken::Idle };
@@ -143,23 +141,6 @@ impl Queue {
         let count = state.jobs.len().min(MAX_BATCH);
         let jobs = state.jobs.drain(..count).collect();
         Taken::Work { jobs, delivered: std::mem::take(&mut state.delivered) }
-    }
-
-    /// Waits until so many writes are there, or the time is over.
-    fn wait<'a>(
-        &self,
-        mut state: MutexGuard<'a, State>,
-        wanted: usize,
-        patience: Duration,
-    ) -> MutexGuard<'a, State> {
-        if state.jobs.len() < wanted && !state.closed {
-            state.wanted = Some(wanted);
-            let too_few = |state: &mut State| state.jobs.len() < wanted && !state.closed;
-            let waited = self.wake.wait_timeout_while(state, patience, too_few);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            state.wanted = None;
-        }
-        state
     }
 
     /// Lets nothing more in; what is there is still taken.
@@ -186,56 +167,5 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Nothing;
-
-    impl Job for Nothing {
-        fn apply(&mut self, _batch: &mut Batch<'_>) -> rusqlite::Result<()> {
-            Ok(())
-        }
-
-        fn answer(self: Box<Self>, _durable: Result<(), StoreError>, _rest: Option<Rest>) {}
-
-        fn ends_a_call(&self) -> bool {
-            false
-        }
-    }
-
-    /// With patience for hours: whoever waits where they should not hangs, and whoever does not wait finds too few.
-    #[test]
-    fn a_crowd_is_waited_for_and_a_write_alone_is_not() {
-        let queue = Queue::default();
-        let push = |count| (0..count).for_each(|_| queue.push(Box::new(Nothing)));
-        let (hours, no_time) = (Duration::from_secs(10_000), Duration::ZERO);
-        let take = |moment| match queue.take(hours, moment) {
-            Taken::Work { jobs, .. } => jobs.len(),
-            Taken::Idle | Taken::Closed => 0,
-        };
-        for alone in 1..CROWD {
-            push(alone);
-            assert_eq!(take(hours), alone);
-        }
-        push(CROWD);
-        std::thread::scope(|scope| {
-            let taken = scope.spawn(|| take(hours));
-            push(ENOUGH - CROWD);
-            assert_eq!(taken.join().unwrap(), ENOUGH);
-        });
-        push(CROWD);
-        assert_eq!(take(no_time), CROWD, "a moment that is over");
-        push(ENOUGH + 1);
-        assert_eq!(take(hours), ENOUGH + 1);
-        push(CROWD);
-        std::thread::scope(|scope| {
-            let taken = scope.spawn(|| take(hours));
-            queue.close();
-            assert_eq!(taken.join().unwrap(), CROWD, "a store that closes waits for nobody");
-        });
     }
 }

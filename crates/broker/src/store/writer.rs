@@ -1,9 +1,8 @@
 //! The thread that writes: it takes what waits, writes it in one transaction with one flush, and answers.
 //!
-//! While one transaction is flushed the next one gathers; where several writes have come, they wait a moment for more. A
-//! write alone never waits. A failed write is final. Linux marks the pages of a failed flush clean, so that a second try
-//! may claim what is not so; the store is then *poisoned*, which means that it writes nothing more until it is opened
-//! again and read back.
+//! There is no timer: while one transaction is flushed the next one gathers. A failed write is final. Linux marks the
+//! pages of a failed flush clean, so that a second try may claim what is not so; the store is then *poisoned*, which
+//! means that it writes nothing more until it is opened again and read back.
 //!
 //! A full disk is the exception, as SQLite takes such a transaction back whole: a reserve is then given up, and calls
 //! that are open can still be ended. Nothing else is written until there is room for the reserve again.
@@ -24,9 +23,6 @@ use crate::port::StoreError;
 
 /// How often one looks for what other processes wrote, and for what is to be tidied.
 const TICK: Duration = Duration::from_millis(150);
-
-/// How long several writes wait for more, about as long as a transaction takes.
-const MOMENT: Duration = Duration::from_micros(300);
 
 /// How often stored answers are looked through for old ones, unless there are many.
 const PRUNE: Duration = Duration::from_secs(1);
@@ -64,7 +60,7 @@ impl Writer {
     /// Works until the queue is closed or a write fails.
     pub(super) fn run(mut self) {
         loop {
-            match self.queue.take(TICK, MOMENT) {
+            match self.queue.take(TICK) {
                 Taken::Work { jobs, delivered } => self.write(jobs, &delivered),
                 Taken::Idle => self.idle(),
                 Taken::Closed => return,
