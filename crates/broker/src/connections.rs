@@ -84,7 +84,7 @@ async fn watch<S: Store, C: Clock>(
                     due = Instant::now() + WHILE;
                 }
                 if counted.is_news(&attempt) {
-                    let connection = connection(whose, &attempt, 1);
+                    let connection = connection(whose, &attempt);
                     store.append(lines::connection(clock, connection)?).await?;
                 }
             }
@@ -147,10 +147,10 @@ impl Counted {
     }
 }
 
-fn connection(whose: &Whose, attempt: &Attempt, times: u64) -> Connection {
+fn connection(whose: &Whose, attempt: &Attempt) -> Connection {
     let Attempt { to, port, verdict, up, down, lasted } = attempt;
     let lasted_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
-    Connection { up: *up, down: *down, lasted_ms, ..ended(whose, to.to_string(), *port, *verdict, times) }
+    Connection { up: *up, down: *down, lasted_ms, ..ended(whose, to.to_string(), *port, *verdict, 1) }
 }
 
 fn ended(whose: &Whose, to: String, port: u16, verdict: Verdict, times: u64) -> Connection {

@@ -19,6 +19,11 @@ const BOTH: &str = "[servers.shell]\nbuiltin = \"shell\"\n[servers.code]\nbuilti
 fn gate(home: &Home, config: &str) -> Gate {
     home.config(config);
     home.policy(POLICY);
+    up(home)
+}
+
+/// A gate as it is configured, with all its tools accepted, and an agent.
+fn up(home: &Home) -> Gate {
     home.done(&["tool", "review"]);
     home.done(&["tool", "accept", "--all"]);
     let token = home.done(&["agent", "add", "support"]);
@@ -566,12 +571,7 @@ fn a_server_can_have_a_cell_for_each_call() {
         &(server("each", "fresh") + &server("stays", "server") + "[profiles.fresh]\nper = \"call\"\n"),
     );
     home.policy("@id(\"all\") @because(\"a test\")\npermit(principal, action, resource);\n");
-    home.done(&["tool", "review"]);
-    home.done(&["tool", "accept", "--all"]);
-    let token = home.done(&["agent", "add", "support"]);
-    let mut gate = home.up(&[]);
-    gate.token = Some(token.trim().to_owned());
-    gate.hello().unwrap();
+    let gate = up(&home);
     for (tool, want, per) in [
         ("each__count", "call 1, start 1", "call"),
         ("each__count", "call 1, start 1", "call"),

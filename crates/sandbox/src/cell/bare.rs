@@ -17,26 +17,21 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use landlock::{
-    Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, LandlockStatus, PathBeneath, PathFd,
-    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, Scope,
-};
+use landlock::{Access as _, AccessFs, BitFlags, PathFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{
     DumpableBehavior, Pid, PidfdFlags, Resource, Signal, getpid, getrlimit, kill_process_group, pidfd_open,
     pidfd_send_signal, set_child_subreaper, set_dumpable_behavior,
 };
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities, set_no_new_privs,
-};
+use rustix::thread::set_no_new_privs;
 
 use super::filter::Filters;
 use super::init::{self, Forked, NOT_STARTED, fork, tell, wait_for};
 use super::launcher::{Given, close_all_but, last_error};
-use super::lockdown::{NEWEST, set_limits};
+use super::lockdown::{LANDLOCK, NEWEST, Rules, hold_none, set_limits};
 use super::root::{self, Failure, Step as _};
 use super::spec::{self, Access, Layers, Limits, Place, Shape, Spec};
 use super::wire::FromCell;
@@ -270,11 +265,7 @@ fn start(
     if layers.rlimits {
         limit(&shape.limits, limit_each)?;
     }
-    let step = "dropping capabilities";
-    clear_ambient_capability_set().step(step)?;
-    let none = CapabilitySet::empty();
-    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
-        .step(step)?;
+    hold_none()?;
     set_no_new_privs(true).step("no new privileges")?;
     let landlock_abi = if layers.landlock { landlock(shape)? } else { 0 };
     if layers.seccomp {
@@ -284,15 +275,9 @@ fn start(
         filter.apply().step(step)?;
     }
     tell(gate, &FromCell::Ready { landlock_abi }, &[])?;
-    let (spec::Command { argv, env, cwd, files, hands_out }, [stdin, stdout, stderr]) = init::command(gate)?;
-    let step = format!("the working directory `{cwd}`");
-    rustix::process::chdir(&*cwd).step(&step)?;
+    let (command, [stdin, stdout, stderr], handed_out) = init::command(gate)?;
+    let spec::Command { argv, env, cwd: _, files, hands_out: _ } = command;
     files.iter().try_for_each(files::place)?;
-    let mut handed_out = Vec::new();
-    if hands_out {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        handed_out.push(rustix::fs::open(".", flags, Mode::empty()).step(&step)?);
-    }
     let (program, arguments) = argv.split_first().ok_or("the command is empty").step("the command")?;
     tell(gate, &FromCell::Started, &handed_out)?;
     dup2_stdin(&stdin).and(dup2_stdout(&stdout)).and(dup2_stderr(&stderr)).step("the streams")?;
@@ -318,70 +303,40 @@ fn processes_of_the_user() -> u64 {
     own.map(|entry| fs::read_dir(entry.path().join("task")).map_or(0, |tasks| tasks.count() as u64)).sum()
 }
 
-/// What is named can be opened, as far as it is said; nothing else of the host can. No process outside can be signalled.
+/// What is named can be opened, as far as it is said; nothing else of the host can.
 fn landlock(shape: &Shape) -> Result<u32, Failure> {
-    let step = "Landlock";
-    let all = AccessFs::from_all(NEWEST);
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
-    let mut rules = Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(all)
-        .step(step)?
-        .scope(Scope::AbstractUnixSocket | Scope::Signal)
-        .step(step)?
-        .create()
-        .step(step)?;
+    let mut rules = Rules::none()?;
     for place in &shape.places {
-        match place {
+        rules = match place {
             Place::Bind { source, access, .. } => {
                 let granted = match access {
                     Access::Read => read,
                     Access::Run => read | AccessFs::Execute,
-                    Access::Write => all,
+                    Access::Write => AccessFs::from_all(NEWEST),
                 };
                 let found = root::meant(source).step(format_args!("`{}`", source.path.display()))?;
-                rules = rules.add_rule(PathBeneath::new(found, granted)).step(step)?;
+                rules.and(found, granted)?
             }
-            Place::Dev { .. } => {
-                let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
-                for name in ["full", "null", "random", "urandom", "zero"] {
-                    let node = PathFd::new(format!("/dev/{name}")).step(step)?;
-                    rules = rules.add_rule(PathBeneath::new(node, device)).step(step)?;
-                }
-            }
+            Place::Dev { .. } => rules.and_devices()?,
             Place::Proc => {
-                for name in OF_THE_MACHINE {
-                    // Not every kernel has them all.
-                    if let Ok(file) = PathFd::new(format!("/proc/{name}")) {
-                        rules = rules.add_rule(PathBeneath::new(file, AccessFs::ReadFile)).step(step)?;
-                    }
-                }
+                // Not every kernel has them all.
+                let mut there =
+                    OF_THE_MACHINE.iter().filter_map(|name| PathFd::new(format!("/proc/{name}")).ok());
+                there.try_fold(rules, |rules, file| rules.and(file, AccessFs::ReadFile))?
             }
             Place::File { .. } | Place::Overlay { .. } | Place::Symlink { .. } | Place::Tmpfs { .. } => {
                 return Err("this tier has no such place").step(place);
             }
-        }
+        };
     }
-    for path in &shape.writable {
-        let folder = PathFd::new(path).step(format_args!("{step}, `{path}`"))?;
-        rules = rules.add_rule(PathBeneath::new(folder, all)).step(step)?;
+    let has = rules.and_writable(&shape.writable)?.put_in_force()?;
+    if has < LEAST_LANDLOCK {
+        let why =
+            format!("this kernel has level {has} of it, and it takes {LEAST_LANDLOCK} to keep signals in");
+        return Err(why).step(LANDLOCK);
     }
-    let status = rules.restrict_self().step(step)?;
-    match status.landlock {
-        LandlockStatus::Available { effective_abi, .. } if effective_abi as u32 >= LEAST_LANDLOCK => {
-            Ok(effective_abi as u32)
-        }
-        LandlockStatus::Available { effective_abi, .. } => {
-            let has = effective_abi as u32;
-            Err(format!(
-                "this kernel has level {has} of it, and it takes {LEAST_LANDLOCK} to keep signals in"
-            ))
-            .step(step)
-        }
-        LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => {
-            Err("this kernel does not have it, or has it switched off").step(step)
-        }
-    }
+    Ok(has)
 }
 
 /// Signals that are waited for like messages: a process has ended; the program is to end.

@@ -91,14 +91,8 @@ pub(super) fn read<T: serde::de::DeserializeOwned>(from: OwnedFd) -> Result<T, S
 /// Waits until it is told what to run, starts it, and waits for its end.
 #[expect(clippy::exit, reason = "it is a copy of the first process, which must not go on in it")]
 fn start(gate: &OwnedFd) -> Result<FromCell, Failure> {
-    let (Command { argv, env, cwd, files, hands_out }, [stdin, stdout, stderr]) = command(gate)?;
-    let step = format!("the working directory `{cwd}`");
-    rustix::process::chdir(&*cwd).step(&step)?;
-    let mut handed_out = Vec::new();
-    if hands_out {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        handed_out.push(rustix::fs::open(".", flags, Mode::empty()).step(&step)?);
-    }
+    let (command, [stdin, stdout, stderr], handed_out) = command(gate)?;
+    let Command { argv, env, cwd: _, files, hands_out: _ } = command;
     let (program, arguments) = argv.split_first().ok_or("the command is empty").step("the command")?;
     tell(gate, &FromCell::Started, &handed_out)?;
     drop(handed_out);
@@ -127,18 +121,27 @@ fn start(gate: &OwnedFd) -> Result<FromCell, Failure> {
     }
 }
 
-/// What the gate wants to be run, and its streams.
-pub(super) fn command(gate: &OwnedFd) -> Result<(Command, [OwnedFd; 3]), Failure> {
+/// Waits for what the gate wants to be run, and goes to the folder where it is run. With it come its streams, and that folder if it is
+/// to be handed out.
+pub(super) fn command(gate: &OwnedFd) -> Result<(Command, [OwnedFd; 3], Vec<OwnedFd>), Failure> {
     let step = "waiting for the command";
     let mut run = [0; 8];
     let (length, descriptors) =
         wire::receive(gate, &mut run, RecvFlags::empty()).step(step)?.ok_or("the gate is gone").step(step)?;
-    match (run.get(..length), <[OwnedFd; 4]>::try_from(descriptors)) {
-        (Some(wire::RUN), Ok([command, stdin, stdout, stderr])) => {
-            Ok((read(command).step(step)?, [stdin, stdout, stderr]))
-        }
-        _ => Err("it is none").step(step),
+    let (Some(wire::RUN), Ok([command, stdin, stdout, stderr])) =
+        (run.get(..length), <[OwnedFd; 4]>::try_from(descriptors))
+    else {
+        return Err("it is none").step(step);
+    };
+    let command: Command = read(command).step(step)?;
+    let step = format!("the working directory `{}`", command.cwd);
+    rustix::process::chdir(&*command.cwd).step(&step)?;
+    let mut handed_out = Vec::new();
+    if command.hands_out {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        handed_out.push(rustix::fs::open(".", flags, Mode::empty()).step(&step)?);
     }
+    Ok((command, [stdin, stdout, stderr], handed_out))
 }
 
 /// The program, once there is one: what is done at a signal has no other way to know.

@@ -1,8 +1,10 @@
 //! What the first process of a cell gives up before it starts the program, in an order where each step is still possible.
 
+use std::os::fd::AsFd;
+
 use landlock::{
-    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, LandlockStatus, PathBeneath, PathFd, Ruleset,
-    RulesetAttr as _, RulesetCreatedAttr as _, Scope,
+    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, LandlockStatus, PathBeneath, PathFd,
+    Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, Scope,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{
@@ -95,42 +97,78 @@ fn drop_capabilities() -> Result<(), Failure> {
             Err(error) => return Err(error).step(step),
         }
     }
+    hold_none()
+}
+
+/// Gives up the capabilities that there are.
+pub(super) fn hold_none() -> Result<(), Failure> {
+    let step = "dropping capabilities";
     clear_ambient_capability_set().step(step)?;
     let none = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none }).step(step)
 }
 
-/// Everything in the root can be read and run; only what is named can be written. No process outside can be signalled, and no
-/// abstract socket outside be reached. Ports are left to the cell's own network, which has nothing in it but the cell.
+/// Everything in the root can be read and run; only what is named can be written. Ports are left to the cell's own network, which has
+/// nothing in it but the cell.
 fn landlock(writable: &[String]) -> Result<u32, Failure> {
-    let step = "Landlock";
-    let all = AccessFs::from_all(NEWEST);
-    let read = AccessFs::from_read(NEWEST);
-    // Devices are written to, and are no files that a rule for folders covers.
-    let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
-    let mut rules = Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(all)
-        .step(step)?
-        .scope(Scope::AbstractUnixSocket | Scope::Signal)
-        .step(step)?
-        .create()
-        .step(step)?
-        .add_rule(PathBeneath::new(PathFd::new("/").step(step)?, read))
-        .step(step)?;
-    for path in writable {
-        let folder = PathFd::new(path).step(format_args!("{step}, `{path}`"))?;
-        rules = rules.add_rule(PathBeneath::new(folder, all)).step(step)?;
+    let root = PathFd::new("/").step(LANDLOCK)?;
+    Rules::none()?
+        .and(root, AccessFs::from_read(NEWEST))?
+        .and_writable(writable)?
+        .and_devices()?
+        .put_in_force()
+}
+
+/// The step at which Landlock fails.
+pub(super) const LANDLOCK: &str = "Landlock";
+
+/// What Landlock lets through, in the making. No process outside can be signalled, and no abstract socket outside be reached.
+pub(super) struct Rules(RulesetCreated);
+
+impl Rules {
+    /// Lets nothing through.
+    pub(super) fn none() -> Result<Self, Failure> {
+        let rules = Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(NEWEST))
+            .step(LANDLOCK)?
+            .scope(Scope::AbstractUnixSocket | Scope::Signal)
+            .step(LANDLOCK)?
+            .create()
+            .step(LANDLOCK)?;
+        Ok(Self(rules))
     }
-    for name in ["full", "null", "random", "urandom", "zero"] {
-        let node = PathFd::new(format!("/dev/{name}")).step(step)?;
-        rules = rules.add_rule(PathBeneath::new(node, device)).step(step)?;
+
+    /// Lets this be done with a file, or a folder and what is in it.
+    pub(super) fn and(self, what: impl AsFd, access: impl Into<BitFlags<AccessFs>>) -> Result<Self, Failure> {
+        self.0.add_rule(PathBeneath::new(what, access)).map(Self).step(LANDLOCK)
     }
-    let status = rules.restrict_self().step(step)?;
-    match status.landlock {
-        LandlockStatus::Available { effective_abi, .. } => Ok(effective_abi as u32),
-        LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => {
-            Err("this kernel does not have it, or has it switched off").step(step)
+
+    /// Lets everything be done in these folders.
+    pub(super) fn and_writable(mut self, folders: &[String]) -> Result<Self, Failure> {
+        for path in folders {
+            let folder = PathFd::new(path).step(format_args!("{LANDLOCK}, `{path}`"))?;
+            self = self.and(folder, AccessFs::from_all(NEWEST))?;
+        }
+        Ok(self)
+    }
+
+    /// Lets devices be read and written, which are no files that a rule for folders covers.
+    pub(super) fn and_devices(mut self) -> Result<Self, Failure> {
+        for name in ["full", "null", "random", "urandom", "zero"] {
+            let node = PathFd::new(format!("/dev/{name}")).step(LANDLOCK)?;
+            self = self.and(node, AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev)?;
+        }
+        Ok(self)
+    }
+
+    /// Returns the level of Landlock.
+    pub(super) fn put_in_force(self) -> Result<u32, Failure> {
+        match self.0.restrict_self().step(LANDLOCK)?.landlock {
+            LandlockStatus::Available { effective_abi, .. } => Ok(effective_abi as u32),
+            LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => {
+                Err("this kernel does not have it, or has it switched off").step(LANDLOCK)
+            }
         }
     }
 }

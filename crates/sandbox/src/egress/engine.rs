@@ -234,21 +234,16 @@ impl Engine {
             }
             return;
         }
-        if (way.to, way.port) == (GATE, PROXY_PORT) {
-            if let Err(why) = self.admit(way, syn.clone(), None, admits) {
-                self.teller.refused(To::Address(way.to), way.port, why);
-                self.stack.give(&syn);
-            }
-            return;
-        }
         let (to, allowed) = match self.names.of(way.to) {
+            // The proxy is told later whom it is for.
+            None if (way.to, way.port) == (GATE, PROXY_PORT) => (To::Address(way.to), Ok(None)),
             None => (To::Address(way.to), Err(Refused::Unnamed)),
             Some(name) => {
                 let allowed = self.names.allow(name, way.port);
-                (To::Name(name.clone()), allowed.map(|allowed| (name.clone(), allowed)))
+                (To::Name(name.clone()), allowed.map(|allowed| Some((name.clone(), allowed))))
             }
         };
-        let admitted = allowed.and_then(|named| self.admit(way, syn.clone(), Some(named), admits));
+        let admitted = allowed.and_then(|named| self.admit(way, syn.clone(), named, admits));
         if let Err(why) = admitted {
             self.teller.refused(to, way.port, why);
             self.stack.give(&syn);
