@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use toolgate_core::name::{AgentId, GroupName, ProfileName, QuestionName, ServerName, ToolName};
+use toolgate_core::name::{
+    AgentId, GroupName, NameError, ProfileName, QuestionName, SecretName, ServerName, ToolName,
+};
 use toolgate_core::policy::DEMO;
 use toolgate_core::tool::Effect;
 use toolgate_sandbox::cell::Workspace;
@@ -95,6 +97,8 @@ pub struct Server {
     pub start_timeout: Duration,
     /// How large one answer may be, in bytes.
     pub max_result_bytes: usize,
+    /// The secrets of the vault that it gets, where each of them says.
+    pub secrets: BTreeSet<SecretName>,
 }
 
 /// What the gate itself offers.
@@ -415,6 +419,7 @@ fn server(
             return Err(other.error(what, "keep one of them"));
         }
     };
+    let secrets = secrets(&mut table, &reach)?;
     let server = Server {
         reach,
         call_timeout: time(table.take("call_timeout"), usual_timeout, SECOND, HOUR)?,
@@ -425,9 +430,35 @@ fn server(
             Duration::from_secs(600),
         )?,
         max_result_bytes: bytes(table.take("max_result_kib"), 16 << 20)?,
+        secrets,
     };
     table.finish()?;
     Ok(server)
+}
+
+/// The secrets that a server gets. What has no cell gets none: its environment is that of the gate's user.
+fn secrets(table: &mut Table<'_>, reach: &Reach) -> Result<BTreeSet<SecretName>, ConfigError> {
+    let Some(item) = table.take("secrets") else { return Ok(BTreeSet::new()) };
+    let mut secrets = BTreeSet::new();
+    for item in item.list()? {
+        let name = item.word()?.parse().map_err(|error: NameError| {
+            item.error(error.to_string(), "`toolgate secret list` shows what there is")
+        })?;
+        if !secrets.insert(name) {
+            return Err(item.error("the same secret twice", "remove one of them"));
+        }
+    }
+    match reach {
+        Reach::Url { .. } | Reach::Command { profile: Some(_), .. } => Ok(secrets),
+        Reach::Command { profile: None, .. } => Err(item.error(
+            "a program without a cell gets no secrets: every process of its user could read them",
+            "give it a cell: remove `profile = \"none\"`",
+        )),
+        Reach::Builtin { .. } => Err(item.error(
+            "what an agent writes gets no secrets",
+            "give them to a server whose tools do what the agent needs",
+        )),
+    }
 }
 
 fn of_command(

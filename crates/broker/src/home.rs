@@ -378,6 +378,18 @@ impl StateFolder {
         self.0.join("signer")
     }
 
+    /// The vault.
+    #[must_use]
+    pub fn vault(&self) -> PathBuf {
+        self.0.join("vault")
+    }
+
+    /// The key file that the first vault opens with.
+    #[must_use]
+    pub fn vault_key(&self) -> PathBuf {
+        self.0.join("vault.key")
+    }
+
     /// What in here others could read or write: everything but the log is for the gate's user alone.
     ///
     /// # Errors

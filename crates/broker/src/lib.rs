@@ -25,3 +25,4 @@ pub mod rulebook;
 pub mod store;
 pub mod totp;
 mod unstoppable;
+pub mod vault;

@@ -147,6 +147,16 @@ The exit status is the command's own; 124: its time was over; 127: it could not 
   toolgate person list"
     )]
     Person(PersonCommand),
+    /// The vault: credentials that servers get and agents never see
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_help = "Examples:
+  toolgate secret add github --slot header:Authorization --host api.example.com --tool 'github/*'
+  toolgate secret list
+  toolgate secret rotate github"
+    )]
+    Secret(SecretCommand),
     /// What happened, and the proof of it
     #[command(
         subcommand,
@@ -468,6 +478,142 @@ pub(crate) struct Answer {
     /// Read the passphrase from a file with mode 600
     #[arg(long, value_name = "FILE", conflicts_with = "code")]
     pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretCommand {
+    /// Put a secret into the vault
+    #[command(after_help = "Examples:
+  toolgate secret add github --slot header:Authorization --host api.example.com --tool 'github/*'
+  pass show api | toolgate secret add search --slot query:key --host search.example --tool search/query
+  toolgate secret add db --slot env:PGPASSWORD --tool 'database/*' --agent reports
+
+Then say in toolgate.toml which server gets it: `[servers.github]` `secrets = [\"github\"]`.")]
+    Add {
+        /// What it is called
+        name: String,
+        #[command(flatten)]
+        uses: UsesArgs,
+        #[command(flatten)]
+        value: ValueArgs,
+    },
+    /// List the secrets, without their values
+    #[command(after_help = "Examples:
+  toolgate secret list")]
+    List,
+    /// Say what a secret is good for
+    #[command(after_help = "Examples:
+  toolgate secret show github")]
+    Show {
+        /// What it is called
+        name: String,
+    },
+    /// Give a secret another value
+    #[command(after_help = "Examples:
+  toolgate secret rotate github
+  toolgate secret rotate github --value-file new-token")]
+    Rotate {
+        /// What it is called
+        name: String,
+        #[command(flatten)]
+        value: ValueArgs,
+    },
+    /// Remove a secret
+    #[command(after_help = "Examples:
+  toolgate secret remove github")]
+    Remove {
+        /// What it is called
+        name: String,
+    },
+    /// Say anew what a secret is good for; what is not named stays
+    #[command(after_help = "Examples:
+  toolgate secret use-where github                       what it is good for now
+  toolgate secret use-where github --agent support --agent triage
+  toolgate secret use-where github --host api.example.com --host uploads.example.com")]
+    UseWhere {
+        /// What it is called
+        name: String,
+        #[command(flatten)]
+        uses: UsesArgs,
+    },
+    /// List, add and remove the ways in which the vault opens
+    #[command(after_help = "Examples:
+  toolgate secret unlock                                 how it opens now
+  toolgate secret unlock --add-passphrase                asked for when the gate starts
+  toolgate secret unlock --add-keyring                   a key in the desktop's keyring
+  toolgate secret unlock --add-tpm                       a key that this machine's TPM seals
+  toolgate secret unlock --add-credential vault          a credential that systemd gives the service
+  toolgate secret unlock --add-command -- op read op://Private/toolgate/key
+  toolgate secret unlock --remove 1                      not with the first of the list any more")]
+    Unlock(Unlock),
+    /// Say that an older vault, or another one, is the right one: after restoring a backup
+    #[command(after_help = "Examples:
+  toolgate secret trust")]
+    Trust,
+}
+
+/// What a secret is good for.
+#[derive(Debug, Args)]
+pub(crate) struct UsesArgs {
+    /// Where it goes: `header:NAME`, `header:NAME: Token {}`, `query:KEY`, `basic:USER`, `env:NAME` or `file:NAME`
+    #[arg(long, value_name = "SLOT")]
+    pub(crate) slot: Vec<String>,
+    /// A host that it may be sent to, and a port if that is not 443
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Vec<String>,
+    /// A tool whose calls it serves, or all of a server: `server/*`
+    #[arg(long, value_name = "TOOL")]
+    pub(crate) tool: Vec<String>,
+    /// An agent whose calls it serves [default: all]
+    #[arg(long, value_name = "AGENT")]
+    pub(crate) agent: Vec<String>,
+}
+
+/// Where a value comes from: a file, what is piped in, or the terminal. Never an argument, which others can see.
+#[derive(Debug, Args)]
+pub(crate) struct ValueArgs {
+    /// Read the value from a file [default: what is piped in, or the terminal]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) value_file: Option<PathBuf>,
+    /// Read the passphrase of the vault from a file with mode 600
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// How the vault opens.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("change").multiple(false))]
+pub(crate) struct Unlock {
+    /// With a passphrase too
+    #[arg(long, group = "change")]
+    pub(crate) add_passphrase: bool,
+    /// With this file too; it is made if it is not there
+    #[arg(long, value_name = "FILE", group = "change")]
+    pub(crate) add_key_file: Option<PathBuf>,
+    /// With a credential of systemd too
+    #[arg(long, value_name = "NAME", group = "change")]
+    pub(crate) add_credential: Option<String>,
+    /// With a key in the keyring of the desktop too
+    #[arg(long, group = "change")]
+    pub(crate) add_keyring: bool,
+    /// With a key sealed by this machine's TPM too
+    #[arg(long, group = "change")]
+    pub(crate) add_tpm: bool,
+    /// With what the command after `--` prints too
+    #[arg(long, group = "change", requires = "command")]
+    pub(crate) add_command: bool,
+    /// Not in this way any more
+    #[arg(long, value_name = "NUMBER", group = "change")]
+    pub(crate) remove: Option<usize>,
+    /// Read the passphrase from a file with mode 600
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Read the new passphrase from a file with mode 600
+    #[arg(long, value_name = "FILE", requires = "add_passphrase")]
+    pub(crate) new_passphrase_file: Option<PathBuf>,
+    /// The command and its arguments
+    #[arg(last = true, value_name = "COMMAND", requires = "add_command")]
+    pub(crate) command: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

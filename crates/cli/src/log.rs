@@ -343,6 +343,10 @@ pub(crate) fn one_line(placed: &Placed, paint: Paint) -> String {
             let rule = refusal.rule.as_ref().map(|rule| format!(" by rule {rule}")).unwrap_or_default();
             format!("{} {}  {}{rule}", paint.red("refuse"), about(&refusal.call), refusal.code)
         }
+        Body::Secret(secret) => {
+            let what = secret.name.as_ref().map_or("the vault".to_owned(), |name| format!("secret {name}"));
+            format!("{what} {} by {}", secret.action.words(), secret.by)
+        }
         Body::Start(start) => format!("start  toolgate {}, log {}", start.program, start.origin),
         Body::Stop(stop) => format!("stop   {}", stop.reason),
         Body::ToolPin(pin) => {

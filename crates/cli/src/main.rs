@@ -20,6 +20,7 @@ mod policy;
 mod profile;
 mod question;
 mod rules;
+mod secret;
 mod setup;
 mod terminal;
 mod tools;
@@ -92,6 +93,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Person(command) => person::run(&here()?, command),
         Command::Question(command) => question::run(&here()?, command),
         Command::Mcp(mcp) => up::run_mcp(&here()?, &mcp),
+        Command::Secret(command) => secret::run(&here()?, command),
         Command::Up(up) => up::run(&here()?, &up),
         Command::Doctor(Doctor { cell: None }) => doctor::run(&here()?),
         Command::Doctor(Doctor { cell: Some(profile) }) => profile::tell(&here()?, &profile),

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use serde::Serialize;
 use toolgate_broker::home::HomeError;
 use toolgate_broker::store::ManageError;
+use toolgate_broker::vault::VaultError;
 use toolgate_sandbox::image::ImageError;
 
 /// How much of a text of strangers is shown on one line.
@@ -54,6 +55,9 @@ pub(crate) fn hint_of(error: &anyhow::Error) -> Option<String> {
         }
         if let Some(error) = cause.downcast_ref::<ImageError>() {
             return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<VaultError>() {
+            return error.hint();
         }
         cause.downcast_ref::<HomeError>().and_then(HomeError::hint)
     })

@@ -1,5 +1,6 @@
 //! What a gate is started with: configuration and policies, and the demo where it is open.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -98,6 +99,7 @@ fn office() -> anyhow::Result<Server> {
         call_timeout: Duration::from_secs(30),
         start_timeout: Duration::from_secs(30),
         max_result_bytes: 1 << 20,
+        secrets: BTreeSet::new(),
     })
 }
 

@@ -25,7 +25,7 @@ pub enum NameError {
         "{what} name `{name}` is not 1 to 64 of a-z, A-Z, 0-9, `_`, `-` and `.`, starting with a letter or digit"
     )]
     Plain {
-        /// What was to be named: `agent`, `group`, `rule`, `question`, `profile` or `person`.
+        /// What was to be named: `agent`, `group`, `rule`, `question`, `profile`, `person` or `secret`.
         what: &'static str,
         /// The name as it was given, hidden characters escaped.
         name: String,
@@ -213,6 +213,12 @@ plain_name!(
     /// Somebody who answers questions.
     PersonName,
     "person"
+);
+
+plain_name!(
+    /// What a secret is called in the vault.
+    SecretName,
+    "secret"
 );
 
 #[cfg(test)]

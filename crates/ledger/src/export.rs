@@ -279,6 +279,7 @@ fn actor_of(body: &Body) -> &str {
         Body::Person(person) => &person.by,
         Body::QuestionAnswered(answered) => &answered.person,
         Body::QuestionAsked(asked) => &asked.call.agent.name,
+        Body::Secret(secret) => &secret.by,
         Body::ToolPin(pin) => pin.by.as_deref().unwrap_or("toolgate"),
         _ => "toolgate",
     }

@@ -21,6 +21,7 @@
 pub mod cell;
 mod child;
 pub mod egress;
+pub mod guarded;
 pub mod image;
 mod launch;
 mod stderr;

@@ -112,6 +112,15 @@ pub struct PersonRow {
     pub added_ms: u64,
 }
 
+/// Which vault was written last, and how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VaultRow {
+    /// Its 16 random bytes.
+    pub id: Vec<u8>,
+    /// Its generation.
+    pub generation: u64,
+}
+
 impl SqliteStore {
     /// Adds an agent.
     ///
@@ -361,6 +370,47 @@ impl SqliteStore {
         self.readers.with(|sql| {
             let query = "SELECT name, method, public_key, sealed, added_ms FROM person ORDER BY name, method";
             sql.prepare_cached(query)?.query_map([], person_row)?.collect()
+        })
+    }
+
+    /// Notes which vault was written, and how often. Of two that were written at once the later one counts; `trusted` lets
+    /// an older or another one count as well.
+    ///
+    /// # Errors
+    /// Another vault was noted before; or the store failed.
+    pub async fn note_vault(
+        &self,
+        noted: VaultRow,
+        trusted: bool,
+        line: Line,
+    ) -> Result<Position, ManageError> {
+        self.manage(line, move |batch| {
+            let id = noted.id.as_slice();
+            if !trusted && batch.exists("SELECT 1 FROM vault WHERE id <> ?1", [id])? {
+                return Ok(Err(ManageError::Conflict("another vault was here before".to_owned())));
+            }
+            let query = if trusted {
+                "INSERT INTO vault (one, id, generation) VALUES (1, ?1, ?2) ON CONFLICT (one) DO UPDATE SET \
+                 id = ?1, generation = ?2"
+            } else {
+                "INSERT INTO vault (one, id, generation) VALUES (1, ?1, ?2) ON CONFLICT (one) DO UPDATE SET \
+                 generation = max(generation, ?2)"
+            };
+            batch.sql().prepare_cached(query)?.execute(params![id, sql(noted.generation)])?;
+            Ok(Ok(()))
+        })
+        .await
+    }
+
+    /// The vault that was noted last.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub fn vault(&self) -> Result<Option<VaultRow>, StoreError> {
+        self.readers.with(|sql| {
+            let query = "SELECT id, generation FROM vault";
+            let row = |row: &Row<'_>| Ok(VaultRow { id: row.get(0)?, generation: unsql(row.get(1)?)? });
+            sql.prepare_cached(query)?.query_row([], row).optional()
         })
     }
 

@@ -119,6 +119,17 @@ fn every_command_prints_json_lines_and_nothing_else() {
     assert_eq!(run(&["image", "list"])[0]["name"], "small");
     assert_eq!(run(&["image", "verify", "small"])[0]["differences"], json!([]));
     assert_eq!(run(&["image", "remove", "small"])[0]["removed"], true);
+    let secret = home.write("secret", "a value of the test").display().to_string();
+    let uses = ["--slot", "env:API_KEY", "--tool", "office/*", "--value-file", &secret];
+    assert_eq!(run(&[&["secret", "add", "api"], uses.as_slice()].concat())[0]["version"], 1);
+    assert_eq!(run(&["secret", "list"])[0][0]["name"], "api");
+    assert_eq!(run(&["secret", "show", "api"])[0]["uses"]["tools"], json!(["office/*"]));
+    assert_eq!(run(&["secret", "use-where", "api", "--agent", "support"])[0]["secret"], "api");
+    let other = home.write("other-secret", "another value of the test").display().to_string();
+    assert_eq!(run(&["secret", "rotate", "api", "--value-file", &other])[0]["version"], 2);
+    assert_eq!(run(&["secret", "unlock"])[0].as_array().unwrap().len(), 1);
+    assert!(run(&["secret", "trust"])[0]["generation"].as_u64().unwrap() > 3);
+    assert_eq!(run(&["secret", "remove", "api"])[0]["removed"], true);
     run(&["completions", "fish"]);
     run(&["man", "pages"]);
 

@@ -12,4 +12,5 @@ mod init;
 mod json;
 mod mistakes;
 mod review;
+mod secret;
 mod up;

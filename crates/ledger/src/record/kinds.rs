@@ -568,6 +568,59 @@ pub struct Export {
     pub next: u64,
 }
 
+/// A secret was added, changed or removed, or how the vault opens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secret {
+    /// What happened.
+    pub action: SecretAction,
+    /// Who did it: the user of the operating system.
+    pub by: String,
+    /// How often the vault was written, this time included.
+    pub generation: u64,
+    /// The secret's name; absent if it is about the vault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Which vault it is: 16 bytes in hexadecimal.
+    pub vault: String,
+    /// How often the secret's value was given, this time included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+}
+
+/// What happened to a secret or to the vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretAction {
+    /// A secret is new.
+    Added,
+    /// A secret is gone.
+    Removed,
+    /// A secret has another value.
+    Rotated,
+    /// The vault opens otherwise than before.
+    UnlockChanged,
+    /// A secret is good for something else than before.
+    UsesChanged,
+    /// Somebody says that the vault, though older or another than the last one, is the right one.
+    VaultTrusted,
+}
+
+impl SecretAction {
+    /// What happened, as one says it.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Removed => "removed",
+            Self::Rotated => "given another value",
+            Self::UnlockChanged => "opens otherwise",
+            Self::UsesChanged => "is good for something else",
+            Self::VaultTrusted => "was called the right one",
+        }
+    }
+}
+
 /// The gate began to work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

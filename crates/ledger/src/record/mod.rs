@@ -157,6 +157,8 @@ kinds! {
     QuestionExpired = "question_expired",
     /// A call did not run.
     Refusal = "refusal",
+    /// A secret was added, changed or removed, or how the vault opens.
+    Secret = "secret",
     /// The gate began to work.
     Start = "start",
     /// The gate stopped in order.

@@ -118,6 +118,15 @@ fn one_of_each() -> Vec<Record> {
             rule: Some("a".into()),
         }
         .into(),
+        Secret {
+            action: SecretAction::Rotated,
+            by: "ann".into(),
+            generation: 3,
+            name: Some("github".into()),
+            vault: "00".repeat(16),
+            version: Some(2),
+        }
+        .into(),
         Start { configuration: hash(9), origin: "example.com/log".into(), program: "0.1.0".into() }.into(),
         Stop { reason: "signal".into() }.into(),
         ToolPin {

@@ -98,6 +98,7 @@ impl Rules {
             | Body::Person(_)
             | Body::Policy(_)
             | Body::Refusal(_)
+            | Body::Secret(_)
             | Body::Stop(_)
             | Body::ToolPin(_)
             | Body::Unknown(_) => None,

@@ -1,0 +1,435 @@
+//! What a secret is good for: where it goes, to whom, and for whom. Everything else is refused.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use toolgate_core::name::{AgentId, ServerName, ToolName};
+
+/// How long a name in a slot or of a host may be.
+const MAX_NAME: usize = 253;
+
+/// What a secret may be used for. Where a set is empty, there is nothing that it may be used for; but for `agents`: then it is
+/// for all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Uses {
+    /// The agents whose calls it may serve; all of them, if none is named.
+    #[serde(default, with = "texts", skip_serializing_if = "BTreeSet::is_empty")]
+    pub agents: BTreeSet<AgentId>,
+    /// The hosts that it may be sent to.
+    #[serde(default, with = "texts", skip_serializing_if = "BTreeSet::is_empty")]
+    pub hosts: BTreeSet<HostPort>,
+    /// Where it goes.
+    #[serde(with = "texts")]
+    pub slots: BTreeSet<Slot>,
+    /// The tools whose calls it may serve.
+    #[serde(default, with = "texts", skip_serializing_if = "BTreeSet::is_empty")]
+    pub tools: BTreeSet<ToolPattern>,
+}
+
+impl Uses {
+    /// Whether it serves this server at all.
+    #[must_use]
+    pub fn serves(&self, server: &ServerName) -> bool {
+        self.tools.iter().any(|pattern| pattern.server() == server)
+    }
+
+    /// Whether it may serve a call of this agent to this tool.
+    #[must_use]
+    pub fn permits(&self, agent: &AgentId, tool: &ToolName) -> bool {
+        self.permits_agent(agent) && self.tools.iter().any(|pattern| pattern.matches(tool))
+    }
+
+    /// Whether it may serve calls of this agent.
+    #[must_use]
+    pub fn permits_agent(&self, agent: &AgentId) -> bool {
+        self.agents.is_empty() || self.agents.contains(agent)
+    }
+
+    /// Whether it may be sent to this host and port.
+    #[must_use]
+    pub fn goes_to(&self, host: &str, port: u16) -> bool {
+        self.hosts.iter().any(|to| to.port == port && to.host.eq_ignore_ascii_case(host))
+    }
+}
+
+/// Why a text is no slot, host or pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UseError {
+    /// It is no place that a secret can go to.
+    #[error(
+        "`{0}` is no place for a secret; they are `header:NAME` (or `header:NAME: Bearer {{}}`), `query:KEY`, \
+         `basic:USER` for a password, `env:NAME` and `file:NAME`"
+    )]
+    Slot(String),
+    /// It is no host with a port.
+    #[error("`{0}` is no host; write `api.example.com`, or `api.example.com:8443`")]
+    Host(String),
+    /// It is no tool, nor all tools of a server.
+    #[error("`{0}` is no tool; write `server/tool`, or `server/*` for all tools of a server")]
+    Tool(String),
+}
+
+/// A place that a secret goes to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Slot {
+    /// The password of a user in `Authorization: Basic`. Written `basic:USER`.
+    Basic {
+        /// The user.
+        user: String,
+    },
+    /// A variable in the environment of a server's cell. Written `env:NAME`.
+    Env {
+        /// Its name.
+        name: String,
+    },
+    /// A file in the cell of a server, below `/run/secrets`. Written `file:NAME`.
+    File {
+        /// Its name.
+        name: String,
+    },
+    /// A header of a request. Written `header:NAME`, or `header:NAME: BEFORE{}AFTER`.
+    Header {
+        /// Its name, in lower case.
+        name: String,
+        /// What stands before the secret.
+        before: String,
+        /// What stands behind it.
+        after: String,
+    },
+    /// A parameter in the query of a request. Written `query:KEY`.
+    Query {
+        /// Its name.
+        key: String,
+    },
+}
+
+/// Headers that say what a message is, or whom it goes to: a secret has no business there.
+const NOT_FOR_SECRETS: [&str; 9] = [
+    "accept",
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+impl Slot {
+    /// Whether it is a place in a request.
+    #[must_use]
+    pub const fn is_in_request(&self) -> bool {
+        matches!(self, Self::Basic { .. } | Self::Header { .. } | Self::Query { .. })
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_once(':')?;
+        match kind {
+            "basic" => fits(rest, |b| b.is_ascii_graphic() && b != b':')
+                .then(|| Self::Basic { user: rest.to_owned() }),
+            "env" => {
+                let begins = rest.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+                let plain = fits(rest, |b| b.is_ascii_alphanumeric() || b == b'_');
+                (begins && plain).then(|| Self::Env { name: rest.to_owned() })
+            }
+            "file" => {
+                let plain = fits(rest, |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+                (plain && !rest.starts_with('.')).then(|| Self::File { name: rest.to_owned() })
+            }
+            "header" => header(rest),
+            "query" => fits(rest, |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+                .then(|| Self::Query { key: rest.to_owned() }),
+            _ => None,
+        }
+    }
+}
+
+fn fits(text: &str, plain: impl Fn(u8) -> bool) -> bool {
+    !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(plain)
+}
+
+fn header(text: &str) -> Option<Slot> {
+    let (name, template) = match text.split_once(':') {
+        Some((name, template)) => (name, template.trim_start_matches(' ')),
+        None if text.eq_ignore_ascii_case("authorization") => (text, "Bearer {}"),
+        None => (text, "{}"),
+    };
+    let token = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let (before, after) = template.split_once("{}")?;
+    let visible = |b: u8| b == b' ' || b.is_ascii_graphic();
+    let name = name.to_ascii_lowercase();
+    let ours = NOT_FOR_SECRETS.contains(&name.as_str()) || name.starts_with("mcp-");
+    (fits(&name, token) && !ours && template.len() <= MAX_NAME && template.bytes().all(visible))
+        .then(|| Slot::Header { name, before: before.to_owned(), after: after.to_owned() })
+}
+
+impl FromStr for Slot {
+    type Err = UseError;
+
+    fn from_str(text: &str) -> Result<Self, UseError> {
+        Self::read(text).ok_or_else(|| UseError::Slot(text.escape_debug().to_string()))
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Basic { user } => write!(f, "basic:{user}"),
+            Self::Env { name } => write!(f, "env:{name}"),
+            Self::File { name } => write!(f, "file:{name}"),
+            Self::Header { name, before, after } => write!(f, "header:{name}: {before}{{}}{after}"),
+            Self::Query { key } => write!(f, "query:{key}"),
+        }
+    }
+}
+
+/// A host and a port. Without a port it is 443.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostPort {
+    host: String,
+    port: u16,
+}
+
+impl HostPort {
+    /// The name, in lower case, or the address.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = UseError;
+
+    fn from_str(text: &str) -> Result<Self, UseError> {
+        let error = || UseError::Host(text.escape_debug().to_string());
+        let bracketed = text.starts_with('[');
+        let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            // An address of version 6 stands in brackets, so that its colons are not taken for the port's.
+            Some((address, rest)) => {
+                let address: std::net::Ipv6Addr = address.parse().map_err(|_invalid| error())?;
+                (
+                    address.to_string(),
+                    if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or_else(error)?) },
+                )
+            }
+            None => match text.split_once(':') {
+                Some((host, port)) => (host.to_ascii_lowercase(), Some(port)),
+                None => (text.to_ascii_lowercase(), None),
+            },
+        };
+        let port = port.map_or(Ok(443), str::parse).map_err(|_invalid| error())?;
+        let label = |label: &str| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+        };
+        if port == 0 || host.len() > MAX_NAME || (!bracketed && !host.split('.').all(label)) {
+            return Err(error());
+        }
+        Ok(Self { host, port })
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host: &dyn fmt::Display =
+            if self.host.contains(':') { &format!("[{}]", self.host) } else { &self.host };
+        if self.port == 443 { write!(f, "{host}") } else { write!(f, "{host}:{}", self.port) }
+    }
+}
+
+/// A tool, or all tools of a server.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ToolPattern {
+    /// All tools of a server.
+    All(ServerName),
+    /// One tool.
+    One(ToolName),
+}
+
+impl ToolPattern {
+    /// The server that it is about.
+    #[must_use]
+    pub const fn server(&self) -> &ServerName {
+        match self {
+            Self::All(server) => server,
+            Self::One(tool) => tool.server(),
+        }
+    }
+
+    fn matches(&self, tool: &ToolName) -> bool {
+        match self {
+            Self::All(server) => server == tool.server(),
+            Self::One(one) => one == tool,
+        }
+    }
+}
+
+impl FromStr for ToolPattern {
+    type Err = UseError;
+
+    fn from_str(text: &str) -> Result<Self, UseError> {
+        let read = match text.strip_suffix("/*") {
+            Some(server) => server.parse().map(Self::All),
+            None => text.parse().map(Self::One),
+        };
+        read.map_err(|_name| UseError::Tool(text.escape_debug().to_string()))
+    }
+}
+
+impl fmt::Display for ToolPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All(server) => write!(f, "{server}/*"),
+            Self::One(tool) => tool.fmt(f),
+        }
+    }
+}
+
+/// A set as a list of texts.
+mod texts {
+    use std::collections::BTreeSet;
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<T: Display, S: Serializer>(
+        set: &BTreeSet<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(set.iter().map(ToString::to_string))
+    }
+
+    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<BTreeSet<T>, D::Error>
+    where
+        T: FromStr<Err: Display> + Ord,
+        D: Deserializer<'de>,
+    {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_read_as_they_are_written() {
+        for (text, want) in [
+            ("header:Authorization", "header:authorization: Bearer {}"),
+            ("header:X-Api-Key", "header:x-api-key: {}"),
+            ("header:X-Auth: Token {};v=1", "header:x-auth: Token {};v=1"),
+            ("query:api_key", "query:api_key"),
+            ("basic:api", "basic:api"),
+            ("env:GITHUB_TOKEN", "env:GITHUB_TOKEN"),
+            ("file:token", "file:token"),
+        ] {
+            let slot: Slot = text.parse().unwrap();
+            assert_eq!(slot.to_string(), want);
+            assert_eq!(slot.to_string().parse::<Slot>().unwrap(), slot);
+        }
+    }
+
+    #[test]
+    fn what_is_no_place_for_a_secret_is_refused() {
+        for text in [
+            "",
+            "header",
+            "header:",
+            "header:Host",
+            "header:Transfer-Encoding",
+            "header:mcp-session-id",
+            "header:X: no place",
+            "header:X: {}\r\nY: {}",
+            "header:X Y",
+            "query:",
+            "query:a=b",
+            "query:a&b",
+            "basic:a:b",
+            "basic:",
+            "env:1A",
+            "env:A-B",
+            "env:A=B",
+            "file:../x",
+            "file:.ssh",
+            "file:a/b",
+            "cookie:x",
+            "HEADER:x",
+        ] {
+            assert!(text.parse::<Slot>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_one_name_and_one_port() {
+        for (text, want) in [
+            ("api.Example.com", "api.example.com"),
+            ("api.example.com:443", "api.example.com"),
+            ("127.0.0.1:8080", "127.0.0.1:8080"),
+            ("[::1]:8080", "[::1]:8080"),
+            ("localhost:80", "localhost:80"),
+        ] {
+            assert_eq!(text.parse::<HostPort>().unwrap().to_string(), want);
+        }
+        for text in [
+            "",
+            "*",
+            "*.example.com",
+            "a b",
+            "a..b",
+            "a.",
+            "https://a",
+            "a/b",
+            "a:0",
+            "a:x",
+            "a:70000",
+            "u@a",
+            "a\0.b",
+            "::1",
+            "[::1",
+            "[::1]x",
+            "a%2eb",
+            "ä.example",
+        ] {
+            assert!(text.parse::<HostPort>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_for_what_is_named_and_nothing_else() {
+        let uses = Uses {
+            agents: BTreeSet::from(["support".parse().unwrap()]),
+            hosts: BTreeSet::from(["api.example.com".parse().unwrap()]),
+            slots: BTreeSet::from(["header:authorization".parse().unwrap()]),
+            tools: ["github/*", "mail/send"].iter().map(|text| text.parse().unwrap()).collect(),
+        };
+        let permits = |agent: &str, tool: &str| uses.permits(&agent.parse().unwrap(), &tool.parse().unwrap());
+        assert!(permits("support", "github/create_issue") && permits("support", "mail/send"));
+        assert!(!permits("support", "mail/read") && !permits("support", "git/push"));
+        assert!(!permits("other", "github/create_issue"));
+        assert!(uses.goes_to("API.example.com", 443));
+        assert!(!uses.goes_to("api.example.com", 80) && !uses.goes_to("example.com", 443));
+        assert!(!uses.goes_to("api.example.com.evil.example", 443));
+        let none = Uses::default();
+        assert!(!none.permits(&"support".parse().unwrap(), &"github/x".parse().unwrap()));
+        assert!(!none.goes_to("api.example.com", 443));
+        let text = serde_json::to_string(&uses).unwrap();
+        assert_eq!(serde_json::from_str::<Uses>(&text).unwrap(), uses);
+        assert!(serde_json::from_str::<Uses>(r#"{"slots":["header:host"]}"#).is_err());
+    }
+}
