@@ -280,8 +280,8 @@ fn of_cells(config: Option<&Config>, found: &mut Findings) {
     let facts = Facts::read();
     for (tier, made) in &makes.tiers {
         match made {
-            Ok(landlock) => {
-                found.good(format!("cells of the tier `{tier}` work here, with level {landlock} of Landlock"))
+            Ok(level) => {
+                found.good(format!("cells of the tier `{tier}` work here{}", exec::landlock(*level)))
             }
             Err(why) => found.limit(
                 format!("no cells of the tier `{tier}` are made here: {why}"),

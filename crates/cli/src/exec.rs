@@ -73,6 +73,11 @@ pub(crate) fn run(exec: &Exec, place: impl FnOnce() -> anyhow::Result<Place>) ->
     })
 }
 
+/// What is said of Landlock in a cell; nothing, where there is another kernel between.
+pub(crate) fn landlock(level: u32) -> String {
+    if level == 0 { String::new() } else { format!(", with level {level} of Landlock") }
+}
+
 /// What cells this machine makes, found out by making them.
 pub(crate) struct Makes {
     /// The level of Landlock in a cell of each tier, or why there is none.

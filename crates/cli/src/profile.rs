@@ -188,11 +188,9 @@ fn in_words(name: &str, profile: &Profile, image: Option<&Image>, makes: &Makes)
         line("a server in it is started for each call, and gone with it")?;
     }
     match makes.at_least(*tier) {
-        Ok((made, landlock)) if made == *tier => {
-            line(format_args!("tier: {tier}, with level {landlock} of Landlock"))?;
-        }
-        Ok((made, landlock)) => {
-            line(format_args!("tier: at least {tier}; here {made}, with level {landlock} of Landlock"))?;
+        Ok((made, level)) if made == *tier => line(format_args!("tier: {tier}{}", exec::landlock(level)))?,
+        Ok((made, level)) => {
+            line(format_args!("tier: at least {tier}; here {made}{}", exec::landlock(level)))?;
         }
         Err(why) => line(format_args!("tier: {tier}, and it cannot be made here: {why}"))?,
     }

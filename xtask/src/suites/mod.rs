@@ -5,10 +5,13 @@ mod claude;
 mod flush;
 pub(crate) mod gate;
 mod go;
+mod gvisor;
 mod node;
 mod packages;
 mod python;
 mod wire;
+
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
@@ -23,6 +26,7 @@ pub(crate) enum Suite {
     Claude,
     Flush,
     Go,
+    Gvisor,
     Layers,
     Node,
     Packages,
@@ -32,11 +36,12 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Cells,
         Self::Claude,
         Self::Flush,
         Self::Go,
+        Self::Gvisor,
         Self::Layers,
         Self::Node,
         Self::Packages,
@@ -51,6 +56,7 @@ impl Suite {
             Self::Claude => "claude",
             Self::Flush => "flush",
             Self::Go => "go",
+            Self::Gvisor => "gvisor",
             Self::Layers => "layers",
             Self::Node => "node",
             Self::Packages => "packages",
@@ -66,6 +72,9 @@ impl Suite {
             Self::Claude => "Claude Code, offline against a scripted model",
             Self::Flush => "the flushes of the store, counted by strace",
             Self::Go => "an independent reader of the log, written in Go",
+            Self::Gvisor => {
+                "cells with a kernel of their own, and the hostile programs in them, also as another user"
+            }
             Self::Layers => {
                 "hostile programs in cells of which one layer is switched off: they have to get out"
             }
@@ -100,6 +109,7 @@ impl Suite {
             Self::Claude => claude::run(workspace),
             Self::Flush => flush::run(workspace),
             Self::Go => go::run(workspace),
+            Self::Gvisor => gvisor::run(workspace),
             Self::Layers => layers(workspace),
             Self::Node => node::run(workspace),
             Self::Packages => packages::run(workspace),
@@ -125,10 +135,7 @@ fn layers(workspace: &Workspace) -> Result<Totals> {
 
 /// The tests of cells, by a user to whom nothing belongs. Needs root, who can be anybody; the other tests are for whoever runs them.
 fn stranger(workspace: &Workspace) -> Result<Totals> {
-    let runner = workspace.root().join("xtask/src/suites/stranger.sh");
-    let mut command = workspace.cargo(["test", "--workspace", "--locked", "--no-fail-fast", "--config"]);
-    command.arg(format!("target.'cfg(unix)'.runner={:?}", [runner]));
-    for test in [
+    let tests = [
         "bad_input",
         "bare",
         "cell",
@@ -141,10 +148,17 @@ fn stranger(workspace: &Workspace) -> Result<Totals> {
         "on_image",
         "pool",
         "workspace",
-    ] {
-        command.args(["--test", test]);
-    }
-    count("the tests of cells as another user", &mut command)
+    ];
+    count("the tests of cells as another user", &mut as_stranger(workspace, &tests))
+}
+
+/// These tests of the workspace, by a user to whom nothing belongs.
+fn as_stranger(workspace: &Workspace, tests: &[&str]) -> Command {
+    let runner = workspace.root().join("xtask/src/suites/stranger.sh");
+    let mut command = workspace.cargo(["test", "--workspace", "--locked", "--no-fail-fast", "--config"]);
+    command.arg(format!("target.'cfg(unix)'.runner={:?}", [runner]));
+    command.args(tests.iter().flat_map(|test| ["--test", test]));
+    command
 }
 
 /// The tests of one suite as they go by.

@@ -270,12 +270,12 @@ fn start(
     let landlock_abi = if layers.landlock { landlock(shape)? } else { 0 };
     if layers.seccomp {
         let step = "the filter of system calls";
-        let Filters { usual: _, no_set_id: _, alone, alone_as_owner } = filters.step(step)?;
+        let Filters { usual: _, no_set_id: _, alone, alone_as_owner, kernel: _ } = filters.step(step)?;
         let filter = if own { alone_as_owner } else { alone };
         filter.apply().step(step)?;
     }
     tell(gate, &FromCell::Ready { landlock_abi }, &[])?;
-    let (command, [stdin, stdout, stderr], handed_out) = init::command(gate)?;
+    let (command, [stdin, stdout, stderr], handed_out) = init::command(gate, false)?;
     let spec::Command { argv, env, cwd: _, files, hands_out: _ } = command;
     files.iter().try_for_each(files::place)?;
     let (program, arguments) = argv.split_first().ok_or("the command is empty").step("the command")?;
@@ -341,7 +341,7 @@ fn landlock(shape: &Shape) -> Result<u32, Failure> {
 
 /// Signals that are waited for like messages: a process has ended; the program is to end.
 #[expect(unsafe_code, reason = "neither the standard library nor rustix has signals as descriptors")]
-fn signals() -> Result<OwnedFd, Errno> {
+pub(super) fn signals() -> Result<OwnedFd, Errno> {
     // SAFETY: a set of signals is plain memory, which these calls fill; it outlives them. There is one thread, whose mask is set.
     // JUSTIFICATION: the end of a process and the word of the gate are waited for at once, without a handler.
     unsafe {
@@ -361,7 +361,7 @@ fn signals() -> Result<OwnedFd, Errno> {
 
 /// In the program, signals are as anywhere.
 #[expect(unsafe_code, reason = "the standard library cannot set which signals are blocked")]
-fn unblock_signals() {
+pub(super) fn unblock_signals() {
     // SAFETY: the set is plain memory that outlives the calls; there is one thread, whose mask is set.
     // JUSTIFICATION: what is blocked stays blocked in a program that is executed.
     unsafe {
@@ -371,10 +371,24 @@ fn unblock_signals() {
     }
 }
 
-/// Waits until the program has ended, and says how; or until everything is to end.
-fn watch(program: libc::pid_t, signals: &OwnedFd, gate: &OwnedFd) -> Option<FromCell> {
+/// Waits for the next of these signals.
+pub(super) fn heard(signals: &OwnedFd) -> Option<libc::c_int> {
+    let _again = poll(&mut [PollFd::new(signals, PollFlags::IN)], None);
+    next(signals)
+}
+
+/// The next of these signals, if there is one.
+fn next(signals: &OwnedFd) -> Option<libc::c_int> {
     // `struct signalfd_siginfo` has 128 bytes and begins with the number of the signal.
     let mut told = [0; 128];
+    match rustix::io::read(signals, &mut told) {
+        Ok(128) => told.first_chunk().map(|number| libc::c_int::from_ne_bytes(*number)),
+        _ => None,
+    }
+}
+
+/// Waits until the program has ended, and says how; or until everything is to end.
+fn watch(program: libc::pid_t, signals: &OwnedFd, gate: &OwnedFd) -> Option<FromCell> {
     loop {
         while let Ok(Some((process, ended))) = reap() {
             if process == program {
@@ -390,8 +404,8 @@ fn watch(program: libc::pid_t, signals: &OwnedFd, gate: &OwnedFd) -> Option<From
         if gate.revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR) {
             return None;
         }
-        while let Ok(128) = rustix::io::read(signals, &mut told) {
-            if told.first_chunk() == Some(&libc::SIGTERM.to_ne_bytes()) {
+        while let Some(signal) = next(signals) {
+            if signal == libc::SIGTERM {
                 ask_to_end(program);
             }
         }

@@ -29,16 +29,20 @@ pub(super) struct Filters {
     pub(super) alone: Filter,
     /// The same, where the cell's user owns files of the host: nor is what is known of them changed.
     pub(super) alone_as_owner: Filter,
+    /// For a kernel in user space, which has filters of its own for what runs on it: all that it needs to put itself apart.
+    pub(super) kernel: Filter,
 }
 
 /// Compiles the filters.
 pub(super) fn filters() -> Result<Filters, TooLong> {
     let as_owner = calls(CHANGES_OF_WHAT_IS_OWNED).map(|call| (call, Some(always())));
+    let of_a_kernel = calls(OF_A_KERNEL).map(|call| (call, None));
     Ok(Filters {
         usual: Filter::of(&usual())?,
         no_set_id: Filter::of(&no_set_id())?,
         alone: Filter::of(&alone())?,
         alone_as_owner: Filter::of(&alone().into_iter().chain(as_owner).collect())?,
+        kernel: Filter::of(&no_set_id().into_iter().chain(of_a_kernel).collect())?,
     })
 }
 
@@ -144,6 +148,26 @@ const OF_THE_WHOLE_HOST: &[&[i64]] = &[&[
     libc::SYS_mq_open,
     libc::SYS_mq_unlink,
     libc::SYS_inotify_add_watch,
+]];
+
+/// Calls that gVisor makes and no other program of a cell may.
+const OF_A_KERNEL: &[&[i64]] = &[&[
+    // Namespaces for itself and its server of files, each with a root that has nothing else.
+    libc::SYS_chroot,
+    libc::SYS_clone,
+    libc::SYS_mount,
+    libc::SYS_pivot_root,
+    libc::SYS_setns,
+    libc::SYS_umount2,
+    libc::SYS_unshare,
+    // What it gives up then, and the filters that it brings.
+    libc::SYS_capset,
+    libc::SYS_prctl,
+    libc::SYS_seccomp,
+    // The processes in which programs run, whose calls it answers.
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_ptrace,
 ]];
 
 /// Calls that change what is known of a file and not what is in it. Landlock does not look at them.
@@ -903,6 +927,25 @@ mod tests {
                 assert_eq!(got, want, "{call} {given:x?}");
             }
         }
+    }
+
+    #[test]
+    fn a_kernel_may_put_itself_apart_and_no_more() {
+        let Filters { no_set_id, kernel, .. } = filters().unwrap();
+        let own: BTreeSet<i64> = calls(OF_A_KERNEL).collect();
+        let new_user = [u64::from(libc::CLONE_NEWUSER.cast_unsigned()), 0, 0, 0, 0, 0];
+        let set_id = [0, 0o4755, 0, 0, 0, 0];
+        for number in 0..500 {
+            let answer = |filter, arguments| run(filter, ARCHITECTURE, number, arguments);
+            for arguments in [[0; 6], new_user, set_id] {
+                if own.contains(&i64::from(number)) {
+                    assert_eq!(answer(&kernel, arguments), SECCOMP_RET_ALLOW, "{number}");
+                } else {
+                    assert_eq!(answer(&kernel, arguments), answer(&no_set_id, arguments), "{number}");
+                }
+            }
+        }
+        assert_eq!(run(&no_set_id, ARCHITECTURE, u32::try_from(libc::SYS_clone).unwrap(), new_user), REFUSE);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::fd::AsRawFd as _;
-use std::path::Path;
 
 use super::tier::Tier;
 
@@ -50,8 +49,17 @@ impl Facts {
         let mut lines = Vec::new();
         let mut line = |text: &str| lines.push(text.to_owned());
         match tier {
-            Tier::Gvisor | Tier::Microvm => {
-                line("the strongest cells that this version makes are of the tier `native`")
+            Tier::Microvm => line("the strongest cells that this version makes are of the tier `gvisor`"),
+            Tier::Gvisor if why.contains("no `runsc`") || why.contains("unknown platform") => {
+                line(
+                    "install gVisor, of 2023 or later: `apt-get install runsc`, on Debian 12 `apt-get install -t bookworm-backports runsc`",
+                );
+            }
+            Tier::Gvisor => {
+                line("such a cell lies in one like those of the tier `native`: what bars these bars it, too");
+                line(
+                    "in a container calls are filtered and `/proc` is masked: `docker run --security-opt seccomp=unconfined --security-opt systempaths=unconfined …`",
+                );
             }
             Tier::LandlockOnly | Tier::Native if why.contains("Landlock") => {
                 line("it takes Linux 5.13, and 6.12 for `landlock-only`; `uname -r` shows which this is");
@@ -92,15 +100,6 @@ impl Facts {
             }
         }
         lines
-    }
-}
-
-/// Whether there is gVisor, in words.
-pub(super) fn gvisor() -> String {
-    let found = ["/usr/local/bin/runsc", "/usr/bin/runsc"].into_iter().find(|path| Path::new(path).exists());
-    match found {
-        Some(path) => format!("there is `{path}`, and this program makes no cells with it"),
-        None => "there is no `runsc`, and this program makes no cells with it".to_owned(),
     }
 }
 
@@ -173,7 +172,15 @@ mod tests {
             (&Facts::default(), Tier::Native, none, "a container or a chroot"),
             (&modules, Tier::LandlockOnly, "Landlock: this kernel does not have it", "lsm=landlock"),
             (&Facts::default(), Tier::LandlockOnly, "Landlock: level 3", "Linux 5.13, and 6.12"),
-            (&Facts::default(), Tier::Gvisor, "no `runsc`", "the strongest cells that this version makes"),
+            (&Facts::default(), Tier::Gvisor, "there is no `runsc`, which", "apt-get install runsc"),
+            (&Facts::default(), Tier::Gvisor, "starting: unknown platform: systrap", "bookworm-backports"),
+            (
+                &Facts::default(),
+                Tier::Gvisor,
+                "the cell failed at its namespaces: refused",
+                "what bars these",
+            ),
+            (&Facts::default(), Tier::Microvm, "no KVM", "the strongest cells that this version makes"),
         ] {
             let lines = facts.advice(tier, why).join("\n");
             assert!(lines.contains(want), "{why}: {lines}");

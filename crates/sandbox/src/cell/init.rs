@@ -16,8 +16,10 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socket_with
 use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
+use super::bare;
 use super::files;
-use super::filter::Filters;
+use super::filter::{Filter, Filters};
+use super::gvisor;
 use super::launcher::{Given, close_all_but, last_error};
 use super::lockdown::lock_down;
 use super::root::{self, Failure, Step as _};
@@ -34,7 +36,7 @@ pub(super) const NOT_STARTED: i32 = 127;
 /// Goes on as the first process of a cell, to its end.
 #[expect(clippy::exit, reason = "it is a copy of the launcher, which must not go on in it")]
 pub(super) fn run(given: Given<'_>, gate: &OwnedFd, layers: Layers, filters: Result<Filters, String>) -> ! {
-    let ended = prepare(given, gate, layers.in_force(), filters).and_then(|()| start(gate));
+    let ended = prepare(given, gate, layers.in_force(), filters).and_then(|prepared| start(gate, prepared));
     let said = ended.unwrap_or_else(|Failure { step, why }| FromCell::Failed { step, why });
     // If the gate is gone, there is nobody to tell.
     let _gone = tell(gate, &said, &[]);
@@ -47,13 +49,21 @@ pub(super) fn tell(gate: &OwnedFd, said: &FromCell, with: &[OwnedFd]) -> Result<
     wire::send(gate, &bytes, &with).step("telling the gate")
 }
 
+/// What is known of a cell in which everything is in force.
+struct Prepared {
+    shape: Shape,
+    limit_each: bool,
+    /// What is in force from the start of a kernel on, if the cell has one of its own.
+    filter: Option<Filter>,
+}
+
 /// Puts everything in force. After that it is known to nobody yet what will run in the cell.
 fn prepare(
     given: Given<'_>,
     gate: &OwnedFd,
     layers: Layers,
     filters: Result<Filters, String>,
-) -> Result<(), Failure> {
+) -> Result<Prepared, Failure> {
     let Given { user, group, shape, mounts, tun } = given;
     // When the launcher dies, so does every cell.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).step("dying with the gate")?;
@@ -63,8 +73,9 @@ fn prepare(
     // The launcher's socket is there; its other streams are nothing.
     dup2_stdin(rustix::stdio::stdout()).step("its own streams")?;
     set_signals();
-    map_user(user, group)?;
     let shape: Shape = read(shape).step("what the cell is to be")?;
+    // gVisor takes itself for root where it is; what it runs has none of the rights of one.
+    map_user(if shape.kernel.is_some() { 0 } else { USER }, user, group)?;
     rustix::process::setsid().step("a session of its own")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     rustix::system::sethostname(b"cell").step("the name of the host")?;
@@ -78,8 +89,12 @@ fn prepare(
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("not being looked into")?;
     let limit_each = wait_for(gate)?;
     hide_cgroup().step("a namespace of cgroups")?;
-    let landlock_abi = lock_down(layers, &shape, limit_each, filters)?;
-    tell(gate, &FromCell::Ready { landlock_abi }, &given_back)
+    let (landlock_abi, filter) = match &shape.kernel {
+        None => (lock_down(layers, &shape, limit_each, filters)?, None),
+        Some(_) => (0, Some(gvisor::lock_down(&shape.limits, limit_each, filters)?)),
+    };
+    tell(gate, &FromCell::Ready { landlock_abi }, &given_back)?;
+    Ok(Prepared { shape, limit_each, filter })
 }
 
 pub(super) fn read<T: serde::de::DeserializeOwned>(from: OwnedFd) -> Result<T, String> {
@@ -90,20 +105,32 @@ pub(super) fn read<T: serde::de::DeserializeOwned>(from: OwnedFd) -> Result<T, S
 
 /// Waits until it is told what to run, starts it, and waits for its end.
 #[expect(clippy::exit, reason = "it is a copy of the first process, which must not go on in it")]
-fn start(gate: &OwnedFd) -> Result<FromCell, Failure> {
-    let (command, [stdin, stdout, stderr], handed_out) = command(gate)?;
-    let Command { argv, env, cwd: _, files, hands_out: _ } = command;
+fn start(gate: &OwnedFd, prepared: Prepared) -> Result<FromCell, Failure> {
+    let Prepared { shape, limit_each, filter } = prepared;
+    let own_kernel = shape.kernel.is_some();
+    let (given, [stdin, stdout, stderr], handed_out) = command(gate, own_kernel)?;
+    let Command { argv, env, cwd: _, files, hands_out: _ } = &given;
     let (program, arguments) = argv.split_first().ok_or("the command is empty").step("the command")?;
     tell(gate, &FromCell::Started, &handed_out)?;
     drop(handed_out);
     files.iter().try_for_each(files::place)?;
+    let mut command = if own_kernel {
+        gvisor::prepare(&shape, limit_each, &given)?
+    } else {
+        let mut command = std::process::Command::new(program);
+        command.args(arguments).env_clear().envs(env.iter().map(|(name, value)| (name, value)));
+        command
+    };
+    let signals = own_kernel.then(bare::signals).transpose().step("waiting for ends")?;
     match fork().step("a process for the program")? {
         Forked::Child => {
-            let mut command = std::process::Command::new(program);
-            command.args(arguments).env_clear().envs(env);
+            if signals.is_some() {
+                bare::unblock_signals();
+            }
             // A session of its own, so that it can be asked to end with all that it started and that did not leave it.
             let streams = rustix::process::setsid()
-                .and_then(|_session| dup2_stdin(&stdin).and(dup2_stdout(&stdout)).and(dup2_stderr(&stderr)));
+                .and_then(|_session| dup2_stdin(&stdin).and(dup2_stdout(&stdout)).and(dup2_stderr(&stderr)))
+                .and_then(|()| filter.as_ref().map_or(Ok(()), Filter::apply));
             let why = match streams {
                 Ok(()) => command.exec().to_string(),
                 Err(error) => error.to_string(),
@@ -113,17 +140,23 @@ fn start(gate: &OwnedFd) -> Result<FromCell, Failure> {
             std::process::exit(NOT_STARTED)
         }
         // Whoever reads the streams learns of their end when the program's own processes have ended: they are closed here.
-        Forked::Parent(program) => {
-            PROGRAM.store(program, Ordering::Relaxed);
+        Forked::Parent(child) => {
+            PROGRAM.store(child, Ordering::Relaxed);
             drop((stdin, stdout, stderr));
-            Ok(wait(program))
+            Ok(match signals {
+                None => wait(child),
+                Some(signals) => gvisor::ended(gvisor::wait(child, &signals), program),
+            })
         }
     }
 }
 
 /// Waits for what the gate wants to be run, and goes to the folder where it is run. With it come its streams, and that folder if it is
 /// to be handed out.
-pub(super) fn command(gate: &OwnedFd) -> Result<(Command, [OwnedFd; 3], Vec<OwnedFd>), Failure> {
+pub(super) fn command(
+    gate: &OwnedFd,
+    own_kernel: bool,
+) -> Result<(Command, [OwnedFd; 3], Vec<OwnedFd>), Failure> {
     let step = "waiting for the command";
     let mut run = [0; 8];
     let (length, descriptors) =
@@ -135,7 +168,8 @@ pub(super) fn command(gate: &OwnedFd) -> Result<(Command, [OwnedFd; 3], Vec<Owne
     };
     let command: Command = read(command).step(step)?;
     let step = format!("the working directory `{}`", command.cwd);
-    rustix::process::chdir(&*command.cwd).step(&step)?;
+    if own_kernel { gvisor::enter(&command.cwd) } else { rustix::process::chdir(&*command.cwd) }
+        .step(&step)?;
     let mut handed_out = Vec::new();
     if command.hands_out {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -183,11 +217,11 @@ fn hide_cgroup() -> Result<(), Errno> {
 }
 
 /// One user and one group, and no way to drop groups.
-fn map_user(user: u32, group: u32) -> Result<(), Failure> {
+fn map_user(inside: u32, user: u32, group: u32) -> Result<(), Failure> {
     for (file, text) in [
         ("setgroups", "deny".to_owned()),
-        ("gid_map", format!("{USER} {group} 1")),
-        ("uid_map", format!("{USER} {user} 1")),
+        ("gid_map", format!("{inside} {group} 1")),
+        ("uid_map", format!("{inside} {user} 1")),
     ] {
         std::fs::write(format!("/proc/self/{file}"), text).step(format_args!("the user's `{file}`"))?;
     }

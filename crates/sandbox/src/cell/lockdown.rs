@@ -36,7 +36,7 @@ pub(super) fn lock_down(
     let abi = if layers.landlock { landlock(&shape.writable)? } else { 0 };
     if layers.seccomp {
         let step = "the filter of system calls";
-        let Filters { usual, no_set_id, alone: _, alone_as_owner: _ } = filters.step(step)?;
+        let Filters { usual, no_set_id, alone: _, alone_as_owner: _, kernel: _ } = filters.step(step)?;
         let filter = if shape.writes_through() { no_set_id } else { usual };
         filter.apply().step(step)?;
     }

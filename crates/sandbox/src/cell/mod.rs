@@ -17,6 +17,7 @@
 //! | `init.rs` | the first process of a cell |
 //! | `tier.rs`, `host.rs` | how strong a cell is, and what a host has for it |
 //! | `bare.rs` | a cell without namespaces |
+//! | `gvisor.rs` | a cell with a kernel of its own |
 //! | `reach.rs` | what a gate that is root opens for it |
 //! | `root.rs` | its files |
 //! | `lockdown.rs`, `filter.rs` | what it gives up |
@@ -33,6 +34,7 @@ pub mod changes;
 mod files;
 mod filter;
 mod gauge;
+mod gvisor;
 pub mod host;
 mod init;
 mod launcher;
@@ -124,6 +126,8 @@ pub struct Cells {
     resolver: Arc<dyn Resolve>,
     /// Whether this host makes cells of the usual tier, or why not; once somebody asked.
     native: Arc<tokio::sync::OnceCell<Result<u32, String>>>,
+    /// The same of those with a kernel of their own.
+    gvisor: Arc<tokio::sync::OnceCell<Result<u32, String>>>,
     /// Tiers that it shall not make cells of.
     without: Vec<Tier>,
 }
@@ -253,7 +257,8 @@ impl Cells {
         let reach = rustix::process::geteuid().is_root().then(|| Reach::new(user));
         let maker = Maker { launcher, cgroups: Cgroups::find(), reach };
         let pool = Arc::new(Pool::new(maker));
-        Ok(Self { pool, resolver: Arc::new(HostResolver), native: Arc::default(), without: Vec::new() })
+        let (native, gvisor) = Default::default();
+        Ok(Self { pool, resolver: Arc::new(HostResolver), native, gvisor, without: Vec::new() })
     }
 
     /// The same, as if this host made no cells of a tier.
@@ -263,8 +268,8 @@ impl Cells {
         self
     }
 
-    /// Whether this host makes cells of a tier: the level of Landlock that is in force in one, or why it makes none. It is found out by
-    /// making one.
+    /// Whether this host makes cells of a tier: the level of Landlock that is in force in one (0 where another kernel lies between), or why
+    /// it makes none. It is found out by making one.
     ///
     /// # Errors
     /// In words, at what it failed.
@@ -281,8 +286,25 @@ impl Cells {
         match tier {
             Tier::Native => self.native.get_or_init(probe).await.clone(),
             Tier::LandlockOnly => probe().await,
-            Tier::Gvisor => Err(host::gvisor()),
+            Tier::Gvisor => self.gvisor.get_or_init(|| Box::pin(self.own_kernel())).await.clone(),
             Tier::Microvm => Err(host::machines()),
+        }
+    }
+
+    /// Runs something in a cell with a kernel of its own.
+    async fn own_kernel(&self) -> Result<u32, String> {
+        let (runsc, _opened) = Source::open(&gvisor::find()?).map_err(|error| error.to_string())?;
+        let spec = gvisor::probe(&runsc);
+        let cell = self.run(&spec).await.map_err(|error| error.to_string())?;
+        let Finished { ended, cut, stderr, .. } =
+            cell.finish(b"", &spec.limits).await.map_err(|error| error.to_string())?;
+        match (ended.code, cut) {
+            (Some(0), None) => Ok(0),
+            _ => {
+                let said = String::from_utf8_lossy(&stderr);
+                let last = said.lines().last().unwrap_or("it says nothing").escape_debug().to_string();
+                Err(format!("gVisor does not run here: {last}"))
+            }
         }
     }
 
@@ -316,6 +338,7 @@ impl Cells {
         };
         match tier {
             Tier::LandlockOnly | Tier::Native if !self.without.contains(&tier) => Ok(tier),
+            Tier::Gvisor if !self.without.contains(&tier) && gvisor::find().is_ok() => Ok(tier),
             tier => {
                 let why = self.makes(tier).await.err().unwrap_or_default();
                 Err(CellError::Tier(format!("this host makes no cells of the tier `{tier}`: {why}")))
@@ -380,7 +403,8 @@ impl Cells {
     /// # Errors
     /// The cell could not be prepared as it has to be; then nothing ran.
     pub async fn run_with(&self, spec: &Spec, streams: [OwnedFd; 3]) -> Result<Cell, CellError> {
-        if self.tier_of(spec).await? == Tier::LandlockOnly {
+        let tier = self.tier_of(spec).await?;
+        if tier == Tier::LandlockOnly {
             let (mut cell, command) = self.pool.maker().begin_bare(spec).await?;
             let command = sealed("toolgate-command", &command)?;
             let [input, output, errors] = &streams;
@@ -389,7 +413,14 @@ impl Cells {
             let _deaf = wire::send(&*cell.gate, wire::RUN, &given);
             return if cell.started().await? { self.bound(cell, spec) } else { Err(silent()) };
         }
-        let (shape, command) = spec.split();
+        let (mut shape, command) = spec.split();
+        let mut kept = None;
+        if tier == Tier::Gvisor {
+            gvisor::check(spec)?;
+            let (kernel, opened) =
+                gvisor::find().map_err(CellError::Tier).and_then(|path| Source::open(&path))?;
+            (shape.kernel, kept) = (Some(kernel), Some(opened));
+        }
         let command = sealed("toolgate-command", &command)?;
         let [input, output, errors] = &streams;
         let given = [&command, input, output, errors].map(OwnedFd::as_fd);
@@ -404,6 +435,7 @@ impl Cells {
         // A cell that has failed already does not hear it, and says why.
         let _deaf = wire::send(&*cell.gate, wire::RUN, &given);
         cell.ready(&shape).await?;
+        drop(kept);
         if !cell.started().await? {
             return Err(silent());
         }
@@ -435,7 +467,8 @@ impl Maker {
             Some(reach) => reach.open(&self.launcher, shape).await?,
             None => reach::Opened::default(),
         };
-        self.make(wire::CELL, Tier::Native, shape, opened).await
+        let tier = if shape.kernel.is_some() { Tier::Gvisor } else { Tier::Native };
+        self.make(wire::CELL, tier, shape, opened).await
     }
 
     /// Has a cell made without namespaces, which is ready, and says what is to run in it.
@@ -470,7 +503,8 @@ impl Maker {
         let process = self.launcher.ask(word, &given).await?;
         let gate = Arc::new(asynchronous(ours)?);
         let refused = |error| CellError::System("a cgroup for the cell", error);
-        let group = self.cgroups.as_ref().map(|cgroups| cgroups.make(&shape.limits));
+        let limits = if tier == Tier::Gvisor { gvisor::together(&shape.limits) } else { shape.limits };
+        let group = self.cgroups.as_ref().map(|cgroups| cgroups.make(&limits));
         let group = group.transpose().map_err(refused)?.map(Arc::new);
         let go: &[u8] = if group.is_some() { wire::GO } else { wire::GO_LIMIT_EACH };
         let enforced = Enforced { tier, limits: shape.limits, total: group.is_some(), landlock_abi: 0 };

@@ -128,7 +128,9 @@ impl Profile {
             Some(image) => Some(plan.source(&real(&image.root)?)?),
             None => plan.system().map(|()| None)?,
         };
-        plan.who_is_who(if self.net.is_empty() { "" } else { RESOLV_CONF });
+        // With a kernel of its own, programs are who the files of the cell belong to.
+        let user = if self.tier == Tier::Gvisor { 0 } else { 1000 };
+        plan.who_is_who(user, if self.net.is_empty() { "" } else { RESOLV_CONF });
         plan.places.push(Place::Proc);
         plan.places.push(Place::Dev { shm_bytes: self.scratch_bytes });
         for at in ["/tmp", "/var/tmp", HOME] {
@@ -203,16 +205,17 @@ impl Plan {
     }
 
     /// Who is who in the cell.
-    fn who_is_who(&mut self, resolv_conf: &str) {
+    fn who_is_who(&mut self, user: u32, resolv_conf: &str) {
+        let passwd = format!(
+            "agent:x:{user}:{user}::/home/agent:/bin/sh\nnobody:x:65534:65534::/nonexistent:/usr/sbin/nologin\n"
+        );
+        let group = format!("agent:x:{user}:\nnogroup:x:65534:\n");
         for (at, content) in [
-            ("/etc/group", "agent:x:1000:\nnogroup:x:65534:\n"),
+            ("/etc/group", &*group),
             ("/etc/hostname", "cell\n"),
             ("/etc/hosts", "127.0.0.1 localhost cell\n::1 localhost\n"),
             ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
-            (
-                "/etc/passwd",
-                "agent:x:1000:1000::/home/agent:/bin/sh\nnobody:x:65534:65534::/nonexistent:/usr/sbin/nologin\n",
-            ),
+            ("/etc/passwd", &*passwd),
             ("/etc/resolv.conf", resolv_conf),
         ] {
             self.places.push(Place::File { at: at.to_owned(), content: content.to_owned() });

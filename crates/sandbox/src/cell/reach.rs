@@ -53,8 +53,8 @@ pub(super) struct Reach {
 /// What was opened.
 #[derive(Default)]
 pub(super) struct Opened {
-    /// One mount for the base, if there is one, and for each place that is made of something of the host, in their order; or none at
-    /// all.
+    /// One mount for the base, if there is one, for each place that is made of something of the host, in their order, and for the kernel,
+    /// if there is one; or none at all.
     pub(super) mounts: Vec<OwnedFd>,
     /// What could not be shown as the user's own.
     pub(super) unmapped: Vec<PathBuf>,
@@ -94,7 +94,8 @@ impl Reach {
                 alone(lower)?;
             }
         }
-        for (source, access, owned) in base.chain(places) {
+        let kernel = shape.kernel.iter().map(|kernel| (kernel, Access::Run, false));
+        for (source, access, owned) in base.chain(places).chain(kernel) {
             let refused = |why: String| CellError::Source { path: source.path.clone(), why };
             if opened.mounts.len() >= MAX_MOUNTS {
                 return Err(refused(format!(

@@ -19,6 +19,7 @@ use rustix::mount::{
 use rustix::path::Arg;
 use rustix::process::{fchdir, pivot_root};
 
+use super::gvisor;
 use super::launcher::last_error;
 use super::spec::{self, Access, Place, Shape, Source};
 
@@ -67,8 +68,10 @@ const SHOWN: &[&str] = &[
 /// What tells this start of this machine from all others.
 const START_OF_THE_HOST: &str = "sys/kernel/random/boot_id";
 
-/// Builds the root and enters it. `mounts` are what a gate that is root has opened for the base and the places, in their order, or
-/// nothing. Returns the folders of changes of the overlays, in order.
+/// Builds the root and enters it. `mounts` are what a gate that is root has opened for the base, the places in their order, and the
+/// kernel, or nothing. Returns the folders of changes of the overlays, in order.
+///
+/// Where the cell has a kernel of its own, this is a folder of the root that is entered, which has nothing else but that.
 pub(super) fn enter(shape: &Shape, mounts: Vec<OwnedFd>, masks: bool) -> Result<Vec<OwnedFd>, Failure> {
     // Mounts of the host come and go here too, or else they could not go there; none of ours is seen there.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).step("own mounts")?;
@@ -88,12 +91,22 @@ pub(super) fn enter(shape: &Shape, mounts: Vec<OwnedFd>, masks: bool) -> Result<
             .map(|(root, _)| root)
             .step(format_args!("the image in `{}`", base.path.display()))?,
     };
-    let stage = on_stage(&root).step("a place for the new root")?;
+    let (outer, stage) = match &shape.kernel {
+        None => (None, on_stage(&root)),
+        Some(_) => {
+            let (outer, stage) = around(&root).step("a root around it")?;
+            (Some(outer), Ok(stage))
+        }
+    };
+    let stage = stage.step("a place for the new root")?;
+    let own_kernel = outer.is_some();
     for place in &shape.places {
         let made = match place {
             Place::Bind { at, source, access, .. } => {
                 tree(source, attributes(*access)).and_then(|tree| bind(stage.as_fd(), at, &tree))
             }
+            // These are its kernel's.
+            Place::Dev { .. } | Place::Proc if own_kernel => Ok(()),
             Place::Dev { shm_bytes } => dev(stage.as_fd(), *shm_bytes, shape.base.is_some()),
             Place::File { at, content } => file(stage.as_fd(), at, content),
             Place::Overlay { at, lower, bytes, inodes } => {
@@ -117,6 +130,14 @@ pub(super) fn enter(shape: &Shape, mounts: Vec<OwnedFd>, masks: bool) -> Result<
         made.step(place)?;
     }
     set_attributes(stage.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY, false).step("a read-only root")?;
+    let stage = match (outer, &shape.kernel) {
+        (Some(outer), Some(kernel)) => {
+            let kernel = tree(kernel, attributes(Access::Run));
+            kernel.and_then(|kernel| furnish(outer.as_fd(), &kernel)).step("a root around it")?;
+            outer
+        }
+        _ => stage,
+    };
     fchdir(&stage).step("the new root")?;
     // The old root comes to lie below the new one, and is let go of.
     pivot_root(".", ".").step("the new root")?;
@@ -139,6 +160,28 @@ impl fmt::Display for Place {
             Self::Tmpfs { at, .. } => write!(f, "memory at `{at}`"),
         }
     }
+}
+
+/// Puts a root on stage below another one, with nothing in it yet but folders, and opens both.
+fn around(root: &OwnedFd) -> Result<(OwnedFd, OwnedFd), Errno> {
+    let outer = on_stage(&tmpfs(ROOT_BYTES, ROOT_INODES, 0o755)?)?;
+    // On the last of them gVisor puts a root of its own.
+    for name in [gvisor::FILES, gvisor::STATE, "/tmp"] {
+        folder(outer.as_fd(), name)?;
+    }
+    attach(root.as_fd(), inside(outer.as_fd(), gvisor::FILES, OFlags::PATH)?.as_fd(), "")?;
+    let stage = inside(outer.as_fd(), gvisor::FILES, OFlags::PATH | OFlags::DIRECTORY)?;
+    folder(stage.as_fd(), "tmp")?;
+    Ok((outer, stage))
+}
+
+/// Puts what gVisor needs into the root around a cell's: `/proc` as it is, since with masks no other one could be made.
+fn furnish(outer: BorrowedFd<'_>, kernel: &OwnedFd) -> Result<(), Errno> {
+    proc(outer, false)?;
+    device(outer, "null")?;
+    bind(outer, gvisor::PROGRAM, kernel)?;
+    attach(tmpfs(ROOT_BYTES, 64, 0o700)?.as_fd(), folder(outer, gvisor::STATE)?.as_fd(), "")?;
+    set_attributes(outer, MountAttrFlags::MOUNT_ATTR_RDONLY, false)
 }
 
 /// What no mount of a cell is without.
@@ -325,17 +368,7 @@ fn dev(root: BorrowedFd<'_>, shm_bytes: u64, in_image: bool) -> Result<(), Errno
     if let Some(cover) = &cover {
         attach(cover.as_fd(), folder(root, "dev")?.as_fd(), "")?;
     }
-    for name in ["full", "null", "random", "urandom", "zero"] {
-        let source = spec::open(Path::new(&format!("/dev/{name}")))?;
-        let tree = copy(&source)?;
-        // The only mounts where a device is one.
-        set_attributes(
-            tree.as_fd(),
-            MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC,
-            true,
-        )?;
-        attach(tree.as_fd(), target(root, &format!("dev/{name}"))?.as_fd(), "")?;
-    }
+    ["full", "null", "random", "urandom", "zero"].into_iter().try_for_each(|name| device(root, name))?;
     for (at, to) in [
         ("dev/fd", "/proc/self/fd"),
         ("dev/stderr", "/proc/self/fd/2"),
@@ -347,6 +380,14 @@ fn dev(root: BorrowedFd<'_>, shm_bytes: u64, in_image: bool) -> Result<(), Errno
     let shm = tmpfs(shm_bytes, 4096, 0o1777)?;
     attach(shm.as_fd(), folder(root, "dev/shm")?.as_fd(), "")?;
     cover.map_or(Ok(()), |cover| set_attributes(cover.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY, false))
+}
+
+/// A device of the host: the only mounts where one is one.
+fn device(root: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    let tree = copy(&spec::open(Path::new(&format!("/dev/{name}")))?)?;
+    let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    set_attributes(tree.as_fd(), flags, true)?;
+    attach(tree.as_fd(), target(root, &format!("dev/{name}"))?.as_fd(), "").map(drop)
 }
 
 /// Mounts a folder of the host with its changes in memory; returns the folder of the changes.

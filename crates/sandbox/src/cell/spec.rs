@@ -48,6 +48,8 @@ pub(super) struct Shape {
     pub(super) limits: Limits,
     pub(super) writable: Vec<String>,
     pub(super) net: Vec<Rule>,
+    /// The program that is a kernel of its own for it, if it has one.
+    pub(super) kernel: Option<Source>,
 }
 
 /// What runs in it.
@@ -88,7 +90,10 @@ impl Spec {
             self.clone();
         // What the gate keeps itself makes no difference to the cell.
         let limits = Limits { wall_ms: 0, output_bytes: 0, ..limits };
-        (Shape { base, places, limits, writable, net }, Command { argv, env, cwd, files, hands_out })
+        (
+            Shape { base, places, limits, writable, net, kernel: None },
+            Command { argv, env, cwd, files, hands_out },
+        )
     }
 }
 
