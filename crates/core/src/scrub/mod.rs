@@ -3,6 +3,9 @@
 //! What looks for something is a [`Detect`]. A [`Scrubber`] asks its detectors where something is, puts a token in its
 //! place, and counts. It works on plain bytes, on JSON (which stays JSON) and on streams.
 
+pub mod detect;
+mod pii;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
