@@ -9,6 +9,7 @@ use toolgate_core::call::Agent;
 
 use crate::front::http::Front;
 
+pub use crate::builtin::fuzzing::{Ordered, ordered};
 pub use crate::upstream::fuzzing::frames;
 
 /// What the front makes of a `POST` of this agent: the status, and the body if it is in one piece.

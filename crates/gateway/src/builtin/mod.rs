@@ -41,6 +41,7 @@
 mod answer;
 mod arguments;
 mod definition;
+pub(crate) mod fuzzing;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
