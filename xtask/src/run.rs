@@ -4,7 +4,8 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Instant,
+    sync::mpsc::{self, RecvTimeoutError},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -140,9 +141,18 @@ pub(crate) fn must(what: &str, command: &mut Command) -> Result<()> {
 /// How much is shown once more of what one test runner said of its failures.
 const MOST_LINES: usize = 150;
 
+/// How long a test runner may print nothing: far longer than any test takes, or the build of all of them. A test that runs for a minute is
+/// named by the runner.
+const SILENCE: Duration = Duration::from_secs(45 * 60);
+
 /// Runs a test runner, shows what it prints, and counts its tests. Failed tests are counted; a run that ends badly
-/// without having failed a test (it did not compile, it crashed) is an error.
+/// without having failed a test (it did not compile, it crashed) is an error. One that prints nothing for long hangs: it is
+/// killed with all that it started, and that is a failed test.
 pub(crate) fn count(what: &str, command: &mut Command) -> Result<Totals> {
+    count_within(SILENCE, what, command)
+}
+
+fn count_within(silence: Duration, what: &str, command: &mut Command) -> Result<Totals> {
     say(&format!("{what}: {}", shown(command)));
     let begin = Instant::now();
     let mut child = command
@@ -150,11 +160,35 @@ pub(crate) fn count(what: &str, command: &mut Command) -> Result<Totals> {
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("could not start {}", shown(command)))?;
+    let output = BufReader::new(child.stdout.take().context("no output to read")?);
+    let (tell, lines) = mpsc::channel();
+    // It ends when nobody has the other end of the output any more, or nobody listens.
+    std::thread::spawn(move || output.lines().try_for_each(|line| tell.send(line)));
     let mut totals = Totals::default();
     let mut section: Option<Vec<String>> = None;
-    for line in BufReader::new(child.stdout.take().context("no output to read")?).lines() {
-        let line = line?;
+    let mut last = "nothing".to_owned();
+    loop {
+        let line = match lines.recv_timeout(silence) {
+            Ok(line) => line?,
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                let running = end_all(child.id());
+                child.kill()?;
+                child.wait()?;
+                let seconds = silence.as_secs();
+                let said = format!(
+                    "{what}: hung, and was killed: it printed nothing for {seconds} s; the last was `{last}`; running were: {}",
+                    running.join("; ")
+                );
+                say(&said);
+                totals.add(Totals::failed(said));
+                return Ok(totals);
+            }
+        };
         println!("{line}");
+        if !line.trim().is_empty() {
+            last.clone_from(&line);
+        }
         if let Some(counted) = Totals::of_line(&line) {
             totals.add(counted);
             totals.failures.extend(section.take().map(|lines| lines.join("\n")));
@@ -172,6 +206,24 @@ pub(crate) fn count(what: &str, command: &mut Command) -> Result<Totals> {
         bail!("{what} failed ({status}) without a failed test: {}", shown(command));
     }
     Ok(totals)
+}
+
+/// Kills all processes below one, and tells their commands.
+fn end_all(process: u32) -> Vec<String> {
+    let listed = output(Command::new("ps").args(["-A", "-o", "pid=,ppid=,args="])).unwrap_or_default();
+    let (mut above, mut commands) = (vec![process.to_string()], Vec::new());
+    while let Some(parent) = above.pop() {
+        for line in listed.lines() {
+            let mut words = line.split_whitespace();
+            if let (Some(number), true) = (words.next(), words.next() == Some(&parent)) {
+                // If it is gone, that is what was wanted.
+                let _gone = output(Command::new("kill").args(["-KILL", number]));
+                above.push(number.to_owned());
+                commands.push(words.collect::<Vec<_>>().join(" "));
+            }
+        }
+    }
+    commands
 }
 
 /// Runs a command whose many lines matter only if it fails; gives what it printed.
@@ -223,6 +275,23 @@ fn shown(command: &Command) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_hangs_is_killed_and_failed() {
+        let script = "echo 'test a ... ok'; echo 'test result: ok. 2 passed; 0 failed;'; echo 'test b ...'; sleep 1001 & sleep 1000";
+        let mut hangs = Command::new("sh");
+        hangs.args(["-c", script]);
+        let totals = count_within(Duration::from_millis(500), "it", &mut hangs).unwrap();
+        assert_eq!((totals.passed, totals.failed), (2, 1));
+        let [said] = totals.failures.as_slice() else { panic!("{totals}") };
+        for part in ["it: hung, and was killed", "the last was `test b ...`", "sleep 1000", "sleep 1001"] {
+            assert!(said.contains(part), "{said}");
+        }
+        let ends = "echo 'test result: ok. 1 passed; 0 failed;'";
+        let totals =
+            count_within(Duration::from_secs(60), "it", Command::new("sh").args(["-c", ends])).unwrap();
+        assert_eq!(totals, Totals::passed());
+    }
 
     #[test]
     fn closing_lines_are_counted_and_others_are_not() {
