@@ -195,6 +195,11 @@ fn layers_lie_over_each_other() {
             "a=1",
         ),
         (
+            "nor what a link leads to that it brings itself",
+            vec![tar().file("d/a", "1"), tar().link("l", "d").file(".wh.l", "")],
+            "d/ d/a=1 l=-> d",
+        ),
+        (
             "marks of other programs are none",
             vec![tar().file("a", "1"), tar().file(".wh..wh.plnk", "").file(".wh..wh.aufs", "")],
             "a=1",
@@ -209,6 +214,16 @@ fn layers_lie_over_each_other() {
             "a link takes the place of a folder",
             vec![tar().file("d/e/a", "1"), tar().link("d", "/")],
             "d=-> /",
+        ),
+        (
+            "a second name takes the place of a file",
+            vec![tar().file("a", "1").file("b", "2"), tar().hard("b", "a")],
+            "a=1 b=1",
+        ),
+        (
+            "what is not made takes the place of a file",
+            vec![tar().file("a", "1"), tar().special(b'6', "a")],
+            "",
         ),
         (
             "a second name stays what it was",
@@ -285,6 +300,8 @@ fn hostile_archives_write_nothing_outside() {
             tar().link("l", canary).hard("a", "l").file("a", "1"),
             Ok("a=1 l=-> %canary"),
         ),
+        ("a second name of a link", tar().link("l", canary).hard("a", "l"), Ok("a=-> %canary l=-> %canary")),
+        ("a link outwards that it brings, gone", tar().link("a", out).file(".wh.a", ""), Ok("a=-> %out")),
         ("over a second name", tar().file("a", "1").hard("b", "a").file("b", "2"), Ok("a=1 b=2")),
         ("gone through a link", tar().link("a", out).file("a/.wh.canary", ""), refused("symbolic link")),
         (
@@ -564,7 +581,7 @@ fn a_change_is_found() {
     fs::write(image.root.join("d/new"), "").unwrap();
     fs::remove_file(image.root.join("l")).unwrap();
     std::os::unix::fs::symlink("b", image.root.join("l")).unwrap();
-    change("d", 0o555);
+    change("d", 0o500);
     let found: Vec<String> = folder
         .images()
         .verify("it", &mut |_| {})
@@ -583,8 +600,14 @@ fn a_change_is_found() {
             )
         })
         .collect();
-    let modes =
-        ["/a file 4 -> file 4", "/b file 4 -> file 4", "/d/c gone", "/d/new new", "/l link a -> link b"];
+    let modes = [
+        "/a file 4 -> file 4",
+        "/b file 4 -> file 4",
+        "/d folder -> folder",
+        "/d/c gone",
+        "/d/new new",
+        "/l link a -> link b",
+    ];
     assert_eq!(found, modes);
 }
 

@@ -301,3 +301,18 @@ async fn a_link_that_is_swapped_in_is_not_followed() {
     fs::remove_dir_all(&folder).unwrap();
     fs::remove_dir_all(&moved).unwrap();
 }
+
+/// The new root is built over a folder of the host's; what is given may lie below that.
+#[tokio::test]
+async fn a_workspace_may_lie_where_roots_are_built() {
+    let folder = Path::new("/tmp").join(format!("toolgate-below-tmp-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("kept"), "as it was").unwrap();
+    for workspace in [Workspace::Overlay, Workspace::Read, Workspace::Write] {
+        let profile = Profile { read: vec![folder.join("kept")], ..profile(&folder, workspace) };
+        let (done, ..) = run(&profile, "cat kept; echo new > added").await;
+        assert_eq!(done.stdout, b"as it was", "{workspace:?}: {done:?}");
+        assert_eq!(folder.join("added").exists(), workspace == Workspace::Write, "{workspace:?}");
+    }
+    fs::remove_dir_all(folder).unwrap();
+}

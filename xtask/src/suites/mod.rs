@@ -149,7 +149,10 @@ fn stranger(workspace: &Workspace) -> Result<Totals> {
         "pool",
         "workspace",
     ];
-    count("the tests of cells as another user", &mut as_stranger(workspace, &tests))
+    let mut totals = count("the tests of cells as another user", &mut as_stranger(workspace, &tests))?;
+    let mut builtin = as_stranger(workspace, &["program"]);
+    totals.add(count("the tests of built-in tools as another user", builtin.args(["--", "builtin::"]))?);
+    Ok(totals)
 }
 
 /// These tests of the workspace, by a user to whom nothing belongs.

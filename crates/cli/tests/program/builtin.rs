@@ -8,6 +8,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::archive::{Layer, Oci, tar};
 use crate::home::{Gate, Home};
 
 /// What they do is to run code: that is known without being declared.
@@ -24,10 +25,14 @@ fn gate(home: &Home, config: &str) -> Gate {
 
 /// A gate as it is configured, with all its tools accepted, and an agent.
 fn up(home: &Home) -> Gate {
+    started(home, |home| home.up(&[]))
+}
+
+fn started(home: &Home, start: impl FnOnce(&Home) -> Gate) -> Gate {
     home.done(&["tool", "review"]);
     home.done(&["tool", "accept", "--all"]);
     let token = home.done(&["agent", "add", "support"]);
-    let mut gate = home.up(&[]);
+    let mut gate = start(home);
     gate.token = Some(token.trim().to_owned());
     gate.hello().unwrap();
     gate
@@ -666,4 +671,120 @@ fn connections_of_a_call_are_written_down() {
     assert!(shown.contains("connection refused  shell to evil.example: no rule has this name"), "{shown}");
     drop(gate);
     home.done(&["log", "verify"]);
+}
+
+/// Calls a tool that cannot be used here: the agent is told that nothing ran, and the operator why.
+fn not_sent(home: &Home, gate: &Gate, tool: &str, why: &str) {
+    let done = call(gate, tool, json!({ "argv": ["true"] }));
+    assert_eq!(done["isError"], true, "{tool}");
+    assert!(done["content"][0]["text"].as_str().unwrap().contains("the call was not sent"), "{done}");
+    assert_eq!(last_outcome(home)["status"], "not_sent", "{tool}");
+    gate.err.until(why);
+}
+
+#[test]
+fn without_namespaces_built_ins_do_what_that_tier_can() {
+    let home = Home::new("builtin-bare");
+    let folder = home.path().join("work/in");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("a"), "kept ").unwrap();
+    let mut config = "[profiles.least]\ntier = \"landlock-only\"\n\
+        [profiles.out]\ntier = \"landlock-only\"\nnet = [\"a.example:443\"]\n\
+        [servers.usual]\nbuiltin = \"shell\"\n[servers.out]\nbuiltin = \"shell\"\nprofile = \"out\"\n\
+        [servers.shell]\nbuiltin = \"shell\"\nprofile = \"least\"\n\
+        [servers.code]\nbuiltin = \"code\"\nprofile = \"least\"\n"
+        .to_owned();
+    for mode in ["overlay", "read", "write"] {
+        config += &format!(
+            "[servers.{mode}]\nbuiltin = \"shell\"\nprofile = \"least\"\nworkspace = \"{}\"\nworkspace_mode = \"{mode}\"\n",
+            folder.display()
+        );
+    }
+    home.config(&config);
+    home.policy(POLICY);
+    let gate = started(&home, Home::up_without_namespaces);
+
+    let done = exec(
+        &gate,
+        json!({
+            "argv": ["sh", "-c", "cat; cat in/put; ./run; echo kept > out; exit 3"],
+            "stdin": "hello ",
+            "files": [
+                { "path": "in/put", "text": "world\n" },
+                { "path": "run", "text": "#!/bin/sh\necho ran\n", "executable": true },
+            ],
+            "files_out": ["out", "none"],
+        }),
+    );
+    let said = &done["structuredContent"];
+    assert_eq!((&said["stdout"], &said["exit_code"]), (&json!("hello world\nran\n"), &json!(3)), "{done}");
+    assert_eq!(said["files"][0], json!({ "path": "out", "bytes": 5, "text": "kept\n" }));
+    assert_eq!(said["files"][1]["missing"], "there is no such file");
+    assert_eq!(last_outcome(&home)["cell"]["tier"], "landlock_only");
+    // Nothing is left of it, nothing of the host is read, and nobody is reached.
+    let done = script(&gate, "ls -A; cat /etc/shadow || true; echo > /tmp/x || echo no");
+    let said = &done["structuredContent"];
+    assert_eq!(said["stdout"], "no\n", "{done}");
+    assert!(said["stderr"].as_str().unwrap().contains("/etc/shadow: Permission denied"), "{done}");
+    let port = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connect = format!(
+        "import socket\ntry: socket.create_connection({:?})\nexcept OSError as e: print(e.strerror)",
+        port.local_addr().unwrap()
+    );
+    let connect = connect.replace("127.0.0.1:", "(\"127.0.0.1\",").replace(")\nexcept", "))\nexcept");
+    let done = call(&gate, "code__run", json!({ "language": "python", "code": connect }));
+    assert_eq!(done["structuredContent"]["stdout"], "Operation not permitted\n", "{done}");
+    let stopped = exec(&gate, json!({ "script": "sleep 1000 & sleep 1000", "timeout_ms": 300 }));
+    assert_eq!(stopped["structuredContent"]["stopped"], "deadline", "{stopped}");
+
+    let put = json!({ "script": "cat a put; echo new > b", "files": [{ "path": "put", "text": "mine" }], "files_out": ["b"] });
+    let done = call(&gate, "write__exec", put);
+    assert_eq!(done["structuredContent"]["stdout"], "kept mine", "{done}");
+    assert_eq!(done["structuredContent"]["files"][0]["text"], "new\n", "{done}");
+    assert_eq!(fs::read_to_string(folder.join("b")).unwrap(), "new\n");
+    let done = call(&gate, "read__exec", json!({ "script": "cat a; echo x > c" }));
+    assert!(done["structuredContent"]["stderr"].as_str().unwrap().contains("cannot create c"), "{done}");
+    assert_eq!(done["structuredContent"]["stdout"], "kept ");
+
+    not_sent(&home, &gate, "overlay__exec", "the tier `landlock-only` cannot keep changes of a folder apart");
+    not_sent(&home, &gate, "out__exec", "the tier `landlock-only` cannot let a cell reach hosts by name");
+    not_sent(&home, &gate, "usual__exec", "the cell failed at its namespaces: ");
+}
+
+#[test]
+fn on_an_image_built_ins_have_what_it_has() {
+    let home = Home::new("builtin-image");
+    let mut layer = tar().file("etc/release", "of the image").mode(0o755);
+    let told = Command::new("ldd").arg("/bin/cat").output().unwrap().stdout;
+    let told = String::from_utf8(told).unwrap();
+    for path in told.split_whitespace().filter(|word| word.starts_with('/')).chain(["/bin/cat"]) {
+        layer = layer.long_bytes(path, &fs::read(path).unwrap());
+    }
+    let file = home.path().join("small.tar");
+    fs::write(&file, Oci::new(&[Layer::gzip(layer.done())]).tar()).unwrap();
+    home.done(&["image", "import", file.to_str().unwrap()]);
+    let gate = gate(
+        &home,
+        "[profiles.small]\nimage = \"small\"\n[servers.shell]\nbuiltin = \"shell\"\nprofile = \"small\"\n\
+        [servers.code]\nbuiltin = \"code\"\nprofile = \"small\"\n",
+    );
+    let put = json!([{ "path": "in/put", "text": ", and mine" }]);
+    let done = exec(
+        &gate,
+        json!({ "argv": ["cat", "/etc/release", "in/put"], "files": put, "files_out": ["in/put"] }),
+    );
+    let said = &done["structuredContent"];
+    assert_eq!(said["stdout"], "of the image, and mine", "{done}");
+    assert_eq!(said["files"][0]["text"], ", and mine");
+    // It has no language that programs are written in, and none of the host's programs is there.
+    assert_eq!(gate.tools(), ["shell__exec"]);
+    for (tool, arguments, program) in [
+        ("shell__exec", json!({ "argv": ["/usr/bin/env"] }), "/usr/bin/env"),
+        ("shell__exec", json!({ "script": "true" }), "/bin/sh"),
+    ] {
+        let text = call(&gate, tool, arguments)["content"][0]["text"].as_str().unwrap().to_owned();
+        assert!(text.starts_with("Nothing ran: ") && text.contains(program), "{text}");
+    }
+    drop(gate);
+    home.done(&["image", "remove", "small"]);
 }

@@ -77,15 +77,14 @@ pub(super) fn enter(shape: &Shape, mounts: Vec<OwnedFd>, masks: bool) -> Result<
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).step("own mounts")?;
     let mut changes = Vec::new();
     let opened_for_us = !mounts.is_empty();
-    let mut mounts = mounts.into_iter();
-    // If there is none left for a place, there is none: what was opened for us is never looked up again.
-    let mut tree = |source: &Source, flags| {
-        if opened_for_us { mounts.next().ok_or(Errno::BADF) } else { own_copy(source, flags) }
-    };
+    // Before the new root covers anything of the old one.
+    let mut mounts = if opened_for_us { mounts } else { own(shape)? }.into_iter();
+    // If there is none left for a place, there is none: what was opened is never looked up again.
+    let mut tree = || mounts.next().ok_or(Errno::BADF);
     let root = match &shape.base {
         None => tmpfs(ROOT_BYTES, ROOT_INODES, 0o755).step("a new root")?,
         // What is put into the root lies over the image, in memory.
-        Some(base) => tree(base, attributes(Access::Run))
+        Some(base) => tree()
             .and_then(|image| on_stage(&image))
             .and_then(|image| layered(&image, ROOT_BYTES, ROOT_INODES))
             .map(|(root, _)| root)
@@ -102,21 +101,19 @@ pub(super) fn enter(shape: &Shape, mounts: Vec<OwnedFd>, masks: bool) -> Result<
     let own_kernel = outer.is_some();
     for place in &shape.places {
         let made = match place {
-            Place::Bind { at, source, access, .. } => {
-                tree(source, attributes(*access)).and_then(|tree| bind(stage.as_fd(), at, &tree))
-            }
+            Place::Bind { at, .. } => tree().and_then(|tree| bind(stage.as_fd(), at, &tree)),
             // These are its kernel's.
             Place::Dev { .. } | Place::Proc if own_kernel => Ok(()),
             Place::Dev { shm_bytes } => dev(stage.as_fd(), *shm_bytes, shape.base.is_some()),
             Place::File { at, content } => file(stage.as_fd(), at, content),
-            Place::Overlay { at, lower, bytes, inodes } => {
+            Place::Overlay { at, lower: _, bytes, inodes } => {
                 let lower = if opened_for_us {
                     // It has to be somewhere for an overlay to be made of it; the overlay comes to lie over it.
-                    tree(lower, attributes(Access::Run))
+                    tree()
                         .and_then(|tree| bind(stage.as_fd(), at, &tree))
                         .and_then(|()| inside(stage.as_fd(), at, OFlags::PATH | OFlags::DIRECTORY))
                 } else {
-                    meant(lower)
+                    tree()
                 };
                 lower
                     .and_then(|lower| overlay(stage.as_fd(), at, &lower, *bytes, *inodes))
@@ -131,9 +128,8 @@ pub(super) fn enter(shape: &Shape, mounts: Vec<OwnedFd>, masks: bool) -> Result<
     }
     set_attributes(stage.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY, false).step("a read-only root")?;
     let stage = match (outer, &shape.kernel) {
-        (Some(outer), Some(kernel)) => {
-            let kernel = tree(kernel, attributes(Access::Run));
-            kernel.and_then(|kernel| furnish(outer.as_fd(), &kernel)).step("a root around it")?;
+        (Some(outer), Some(_)) => {
+            tree().and_then(|kernel| furnish(outer.as_fd(), &kernel)).step("a root around it")?;
             outer
         }
         _ => stage,
@@ -280,6 +276,32 @@ pub(super) fn copy(of: &OwnedFd) -> Result<OwnedFd, Errno> {
 
 fn is_folder(of: &OwnedFd) -> Result<bool, Errno> {
     Ok(FileType::from_raw_mode(rustix::fs::fstat(of)?.st_mode).is_dir())
+}
+
+/// What this process can reach itself, for the base, the places in their order, and the kernel.
+fn own(shape: &Shape) -> Result<Vec<OwnedFd>, Failure> {
+    let mut opened = Vec::new();
+    if let Some(base) = &shape.base {
+        let image = own_copy(base, attributes(Access::Run));
+        opened.push(image.step(format_args!("the image in `{}`", base.path.display()))?);
+    }
+    for place in &shape.places {
+        match place {
+            Place::Bind { source, access, .. } => {
+                opened.push(own_copy(source, attributes(*access)).step(place)?);
+            }
+            Place::Overlay { lower, .. } => opened.push(meant(lower).step(place)?),
+            Place::Dev { .. }
+            | Place::File { .. }
+            | Place::Proc
+            | Place::Symlink { .. }
+            | Place::Tmpfs { .. } => {}
+        }
+    }
+    if let Some(kernel) = &shape.kernel {
+        opened.push(own_copy(kernel, attributes(Access::Run)).step("gVisor's program")?);
+    }
+    Ok(opened)
 }
 
 /// A copy of what this process can reach itself.
