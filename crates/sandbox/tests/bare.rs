@@ -154,20 +154,36 @@ async fn everything_that_was_started_ends_with_the_cell() {
 
 #[tokio::test]
 async fn a_cell_writes_to_its_own_folder_which_goes_with_it() {
-    let (spec, kept) =
-        on_the_host(&["/bin/sh", "-c", "echo mine > $TMPDIR/x && cat $TMPDIR/x && ls -d $TMPDIR && pwd"]);
+    let (spec, kept) = on_the_host(&[
+        "/bin/sh",
+        "-c",
+        "echo mine > $TMPDIR/x && cat $TMPDIR/x && ls -d $TMPDIR && pwd && stat -c %a $TMPDIR",
+    ]);
     let cell = bare().run(&spec).await.unwrap();
     let enforced = cell.enforced;
     drop(kept);
     let done = cell.finish(b"", &spec.limits).await.unwrap();
     let said = String::from_utf8(done.stdout).unwrap();
     let lines: Vec<&str> = said.lines().collect();
-    let [text, folder, here] = lines.as_slice() else { panic!("{said}") };
-    assert_eq!((*text, folder), ("mine", here));
+    let [text, folder, here, mode] = lines.as_slice() else { panic!("{said}") };
+    assert_eq!((*text, folder, *mode), ("mine", here, "700"));
     assert_eq!((enforced.tier, enforced.landlock_abi >= 6), (Tier::LandlockOnly, true));
     while Path::new(folder).exists() {
         tokio::task::yield_now().await;
     }
+}
+
+/// No process has a number above those that there can be; there always is a first one.
+#[tokio::test]
+async fn folders_of_gates_that_are_gone_go_and_those_of_others_stay() {
+    let [gone, there] = ["/tmp/toolgate-cell-4194999-0", "/tmp/toolgate-cell-1-0"].map(Path::new);
+    for folder in [gone, there] {
+        fs::create_dir_all(folder.join("left")).unwrap();
+    }
+    let (spec, kept) = on_the_host(&["true"]);
+    assert_eq!(finish(&bare(), &spec, kept).await.ended.code, Some(0));
+    assert!(!gone.exists() && there.exists());
+    fs::remove_dir_all(there).unwrap();
 }
 
 #[tokio::test]
