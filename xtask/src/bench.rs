@@ -19,9 +19,10 @@ use crate::{
 /// A part: its name, and what measures it.
 type Part = (&'static str, fn(&Workspace) -> Result<Vec<Value>>);
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     ("cells", cells),
     ("policy", policy),
+    ("scrub", scrub),
     ("store", store),
     ("ledger", ledger),
     ("gateway", gateway),
@@ -38,7 +39,7 @@ const BUILD: &[&str] = &[
     "build", "--quiet", "--release", "--locked",
     "-p", "toolgate", "--bin", "toolgate",
     "-p", "toolgate-fixtures", "--bin", "bench-client", "--bin", "bench-upstream",
-    "-p", "toolgate-core", "--example", "policy_speed",
+    "-p", "toolgate-core", "--example", "policy_speed", "--example", "scrub_speed",
     "-p", "toolgate-broker", "--example", "store_speed",
     "-p", "toolgate-sandbox", "--example", "cell_speed",
     "-p", "toolgate-ledger", "--example", "make_log", "--example", "verify_log",
@@ -112,6 +113,11 @@ fn cells(workspace: &Workspace) -> Result<Vec<Value>> {
 /// Verdicts of a large policy.
 fn policy(workspace: &Workspace) -> Result<Vec<Value>> {
     Ok(figures(&example(workspace, "policy_speed", &[])?))
+}
+
+/// Texts looked through for known values.
+fn scrub(workspace: &Workspace) -> Result<Vec<Value>> {
+    Ok(figures(&example(workspace, "scrub_speed", &[])?))
 }
 
 /// Lines of the form `what was measured   VALUE UNIT`; others are left out.

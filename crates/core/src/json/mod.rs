@@ -207,6 +207,12 @@ impl<'a> Value<'a> {
         Members { tree: self.tree, next: self.at + 1, left }
     }
 
+    /// The same with the names as values too, which know where they stand.
+    pub fn members_with_names(&self) -> impl Iterator<Item = (Value<'a>, Value<'a>)> {
+        let mut members = self.members();
+        std::iter::from_fn(move || members.next_pair())
+    }
+
     /// The array's elements; none for anything but an array.
     #[must_use]
     pub fn elements(&self) -> Elements<'a> {

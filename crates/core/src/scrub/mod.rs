@@ -4,12 +4,17 @@
 //! place, and counts. It works on plain bytes, on JSON (which stays JSON) and on streams.
 
 pub mod detect;
+mod json;
+pub mod known;
 mod pii;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+
+pub use stream::{Events, Stream};
 
 /// Came from outside and was not looked at yet. Never printed, cloned or logged.
 pub struct Raw<T>(T);
@@ -104,6 +109,29 @@ pub trait Detect: Send + Sync {
     /// # Errors
     /// [`Withheld`] if it cannot say.
     fn find(&self, text: &[u8], place: &Place<'_>, found: &mut Vec<Found>) -> Result<(), Withheld>;
+
+    /// Whether it looks through all strings of a document as one text, in which each is a line: it finds what is split
+    /// over several, and does not care where one stands. Others get each string, number and name by itself.
+    fn across(&self) -> bool {
+        false
+    }
+
+    /// Up to where a text that goes on can be given out: nothing that ends behind its end begins before. Here, the last
+    /// line but one that is far enough from the end for most things.
+    ///
+    /// # Errors
+    /// [`Withheld`] if it cannot say.
+    fn settled(&self, text: &[u8]) -> Result<usize, Withheld> {
+        const FAR: usize = 8 << 10;
+        let far = text.len().saturating_sub(FAR);
+        let head = text.get(..far).unwrap_or_default();
+        Ok(head.iter().rposition(|b| *b == b'\n').map_or(far, |at| at + 1))
+    }
+
+    /// Whether a text ends like the beginning of what it looks for.
+    fn may_begin(&self, _text: &[u8]) -> bool {
+        false
+    }
 }
 
 /// Gives the token that stands for something from now on. It never holds the value, and is the same for the same
@@ -153,6 +181,10 @@ impl Scrubber {
         Ok(Cleaned { bytes, removed })
     }
 
+    fn may_begin(&self, text: &[u8]) -> bool {
+        self.detectors.iter().any(|detector| detector.may_begin(text))
+    }
+
     /// What all detectors find, in order and without overlaps.
     fn find(&self, text: &[u8], place: &Place<'_>) -> Result<Vec<Found>, Withheld> {
         let mut ranked = Vec::new();
@@ -164,16 +196,20 @@ impl Scrubber {
         Ok(without_overlaps(ranked))
     }
 
+    /// What stands for something from now on.
+    fn token(&self, kind: Kind, bytes: &[u8]) -> String {
+        match kind {
+            Kind::Custom(_) | Kind::Detected(_) => (self.tokens)(kind, bytes),
+            Kind::Known(_) | Kind::Opaque(_) => (self.tokens)(kind, &[]),
+        }
+    }
+
     fn replace(&self, text: &[u8], found: &[Found], removed: &mut Removed) -> Vec<u8> {
         let mut out = Vec::with_capacity(text.len());
         let mut from = 0;
         for Found { range, kind } in found {
             out.extend_from_slice(text.get(from..range.start).unwrap_or_default());
-            let shown = match kind {
-                Kind::Known(_) | Kind::Opaque(_) => &[][..],
-                Kind::Custom(_) | Kind::Detected(_) => text.get(range.clone()).unwrap_or_default(),
-            };
-            out.extend_from_slice((self.tokens)(*kind, shown).as_bytes());
+            out.extend_from_slice(self.token(*kind, text.get(range.clone()).unwrap_or_default()).as_bytes());
             *removed.entry(*kind).or_default() += 1;
             from = range.end;
         }
@@ -201,6 +237,10 @@ fn without_overlaps(mut ranked: Vec<(usize, Found)>) -> Vec<Found> {
     }
     joined.into_iter().map(|(_, found)| found).collect()
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod known_tests;
 
 #[cfg(test)]
 mod tests {
