@@ -361,6 +361,7 @@ impl Scan<'_> {
     fn look(&mut self, text: &[u8], depth: usize) -> Result<Vec<Found>, Withheld> {
         let mut found = Vec::new();
         self.read(text, depth, &mut found)?;
+        self.struck(text, depth, &mut found)?;
         if !runs::is_binary(text) {
             self.readings(text, depth, &mut found)?;
             return Ok(found);
@@ -416,6 +417,19 @@ impl Scan<'_> {
         Ok(found)
     }
 
+    /// The text as it looks on a terminal, where a backspace takes back a character.
+    fn struck(&mut self, text: &[u8], depth: usize, found: &mut Vec<Found>) -> Result<(), Withheld> {
+        let Some(derived) = unescape(text, Syntax::Struck) else { return Ok(()) };
+        let (bytes, way_back) = derived.into_parts();
+        self.spend(bytes.len())?;
+        let mut inner = Vec::new();
+        self.read(&bytes, depth, &mut inner)?;
+        found.extend(
+            inner.into_iter().map(|Found { range, kind }| Found { range: way_back.range(range), kind }),
+        );
+        Ok(())
+    }
+
     /// What is left of the text when escapes are taken off, layer by layer.
     fn layers(&mut self, text: &[u8], depth: usize, found: &mut Vec<Found>) -> Result<(), Withheld> {
         let mut ways: Vec<WayBack> = Vec::new();
@@ -426,6 +440,7 @@ impl Scan<'_> {
             self.spend(bytes.len())?;
             let mut here = Vec::new();
             self.read(&bytes, depth, &mut here)?;
+            self.struck(&bytes, depth, &mut here)?;
             found.extend(here.into_iter().map(|Found { range, kind }| {
                 let range = ways.iter().rev().fold(range, |range, way| way.range(range));
                 Found { range, kind }
