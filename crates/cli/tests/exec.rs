@@ -50,6 +50,15 @@ fn ask(host: &str, port: u16) -> String {
     format!("exec 3<>/dev/tcp/{host}/{port} && echo please >&3 && cat <&3")
 }
 
+/// The program itself goes without them.
+#[test]
+fn a_command_has_huge_pages() {
+    let folder = Folder::new("pages");
+    let (status, why, code) = folder.exec(&[], "cat /proc/self/status");
+    assert_eq!((why, code), (String::new(), Some(0)));
+    assert!(status.lines().any(|line| line == "THP_enabled:\t1"), "{status}");
+}
+
 #[test]
 fn a_command_reaches_what_is_named() {
     let folder = Folder::new("net");

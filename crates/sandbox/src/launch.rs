@@ -229,9 +229,11 @@ fn die_with_parent(command: &mut Command) {
         if rustix::process::getppid() != Some(parent) {
             return Err(io::Error::from_raw_os_error(rustix::io::Errno::SRCH.raw_os_error()));
         }
+        // The gate may go without huge pages; that is no reason for a server to.
+        let _has_none = rustix::thread::disable_transparent_huge_pages(false);
         Ok(())
     };
-    // SAFETY: the closure makes two system calls (`prctl`, `getppid`) and allocates nothing: both are async-signal-safe,
+    // SAFETY: the closure makes three system calls (`prctl` twice, `getppid`) and allocates nothing: they are async-signal-safe,
     // and it touches no lock and no memory but its own copy of a number.
     // JUSTIFICATION: the death signal is cleared by fork, so only the child can set it; the standard library has no
     // safe way to run code there.

@@ -40,6 +40,20 @@ async fn the_environment_holds_only_what_is_named() {
     assert_eq!(names, ["ONLY"], "{text}");
 }
 
+/// A process that goes without huge pages hands that on to what it starts, unless somebody sees to it.
+#[tokio::test]
+async fn a_child_has_huge_pages_though_the_gate_has_none() {
+    let enabled = |status: &str| status.lines().any(|line| line == "THP_enabled:\t1");
+    rustix::thread::disable_transparent_huge_pages(true).unwrap();
+    assert!(!enabled(&std::fs::read_to_string("/proc/self/status").unwrap()), "nothing to be seen to");
+    let launcher = Launcher::start().unwrap();
+    let mut child = launcher.spawn(shell("cat /proc/self/status")).await.unwrap();
+    let (_stdin, mut stdout) = child.take_streams().unwrap();
+    let mut status = String::new();
+    stdout.read_to_string(&mut status).await.unwrap();
+    assert!(enabled(&status), "{status}");
+}
+
 #[tokio::test]
 async fn a_name_needs_a_path_to_be_looked_up_in() {
     let launcher = Launcher::start().unwrap();

@@ -13,7 +13,9 @@ use rustix::process::{
     DumpableBehavior, Gid, Signal, Uid, getegid, geteuid, getuid, set_dumpable_behavior,
     set_parent_process_death_signal,
 };
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{
+    disable_transparent_huge_pages, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
 
 use super::spec::Layers;
 use super::{bare, filter, init, wire};
@@ -52,6 +54,8 @@ fn serve(user: Option<u32>, layers: Layers) -> Result<(), Errno> {
     // Where only root may open the device of network interfaces, it cannot be opened any more once root is given up.
     let tun = if getuid().is_root() { tun::own_device() } else { None };
     drop_privilege(user)?;
+    // The gate may go without huge pages; that is no reason for what runs in cells to.
+    let _has_none = disable_transparent_huge_pages(false);
     // The gate is told how each cell ended by the cell itself; nobody waits for the processes here.
     ignore_children();
     // A cell without them fails, and says why.
