@@ -170,7 +170,8 @@ pub(super) fn unescape(source: &[u8], syntax: Syntax) -> Option<Derived> {
             Meaning::Bytes(bytes, count) => deriver.decoded(at, bytes.get(..count).unwrap_or_default()),
             Meaning::Nothing => {}
         }
-        at += length;
+        // A terminal code may be cut off by the end.
+        at = source.len().min(at + length);
         copied = at;
     }
     let mut deriver = deriver?;

@@ -330,6 +330,28 @@ fn much_work_is_refused_and_not_done() {
 }
 
 #[test]
+fn escapes_that_are_cut_off_are_no_trouble() {
+    let known = known(&secrets());
+    for text in [
+        "\x1b]0;x\x1b",
+        "\x1b(",
+        "\x1b[3",
+        "^[[",
+        "%2",
+        "\\u00",
+        "\\x{4",
+        "&#",
+        "=?a?B",
+        "=4",
+        "<b",
+        "<!--",
+        "\x08",
+    ] {
+        assert_eq!(clean(&known, text.as_bytes()).unwrap(), text.as_bytes(), "text: {text:?}");
+    }
+}
+
+#[test]
 fn nothing_of_a_value_is_shown() {
     let (known, _) = Known::new(&[KnownValue { id: 1, value: b"not-to-be-shown-1", names: &[] }]);
     let shown = format!("{known:?} {:?}", KnownValue { id: 1, value: b"not-to-be-shown-1", names: &[] });
