@@ -39,7 +39,21 @@ pub(crate) fn run_back(text: &[u8], to: usize, most: usize, belongs: impl Fn(u8)
 
 /// Where needle begins in hay, if it does; letters in either case. The needle is short and in lower case.
 pub(crate) fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
-    hay.windows(needle.len().max(1)).position(|window| window.eq_ignore_ascii_case(needle))
+    let (&first, rest) = needle.split_first()?;
+    let mut from = 0;
+    loop {
+        let tail = hay.get(from..)?;
+        let step = if first.is_ascii_lowercase() {
+            memchr::memchr2(first, first.to_ascii_uppercase(), tail)?
+        } else {
+            memchr::memchr(first, tail)?
+        };
+        let start = from + step;
+        if hay.get(start + 1..start + needle.len())?.eq_ignore_ascii_case(rest) {
+            return Some(start);
+        }
+        from = start + 1;
+    }
 }
 
 /// Whether one of these, in lower case, is in the hay, letters in either case.

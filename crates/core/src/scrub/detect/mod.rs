@@ -204,6 +204,19 @@ impl Scan<'_> {
         }
         // Most words are no names of anything: nothing that assigns follows.
         let Some(given) = value_after(text, &name, &mut self.work) else { return };
+        let near = cut(text, given.value.start, given.value.end);
+        if given.sure == Sure::Near
+            && near.len() < 12
+            && !near.iter().any(u8::is_ascii_digit)
+            && !near.iter().any(u8::is_ascii_uppercase)
+        {
+            // A sentence goes on; but in `.netrc` a password may be a word.
+            if !near.iter().any(u8::is_ascii_punctuation)
+                && !has_any(cut(text, name.start.saturating_sub(80), name.start), &["login"])
+            {
+                return;
+            }
+        }
         let mut words = name.clone();
         let mut means = meaning(cut(text, name.start, name.end));
         if matches!(means, Meaning::Maybe | Meaning::Nothing | Meaning::Key)

@@ -3,6 +3,9 @@
 //! A name is taken apart into its words (`camelCase`, `snake_case`, `kebab-case`, dots). The last word that means
 //! something decides; words before it may take that back.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 /// What a name says about its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meaning {
@@ -157,47 +160,37 @@ pub(crate) fn meaning(name: &[u8]) -> Meaning {
     let mut words = words.get(..count).unwrap_or_default();
     // What comes after and says nothing: digits, the name of an environment, `value`.
     while let [head @ .., last] = words {
-        if head.is_empty() || !(last.iter().all(u8::is_ascii_digit) || is_in(last, AFTERTHOUGHTS)) {
+        if head.is_empty() || !(last.text.iter().all(u8::is_ascii_digit) || last.is(List::Afterthoughts)) {
             break;
         }
         words = head;
     }
     let [head @ .., last] = words else { return Meaning::Nothing };
-    let modifier = head.last().copied().unwrap_or_default();
-    let asks = head.iter().any(|word| is_in(word, ASKS));
-    if is_in(last, PINS) {
-        return Meaning::Pin;
+    let modifier = head.last().copied().unwrap_or(Word::NONE);
+    let asks = head.iter().any(|word| word.is(List::Asks));
+    let text = last.text.to_ascii_lowercase();
+    match text.as_slice() {
+        _ if last.is(List::Pins) => Meaning::Pin,
+        b"key" | b"keys" if modifier.is(List::NotKeyOf) => Meaning::Nothing,
+        b"key" | b"keys" if modifier.is(List::KeyOf) => Meaning::Key,
+        b"key" | b"keys" => Meaning::Maybe,
+        _ if last.password() => {
+            if asks {
+                Meaning::Inner
+            } else {
+                Meaning::Password
+            }
+        }
+        b"sk" | b"pat" => Meaning::Maybe,
+        _ if last.secret() && (modifier.is(List::NotTokenOf) || (asks && last.is(List::Secrets))) => {
+            Meaning::Nothing
+        }
+        _ if last.secret() => Meaning::Key,
+        _ if last.is(List::Sessions) => Meaning::Maybe,
+        _ if last.is(List::About) => Meaning::Nothing,
+        _ if head.iter().any(|word| word.password() || word.secret()) => Meaning::Inner,
+        _ => Meaning::Nothing,
     }
-    if is_in(last, PASSWORDS) || ends_in(last, PASSWORD_ENDS) {
-        return if asks { Meaning::Inner } else { Meaning::Password };
-    }
-    if is_in(last, SECRETS) || ends_in(last, SECRET_ENDS) {
-        return match () {
-            () if is_in(modifier, NOT_TOKEN_OF) || (asks && !ends_in(last, SECRET_ENDS)) => Meaning::Nothing,
-            () if last.eq_ignore_ascii_case(b"sk") || last.eq_ignore_ascii_case(b"pat") => Meaning::Maybe,
-            () => Meaning::Key,
-        };
-    }
-    if last.eq_ignore_ascii_case(b"key") || last.eq_ignore_ascii_case(b"keys") {
-        return match () {
-            () if is_in(modifier, NOT_KEY_OF) => Meaning::Nothing,
-            () if is_in(modifier, KEY_OF) => Meaning::Key,
-            () => Meaning::Maybe,
-        };
-    }
-    if is_in(last, SESSIONS) {
-        return Meaning::Maybe;
-    }
-    if is_in(last, ABOUT) {
-        return Meaning::Nothing;
-    }
-    let inner = |word: &&[u8]| {
-        is_in(word, PASSWORDS)
-            || ends_in(word, PASSWORD_ENDS)
-            || is_in(word, SECRETS)
-            || ends_in(word, SECRET_ENDS)
-    };
-    if head.iter().any(inner) { Meaning::Inner } else { Meaning::Nothing }
 }
 
 /// Whether a name is about one-time passwords, whose seeds are written in groups.
@@ -205,22 +198,77 @@ pub(crate) fn one_time(name: &[u8]) -> bool {
     super::bytes::has_any(name, &["otp", "2fa", "mfa", "authenticator"])
 }
 
-fn is_in(word: &[u8], list: &[&str]) -> bool {
-    list.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(word))
+/// The lists that a word is on, as bits.
+static LISTS: LazyLock<HashMap<&'static [u8], u16>> = LazyLock::new(|| {
+    let mut words: HashMap<&'static [u8], u16> = HashMap::new();
+    for (bit, list) in
+        [PASSWORDS, SECRETS, KEY_OF, NOT_KEY_OF, NOT_TOKEN_OF, ASKS, AFTERTHOUGHTS, ABOUT, SESSIONS, PINS]
+            .iter()
+            .enumerate()
+    {
+        for word in *list {
+            *words.entry(word.as_bytes()).or_default() |= 1 << bit;
+        }
+    }
+    words
+});
+
+/// One word of a name, and the lists it is on.
+#[derive(Clone, Copy)]
+struct Word<'a> {
+    text: &'a [u8],
+    lists: u16,
 }
 
-fn ends_in(word: &[u8], list: &[&str]) -> bool {
-    list.iter().any(|end| {
-        word.len()
-            .checked_sub(end.len())
-            .and_then(|at| word.get(at..))
-            .is_some_and(|tail| tail.eq_ignore_ascii_case(end.as_bytes()))
-    })
+impl<'a> Word<'a> {
+    const NONE: Self = Self { text: &[], lists: 0 };
+
+    fn new(text: &'a [u8]) -> Self {
+        let mut lower = [0_u8; 24];
+        let lists = lower.get_mut(..text.len()).map_or(0, |lower| {
+            lower.copy_from_slice(text);
+            lower.make_ascii_lowercase();
+            LISTS.get(&*lower).copied().unwrap_or(0)
+        });
+        Self { text, lists }
+    }
+
+    const fn is(&self, list: List) -> bool {
+        self.lists >> list as u16 & 1 == 1
+    }
+
+    fn ends(&self, list: &[&str]) -> bool {
+        let tail = |end: &str| self.text.len().checked_sub(end.len()).and_then(|at| self.text.get(at..));
+        list.iter().any(|end| tail(end).is_some_and(|tail| tail.eq_ignore_ascii_case(end.as_bytes())))
+    }
+
+    fn password(&self) -> bool {
+        self.is(List::Passwords) || self.ends(PASSWORD_ENDS)
+    }
+
+    fn secret(&self) -> bool {
+        self.is(List::Secrets) || self.ends(SECRET_ENDS)
+    }
+}
+
+/// The lists, in the order of their bits.
+#[derive(Clone, Copy)]
+enum List {
+    Passwords,
+    Secrets,
+    KeyOf,
+    NotKeyOf,
+    NotTokenOf,
+    Asks,
+    Afterthoughts,
+    About,
+    Sessions,
+    Pins,
 }
 
 /// The last words of a name, and how many there are.
-fn words(name: &[u8]) -> ([&[u8]; MAX_WORDS], usize) {
-    let mut found: [&[u8]; MAX_WORDS] = [&[]; MAX_WORDS];
+fn words(name: &[u8]) -> ([Word<'_>; MAX_WORDS], usize) {
+    let mut found = [Word::NONE; MAX_WORDS];
     let mut count = 0;
     let mut start = 0;
     let class = |byte: u8| match byte {
@@ -248,7 +296,7 @@ fn words(name: &[u8]) -> ([&[u8]; MAX_WORDS], usize) {
                     count -= 1;
                 }
                 if let Some(slot) = found.get_mut(count) {
-                    *slot = word;
+                    *slot = Word::new(word);
                     count += 1;
                 }
             }

@@ -665,6 +665,9 @@ fn signature(scan: &mut Scan<'_>, word: Range<usize>) {
 /// The private members of a JSON web key.
 fn jwk(scan: &mut Scan<'_>, word: Range<usize>) {
     let text = scan.text;
+    if word.start < scan.done {
+        return;
+    }
     let from = word.start.saturating_sub(4096).max(scan.done);
     let begin = cut(text, from, word.start)
         .iter()

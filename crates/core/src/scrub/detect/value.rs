@@ -1,6 +1,11 @@
 //! Whether a value can be a secret at all, given what its name says: not a placeholder, not code, not words.
 
-use super::bytes::{Mix, at, find, has_any, run, wordy};
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use aho_corasick::AhoCorasick;
+
+use super::bytes::{Mix, at, find, run, wordy};
 use super::name::Meaning;
 
 /// The longest value that is looked at.
@@ -34,6 +39,11 @@ const REFERS: &[&str] = &[
     "conf.", "settings.", "params.", "args.", "options.", "opts.", "props.", "input.", "new ", "await ", "function", "lambda", "kms:", "keyring:", "azurekeyvault", "projects/", "gopass:", "pass:", "base64encode", "random_",
     "std::", "rails.", "credentials.", "env(", "steps.", "needs.", "github.", "inputs.", "!vault", "enc[", "bao:", "akv:", "sops:", "context.",
 ];
+
+static STANDING_FOR: LazyLock<Option<AhoCorasick>> =
+    LazyLock::new(|| AhoCorasick::builder().ascii_case_insensitive(true).build(STANDS_FOR).ok());
+static STANDING_FOR_WHOLE: LazyLock<HashSet<&'static [u8]>> =
+    LazyLock::new(|| STANDS_FOR_WHOLE.iter().map(|whole| whole.as_bytes()).collect());
 
 /// Endings of names of files.
 const FILES: &[&str] = &[
@@ -228,16 +238,19 @@ pub(crate) fn stands_for(value: &[u8]) -> bool {
     if trimmed.starts_with(b"__") && trimmed.ends_with(b"__") {
         return true;
     }
-    if STANDS_FOR_WHOLE.iter().any(|whole| trimmed.eq_ignore_ascii_case(whole.as_bytes())) {
+    if trimmed.len() < 24 && STANDING_FOR_WHOLE.contains(trimmed.to_ascii_lowercase().as_slice()) {
         return true;
     }
-    if trimmed.iter().all(|&byte| byte == first) || has_any(trimmed.get(..256).unwrap_or(trimmed), STANDS_FOR)
-    {
+    let beginning = trimmed.get(..256).unwrap_or(trimmed);
+    let part = STANDING_FOR.as_ref().is_none_or(|parts| parts.is_match(beginning));
+    if part || trimmed.iter().all(|&byte| byte == first) {
         return true;
     }
-    // Long runs of one character: `xxx`, `***`, `...` are above; `aaaaaa`, `######` are here.
-    trimmed.windows(6).any(|window| {
-        window.iter().all(|&byte| Some(&byte) == window.first()) && !matches!(window, [b'A', ..] | [b'=', ..])
+    // Long runs of one character: `aaaaaa`, `######`.
+    let mut same = 0;
+    beginning.iter().zip(beginning.iter().skip(1)).any(|(one, two)| {
+        same = if one == two && !matches!(one, b'A' | b'=') { same + 1 } else { 0 };
+        same >= 5
     })
 }
 

@@ -1,5 +1,7 @@
 //! Numbers that states give to persons: their forms, their checksums, and the words that go before them.
 
+use std::sync::LazyLock;
+
 use super::check::{luhn, remainder, verhoeff, weighted};
 use crate::scrub::detect::bytes::{at, before};
 
@@ -59,6 +61,25 @@ pub(super) const IDS: &[Id] = &[
     Id { kind: "pii.id.tr-kimlik", masks: &["ddddddddddd"], words: &["kimlik", "tckn"], needs: Needs::Words, check: tr_kimlik },
     Id { kind: "pii.id.passport", masks: &["LLddddddd", "Ldddddddd", "ddddddddd", "aaaaaaaaa"], words: &["passport", "reisepass", "passeport", "pasaporte"], needs: Needs::Words, check: |value| numbers(value).len() >= 5 },
 ];
+
+/// The masks that begin with so many letters and digits, each with the number it is for.
+static BY_HEAD: LazyLock<Vec<Vec<(&'static Id, &'static [u8])>>> = LazyLock::new(|| {
+    let mut all = vec![Vec::new(); 24];
+    for id in IDS {
+        for mask in id.masks {
+            let head = mask.bytes().take_while(u8::is_ascii_alphanumeric).count();
+            if let Some(masks) = all.get_mut(head) {
+                masks.push((id, mask.as_bytes()));
+            }
+        }
+    }
+    all
+});
+
+/// What a text can be that begins with so many letters and digits.
+pub(super) fn beginning_with(head: usize) -> &'static [(&'static Id, &'static [u8])] {
+    BY_HEAD.get(head).map_or(&[], Vec::as_slice)
+}
 
 /// Where the text ends that is written as a mask says, if it begins and ends there.
 pub(super) fn masked(text: &[u8], start: usize, mask: &[u8]) -> Option<usize> {

@@ -137,7 +137,7 @@ impl Seen<'_> {
             return self.push(start..end, "pii.card");
         }
         if classes.has(Class::Id)
-            && let Some((end, kind)) = self.id(start)
+            && let Some((end, kind)) = self.id(start, token - start)
         {
             return self.push(start..end, kind);
         }
@@ -169,27 +169,24 @@ impl Seen<'_> {
         (!ours && alone && (!small || named()) && !version()).then_some(end)
     }
 
-    fn id(&self, start: usize) -> Option<(usize, &'static str)> {
-        for id in ids::IDS {
-            for mask in id.masks {
-                let Some(end) = ids::masked(self.text, start, mask.as_bytes()) else { continue };
-                let joins = |byte: u8| matches!(byte, b'-' | b'.' | b'_' | b'/');
-                if joins(before(self.text, start))
-                    || (joins(at(self.text, end)) && at(self.text, end + 1).is_ascii_alphanumeric())
-                {
-                    continue;
-                }
-                let value: Vec<u8> =
-                    cut(self.text, start, end).iter().copied().filter(u8::is_ascii_alphanumeric).collect();
-                let plain = !mask.bytes().any(|byte| matches!(byte, b'-' | b'.' | b' ' | b'/'));
-                let asks = match id.needs {
-                    ids::Needs::Words => true,
-                    ids::Needs::WordsIfPlain => plain,
-                    ids::Needs::Nothing => false,
-                };
-                if (id.check)(&value) && (!asks || self.said(start, id.words)) {
-                    return Some((end, id.kind));
-                }
+    fn id(&self, start: usize, head: usize) -> Option<(usize, &'static str)> {
+        for (id, mask) in ids::beginning_with(head) {
+            let Some(end) = ids::masked(self.text, start, mask) else { continue };
+            let joins = |byte: u8| matches!(byte, b'-' | b'.' | b'_' | b'/');
+            let goes_on = joins(at(self.text, end)) && at(self.text, end + 1).is_ascii_alphanumeric();
+            if joins(before(self.text, start)) || goes_on {
+                continue;
+            }
+            let value: Vec<u8> =
+                cut(self.text, start, end).iter().copied().filter(u8::is_ascii_alphanumeric).collect();
+            let plain = head == mask.len();
+            let asks = match id.needs {
+                ids::Needs::Words => true,
+                ids::Needs::WordsIfPlain => plain,
+                ids::Needs::Nothing => false,
+            };
+            if (id.check)(&value) && (!asks || self.said(start, id.words)) {
+                return Some((end, id.kind));
             }
         }
         None

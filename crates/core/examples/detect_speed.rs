@@ -1,0 +1,131 @@
+//! How fast texts are looked through for secrets that nobody told us about. Prints figures only.
+//!
+//! `cargo run --release -p toolgate-core --example detect_speed`
+#![expect(clippy::unwrap_used, reason = "a measurement that cannot be set up has no figures")]
+#![expect(clippy::print_stdout, reason = "the figures are what it is for")]
+#![expect(clippy::disallowed_methods, reason = "it measures time; the library does not")]
+
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use toolgate_core::scrub::detect::{Classes, CustomRules, Detector};
+use toolgate_core::scrub::{Detect as _, Place};
+
+const ROUNDS: usize = 9;
+
+fn main() {
+    let secrets = Detector::default();
+    let all = Detector::new(Classes::parse(["secrets", "pii"]).unwrap(), CustomRules::default());
+    let begin = Instant::now();
+    time(&secrets, b"once");
+    println!("{:<28} {:>8.1} ms", "to make the automaton", begin.elapsed().as_secs_f64() * 1e3);
+    let (source, json, logs) = (source(), json(), logs());
+    let mix = [source.as_str(), &json, &logs].concat();
+    for (name, text) in [("source", &source), ("JSON", &json), ("logs", &logs), ("mix", &mix)] {
+        let rate = |detector| text.len() as f64 / 1e6 / time(detector, text.as_bytes()).0;
+        println!("{name:<28} {:>8.0} MB/s  with personal data {:>6.0} MB/s", rate(&secrets), rate(&all));
+    }
+    let part = mix.get(..10_000).unwrap_or(&mix);
+    println!("{:<28} {:>8.1} us", "10 KB of it", time(&secrets, part.as_bytes()).0 * 1e6);
+    println!("1 MiB that was made to be slow:");
+    for unit in HARD {
+        let text = unit.repeat((1 << 20) / unit.len());
+        let (seconds, found) = time(&all, text.as_bytes());
+        println!("  {unit:<26?} {:>8.1} ms  {found}", seconds * 1e3);
+    }
+}
+
+/// What costs most to look at, as often as it fits.
+const HARD: &[&str] = &[
+    "password=",
+    "password:",
+    "key ",
+    "token=\"",
+    "-----BEGIN PRIVATE KEY-----",
+    "-----BEGIN PRIVATE KEY-----\nAAAA",
+    "://a:",
+    "://a@",
+    "eyJ",
+    "eyJhbGciOiJIUzI1NiJ9.",
+    "AKIAABCDEFGHIJKLMNOP ",
+    "\"kty\"}",
+    "\"kty\"{",
+    "cookie: a=b;",
+    "curl -u ",
+    "insert into a(password)",
+    "insert into a(password) values(",
+    "kind: secret\ndata:\n",
+    "mnemonic: ability canyon ",
+    "sig=",
+    "$6$a",
+    "your code ",
+    "ghp_",
+    "sk-",
+    "identified by ",
+    "authorization: ",
+    "pass: {\"",
+    "1",
+    "1 ",
+    "1.",
+    "@",
+    "a@a.",
+    ":",
+    "a:",
+    "secret",
+    "secretsecret=",
+    "KEY ",
+    "KEY-",
+    "basic ",
+    "bearer ",
+    ":*:",
+    "=====",
+    "\\",
+    "\"",
+    "password=\"\\",
+    "mysql -p",
+    "xoxb-1-",
+    "<password>",
+    "pa",
+];
+
+/// The best of some rounds, in seconds, and what became of it.
+fn time(detector: &Detector, text: &[u8]) -> (f64, String) {
+    let mut best = f64::MAX;
+    let mut told = String::new();
+    for _ in 0..ROUNDS {
+        let mut found = Vec::new();
+        let begin = Instant::now();
+        let result = detector.find(text, &Place::default(), &mut found);
+        best = best.min(begin.elapsed().as_secs_f64());
+        told = result.map_or_else(|why| why.to_string(), |()| format!("{} found", found.len()));
+    }
+    (best, told)
+}
+
+fn source() -> String {
+    let files = [
+        include_str!("../src/policy/tests.rs"),
+        include_str!("../src/json/parse.rs"),
+        include_str!("../src/text.rs"),
+        include_str!("../src/schema.rs"),
+        include_str!("../src/scrub/detect/special.rs"),
+    ];
+    files.concat().repeat(30)
+}
+
+fn json() -> String {
+    let mut text = String::from("[");
+    for n in 0..40_000_u64 {
+        let hash = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        write!(text, "{{\"id\":{n},\"name\":\"item {n}\",\"state\":\"open\",\"sha\":\"{hash:016x}{hash:016x}\",\"labels\":[\"bug\",\"help wanted\"],\"author\":{{\"login\":\"user{n}\",\"url\":\"https://api.example.com/users/{n}\"}},\"body\":\"It happens when the window is closed before the answer is there.\\nSee the log.\"}},").unwrap();
+    }
+    text + "null]"
+}
+
+fn logs() -> String {
+    let mut text = String::new();
+    for n in 0..60_000_u64 {
+        writeln!(text, "2026-03-04T10:{:02}:{:02}.{:03}Z INFO gate::pipeline call admitted agent=support tool=mail/search duration_ms={} bytes={} session=s-{n} from 10.0.{}.{}", n / 60 % 60, n % 60, n % 1000, n % 97, n * 31 % 9000, n % 250, n % 251).unwrap();
+    }
+    text
+}
