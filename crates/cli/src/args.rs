@@ -157,6 +157,15 @@ The exit status is the command's own; 124: its time was over; 127: it could not 
   toolgate secret rotate github"
     )]
     Secret(SecretCommand),
+    /// Take secrets, and personal data if asked for, out of what stands on standard input
+    #[command(after_help = "Examples:
+  journalctl -u shop | toolgate scrub > clean.log
+  cat export.json | toolgate scrub --pii card,email
+  kubectl get secret -o json | toolgate scrub --json
+
+JSON stays JSON. What was removed is counted on standard error; nothing is written if the text cannot be looked
+through to the end.")]
+    Scrub(Scrub),
     /// What happened, and the proof of it
     #[command(
         subcommand,
@@ -480,8 +489,49 @@ pub(crate) struct Answer {
     pub(crate) passphrase_file: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Scrub {
+    /// Personal data too: `all`, or some of `card`, `email`, `iban`, `id`, `ip`, `phone`
+    #[arg(long, value_name = "CLASSES", value_delimiter = ',')]
+    pub(crate) pii: Vec<String>,
+    /// The most that is read, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    pub(crate) max_size: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Scan {
+    /// Files and folders; `-` is standard input
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Personal data too: `all`, or some of `card`, `email`, `iban`, `id`, `ip`, `phone`
+    #[arg(long, value_name = "CLASSES", value_delimiter = ',')]
+    pub(crate) pii: Vec<String>,
+    /// The largest file that is looked into, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    pub(crate) max_size: u64,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum SecretCommand {
+    /// Look for secrets in files, folders, transcripts of agents, or standard input
+    #[command(after_help = "Examples:
+  toolgate secret scan .
+  toolgate secret scan ~/.claude/projects --json
+  git log -p | toolgate secret scan -
+  toolgate secret scan --pii card,iban export.csv
+
+No value is printed: each finding has its place, its kind, a masked excerpt, and a fingerprint that is the same for the
+same value. Files of JSON lines are read as such; `.git`, links and binary files are left out.
+
+Exit codes: 0 nothing found; 1 something could not be looked into; 3 something was found.")]
+    Scan(Scan),
+    #[command(flatten)]
+    Vault(VaultCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VaultCommand {
     /// Put a secret into the vault
     #[command(after_help = "Examples:
   toolgate secret add github --slot header:Authorization --host api.example.com --tool 'github/*'

@@ -21,6 +21,7 @@ mod profile;
 mod question;
 mod rules;
 mod secret;
+mod secret_scan;
 mod setup;
 mod terminal;
 mod tools;
@@ -31,7 +32,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 
-use crate::args::{Cli, Command, Doctor};
+use crate::args::{Cli, Command, Doctor, SecretCommand};
 use crate::place::Place;
 
 /// What one thread takes and another gives back costs the system's allocator much: a tenth of a call's processor time.
@@ -86,8 +87,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Place::find(cli.config.as_deref(), cli.state.as_deref(), cli.json)
     };
     match cli.command {
-        // The only command with an exit status of its own.
+        // The commands with an exit status of their own.
         Command::Exec(exec) => return exec::run(&exec, here),
+        Command::Secret(SecretCommand::Scan(arguments)) => return secret_scan::scan(&arguments, cli.json),
         Command::Completions { shell } => extras::completions(shell, cli.json),
         Command::Demo(demo) => demo::run(&demo, cli.json),
         Command::DemoServer => demo_server::run(),
@@ -100,7 +102,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Person(command) => person::run(&here()?, command),
         Command::Question(command) => question::run(&here()?, command),
         Command::Mcp(mcp) => up::run_mcp(&here()?, &mcp),
-        Command::Secret(command) => secret::run(&here()?, command),
+        Command::Scrub(arguments) => secret_scan::scrub(&arguments, cli.json),
+        Command::Secret(SecretCommand::Vault(command)) => secret::run(&here()?, command),
         Command::Up(up) => up::run(&here()?, &up),
         Command::Doctor(Doctor { cell: None }) => doctor::run(&here()?),
         Command::Doctor(Doctor { cell: Some(profile) }) => profile::tell(&here()?, &profile),

@@ -19,23 +19,23 @@ use toolgate_ledger::record::{self, SecretAction};
 use toolgate_sandbox::guarded;
 use zeroize::Zeroizing;
 
-use crate::args::{SecretCommand, Unlock, UsesArgs, ValueArgs};
+use crate::args::{Unlock, UsesArgs, ValueArgs, VaultCommand};
 use crate::out::{self, hinted, line, note};
 use crate::place::{Place, State, block_on, gate_line, now_ms, random};
 use crate::terminal;
 
-pub(crate) fn run(place: &Place, command: SecretCommand) -> anyhow::Result<()> {
+pub(crate) fn run(place: &Place, command: VaultCommand) -> anyhow::Result<()> {
     // Values pass through this process: nobody else's may look into it, and it leaves nothing behind when it breaks.
     guarded::keep_to_ourselves().context("this process cannot be kept to itself")?;
     match command {
-        SecretCommand::Add { name, uses, value } => add(place, &name, &uses, &value),
-        SecretCommand::List => list(place),
-        SecretCommand::Remove { name } => remove(place, &name),
-        SecretCommand::Rotate { name, value } => rotate(place, &name, &value),
-        SecretCommand::Show { name } => show(place, &name),
-        SecretCommand::Trust => trust(place),
-        SecretCommand::Unlock(unlock) => self::unlock(place, unlock),
-        SecretCommand::UseWhere { name, uses } => use_where(place, &name, &uses),
+        VaultCommand::Add { name, uses, value } => add(place, &name, &uses, &value),
+        VaultCommand::List => list(place),
+        VaultCommand::Remove { name } => remove(place, &name),
+        VaultCommand::Rotate { name, value } => rotate(place, &name, &value),
+        VaultCommand::Show { name } => show(place, &name),
+        VaultCommand::Trust => trust(place),
+        VaultCommand::Unlock(unlock) => self::unlock(place, unlock),
+        VaultCommand::UseWhere { name, uses } => use_where(place, &name, &uses),
     }
 }
 

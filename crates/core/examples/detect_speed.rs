@@ -6,7 +6,6 @@
 #![expect(clippy::disallowed_methods, reason = "it measures time; the library does not")]
 
 use std::fmt::Write as _;
-use std::time::Instant;
 
 use toolgate_core::scrub::detect::{Classes, CustomRules, Detector};
 use toolgate_core::scrub::{Detect as _, Place};
@@ -16,9 +15,9 @@ const ROUNDS: usize = 9;
 fn main() {
     let secrets = Detector::default();
     let all = Detector::new(Classes::parse(["secrets", "pii"]).unwrap(), CustomRules::default());
-    let begin = Instant::now();
-    time(&secrets, b"once");
-    println!("{:<28} {:>8.1} ms", "to make the automaton", begin.elapsed().as_secs_f64() * 1e3);
+    let begin = spent();
+    secrets.find(b"once", &Place::default(), &mut Vec::new()).unwrap();
+    println!("{:<28} {:>8.1} ms", "to make the automaton", (spent() - begin) * 1e3);
     let (source, json, logs) = (source(), json(), logs());
     let mix = [source.as_str(), &json, &logs].concat();
     for (name, text) in [("source", &source), ("JSON", &json), ("logs", &logs), ("mix", &mix)] {
@@ -26,7 +25,7 @@ fn main() {
         println!("{name:<28} {:>8.0} MB/s  with personal data {:>6.0} MB/s", rate(&secrets), rate(&all));
     }
     let part = mix.get(..10_000).unwrap_or(&mix);
-    println!("{:<28} {:>8.1} us", "10 KB of it", time(&secrets, part.as_bytes()).0 * 1e6);
+    println!("{:<28} {:>8.1} us", "10 KB of it", time(&secrets, part.repeat(100).as_bytes()).0 * 1e4);
     println!("1 MiB that was made to be slow:");
     for unit in HARD {
         let text = unit.repeat((1 << 20) / unit.len());
@@ -94,12 +93,18 @@ fn time(detector: &Detector, text: &[u8]) -> (f64, String) {
     let mut told = String::new();
     for _ in 0..ROUNDS {
         let mut found = Vec::new();
-        let begin = Instant::now();
+        let begin = spent();
         let result = detector.find(text, &Place::default(), &mut found);
-        best = best.min(begin.elapsed().as_secs_f64());
+        best = best.min(spent() - begin);
         told = result.map_or_else(|why| why.to_string(), |()| format!("{} found", found.len()));
     }
     (best, told)
+}
+
+/// How long this thread was on a processor, in seconds: on a machine that does other things as well, that is what counts.
+fn spent() -> f64 {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    told.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
 }
 
 fn source() -> String {

@@ -12,5 +12,6 @@ mod init;
 mod json;
 mod mistakes;
 mod review;
+mod scan;
 mod secret;
 mod up;

@@ -29,7 +29,7 @@ const MAX_WORDS: usize = 12;
 
 #[rustfmt::skip]
 const PASSWORDS: &[&str] = &[
-    "pass", "pw", "passw", "psw", "pswd", "passw0rd", "passwords", "passwd", "passwds", "pwds", "secretpass",
+    "pass", "pw", "pwd", "passw", "psw", "pswd", "passw0rd", "passwords", "passwd", "passwds", "pwds", "secretpass",
     "kennwort", "passwort", "contrasena", "clave", "senha", "wachtwoord", "haslo", "parola", "sifre", "salasana", "heslo",
     "jelszo", "losenord", "adgangskode", "passord", "sandi", "motdepasse", "mdp", "parole", "zaporka", "lozinka", "geslo",
     "dbpass", "userpass", "dbpw", "rootpw", "adminpass", "mypass", "bindpw", "storepass", "keypass", "ftppass", "requirepass",
@@ -238,6 +238,9 @@ impl<'a> Word<'a> {
     }
 
     fn ends(&self, list: &[&str]) -> bool {
+        if self.text.len() < 5 {
+            return false;
+        }
         let tail = |end: &str| self.text.len().checked_sub(end.len()).and_then(|at| self.text.get(at..));
         list.iter().any(|end| tail(end).is_some_and(|tail| tail.eq_ignore_ascii_case(end.as_bytes())))
     }
