@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 use toolgate_core::digest::Digest;
+use toolgate_core::json::{Document, Limits};
 use toolgate_core::scrub::detect::{Classes, CustomRules, Detector};
 use toolgate_core::scrub::{Cleaned, Detect as _, Found, Kind, Place, Scrubber, Withheld};
 use toolgate_core::text;
@@ -111,9 +112,7 @@ pub(crate) fn scrub(arguments: &Scrub, as_json: bool) -> anyhow::Result<()> {
     let detector = Detector::new(classes(&arguments.pii)?, CustomRules::default());
     let tokens = |kind: Kind, value: &[u8]| format!("[{}#{}]", name_of(kind), fingerprint(value));
     let scrubber = Scrubber::new(vec![Arc::new(detector)], Arc::new(tokens));
-    let withheld =
-        |why: Withheld| hinted(why.to_string(), "nothing was written; divide the text and try again");
-    let Cleaned { bytes: clean, removed, .. } = cleaned(&scrubber, &bytes).map_err(withheld)?;
+    let Cleaned { bytes: clean, removed } = cleaned(&scrubber, &bytes)?;
     let counts: BTreeMap<&str, usize> =
         removed.iter().map(|(kind, count)| (name_of(*kind), *count)).collect();
     if as_json {
@@ -132,9 +131,19 @@ pub(crate) fn scrub(arguments: &Scrub, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// JSON stays JSON; everything else is text.
-fn cleaned(scrubber: &Scrubber, bytes: &[u8]) -> Result<Cleaned, Withheld> {
-    scrubber.scrub_text(bytes)
+/// The text without what was found. JSON stays JSON: where a token cannot stand, as for a number, it is refused.
+fn cleaned(scrubber: &Scrubber, bytes: &[u8]) -> anyhow::Result<Cleaned> {
+    let withheld =
+        |why: Withheld| hinted(why.to_string(), "nothing was written; divide the text and try again");
+    let cleaned = scrubber.scrub_text(bytes).map_err(withheld)?;
+    let is_json = |bytes: &[u8]| Document::parse(bytes, &Limits::default()).is_ok();
+    if is_json(bytes) && !is_json(&cleaned.bytes) {
+        return Err(hinted(
+            "something in the JSON is no string, and cannot be replaced by one",
+            "nothing was written; `toolgate secret scan -` says where it is",
+        ));
+    }
+    Ok(cleaned)
 }
 
 /// Secrets, and the classes of personal data that were asked for.

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use toolgate_core::scrub::detect::{Classes, CustomRules, Detector};
 use toolgate_core::scrub::{Detect as _, Place};
 
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 5;
 
 fn main() {
     let secrets = Detector::default();
@@ -115,12 +115,12 @@ fn source() -> String {
         include_str!("../src/schema.rs"),
         include_str!("../src/scrub/detect/special.rs"),
     ];
-    files.concat().repeat(30)
+    files.concat().repeat(8)
 }
 
 fn json() -> String {
     let mut text = String::from("[");
-    for n in 0..40_000_u64 {
+    for n in 0..10_000_u64 {
         let hash = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         write!(text, "{{\"id\":{n},\"name\":\"item {n}\",\"state\":\"open\",\"sha\":\"{hash:016x}{hash:016x}\",\"labels\":[\"bug\",\"help wanted\"],\"author\":{{\"login\":\"user{n}\",\"url\":\"https://api.example.com/users/{n}\"}},\"body\":\"It happens when the window is closed before the answer is there.\\nSee the log.\"}},").unwrap();
     }
@@ -129,7 +129,7 @@ fn json() -> String {
 
 fn logs() -> String {
     let mut text = String::new();
-    for n in 0..60_000_u64 {
+    for n in 0..15_000_u64 {
         writeln!(text, "2026-03-04T10:{:02}:{:02}.{:03}Z INFO gate::pipeline call admitted agent=support tool=mail/search duration_ms={} bytes={} session=s-{n} from 10.0.{}.{}", n / 60 % 60, n % 60, n % 1000, n % 97, n * 31 % 9000, n % 250, n % 251).unwrap();
     }
     text

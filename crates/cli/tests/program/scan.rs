@@ -93,6 +93,8 @@ fn standard_input_is_cleaned() {
     assert!(out.starts_with("nothing here, "), "{out}");
     let (out, _, code) = texts(&fed(&home, &["secret", "scan", "-"], format!("x\n{token}\n").as_bytes()));
     assert!(out.starts_with("-:2  github-pat") && code == Some(3), "{out}");
+    let (out, err, code) = texts(&fed(&home, &["scrub"], b"{\"pin\": 4821}"));
+    assert!(out.is_empty() && code == Some(1) && err.contains("is no string"), "{out}{err}");
     let long = [b'a'].repeat((1 << 20) + 1);
     let (out, err, code) = texts(&fed(&home, &["scrub", "--max-size", "1"], &long));
     assert_eq!((out.as_str(), code), ("", Some(1)), "{err}");

@@ -164,8 +164,8 @@ pub(super) struct Scan<'a> {
     paired: usize,
     /// Where the last name ended that was looked at.
     named: usize,
-    /// Where the last token ended.
-    token: usize,
+    /// Where the last password ended that was stored by a system.
+    stored: usize,
 }
 
 impl Scan<'_> {
@@ -215,7 +215,6 @@ impl Scan<'_> {
         if !checked && (!mix.mixed(50) || mix.different < 6 || stands_for(token) || words) {
             return;
         }
-        self.token = end;
         self.found(start..end, kind);
         if kind == "aws-access-token" {
             special::near_access_key(self, start..end);
@@ -250,16 +249,12 @@ impl Scan<'_> {
         }
         // Most words are no names of anything: nothing that assigns follows.
         let Some(given) = value_after(text, &name, &mut self.work) else { return };
+        // A sentence goes on; but in `.netrc` a password may be a word.
         let near = cut(text, given.value.start, given.value.end);
-        if given.sure == Sure::Near
-            && near.len() < 12
-            && !near.iter().any(u8::is_ascii_digit)
-            && !near.iter().any(u8::is_ascii_uppercase)
-        {
-            // A sentence goes on; but in `.netrc` a password may be a word.
-            if !near.iter().any(u8::is_ascii_punctuation)
-                && !has_any(cut(text, name.start.saturating_sub(80), name.start), &["login"])
-            {
+        let said = given.sure == Sure::Near && near.len() < 12 && near.iter().all(u8::is_ascii_alphabetic);
+        if said && (near.len() < 8 || !near.iter().any(u8::is_ascii_uppercase)) {
+            let head = cut(text, name.start.saturating_sub(80), name.start);
+            if !has_any(head, &["login"]) {
                 return;
             }
         }
@@ -400,7 +395,7 @@ impl Detect for Detector {
 fn secrets(text: &[u8], place: &Place<'_>, found: &mut Vec<Found>) -> Result<(), Withheld> {
     let Some(known) = KNOWN.as_ref() else { return Err(Withheld::TooMuch) };
     let allowed = text.len().saturating_mul(WORK_PER_BYTE).saturating_add(WORK);
-    let mut scan = Scan { text, found, work: 0, done: 0, lines: 0, paired: 0, named: 0, token: 0 };
+    let mut scan = Scan { text, found, work: 0, done: 0, lines: 0, paired: 0, named: 0, stored: 0 };
     named_by_place(&mut scan, place);
     let mut three = 0;
     for (last, &byte) in text.iter().enumerate() {

@@ -569,7 +569,11 @@ fn insert(scan: &mut Scan<'_>, word: Range<usize>) {
 /// A password as a system stores it: `$6$salt$…`, `{SSHA}…`.
 fn stored(scan: &mut Scan<'_>, word: Range<usize>) {
     let text = scan.text;
+    if word.start < scan.stored {
+        return;
+    }
     let end = run(text, word.end, 300, |byte| byte.is_ascii_alphanumeric() || b"./$=,+:_-}".contains(&byte));
+    scan.stored = end;
     let end = run_back(text, end, 4, |byte| matches!(byte, b':' | b'.' | b',' | b'-' | b'}')).max(word.end);
     let body = cut(text, word.start, end);
     let body = match body.iter().position(|&byte| byte == b':') {

@@ -62,8 +62,11 @@ pub(super) const IDS: &[Id] = &[
     Id { kind: "pii.id.passport", masks: &["LLddddddd", "Ldddddddd", "ddddddddd", "aaaaaaaaa"], words: &["passport", "reisepass", "passeport", "pasaporte"], needs: Needs::Words, check: |value| numbers(value).len() >= 5 },
 ];
 
+/// A number, and one way to write it.
+type Mask = (&'static Id, &'static [u8]);
+
 /// The masks that begin with so many letters and digits, each with the number it is for.
-static BY_HEAD: LazyLock<Vec<Vec<(&'static Id, &'static [u8])>>> = LazyLock::new(|| {
+static BY_HEAD: LazyLock<Vec<Vec<Mask>>> = LazyLock::new(|| {
     let mut all = vec![Vec::new(); 24];
     for id in IDS {
         for mask in id.masks {
@@ -77,7 +80,7 @@ static BY_HEAD: LazyLock<Vec<Vec<(&'static Id, &'static [u8])>>> = LazyLock::new
 });
 
 /// What a text can be that begins with so many letters and digits.
-pub(super) fn beginning_with(head: usize) -> &'static [(&'static Id, &'static [u8])] {
+pub(super) fn beginning_with(head: usize) -> &'static [Mask] {
     BY_HEAD.get(head).map_or(&[], Vec::as_slice)
 }
 

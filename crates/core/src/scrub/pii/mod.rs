@@ -240,6 +240,7 @@ impl Seen<'_> {
 }
 
 fn card(text: &[u8], start: usize) -> Option<usize> {
+    matches!(at(text, start), b'2'..=b'6').then_some(())?;
     let (digits, end, groups) = check::digits(text, start, b" -", 19)?;
     let joins = |byte: u8| matches!(byte, b'.' | b'_' | b'-');
     let goes_on =
