@@ -361,7 +361,6 @@ impl Scan<'_> {
     fn look(&mut self, text: &[u8], depth: usize) -> Result<Vec<Found>, Withheld> {
         let mut found = Vec::new();
         self.read(text, depth, &mut found)?;
-        self.struck(text, depth, &mut found)?;
         if !runs::is_binary(text) {
             self.readings(text, depth, &mut found)?;
             return Ok(found);
@@ -381,6 +380,9 @@ impl Scan<'_> {
     /// All readings of the text but the plain one.
     fn readings(&mut self, text: &[u8], depth: usize, found: &mut Vec<Found>) -> Result<(), Withheld> {
         self.layers(text, depth, found)?;
+        if let Some(derived) = unescape(text, Syntax::Shown) {
+            found.extend(self.derived(derived, depth)?);
+        }
         for syntax in [Syntax::Quoted, Syntax::Css] {
             if let Some(derived) = unescape(text, syntax) {
                 self.is_guess = true;
@@ -417,9 +419,9 @@ impl Scan<'_> {
         Ok(found)
     }
 
-    /// The text as it looks on a terminal, where a backspace takes back a character.
-    fn struck(&mut self, text: &[u8], depth: usize, found: &mut Vec<Found>) -> Result<(), Withheld> {
-        let Some(derived) = unescape(text, Syntax::Struck) else { return Ok(()) };
+    /// The text as a terminal or browser shows it.
+    fn shown(&mut self, text: &[u8], depth: usize, found: &mut Vec<Found>) -> Result<(), Withheld> {
+        let Some(derived) = unescape(text, Syntax::Shown) else { return Ok(()) };
         let (bytes, way_back) = derived.into_parts();
         self.spend(bytes.len())?;
         let mut inner = Vec::new();
@@ -440,7 +442,7 @@ impl Scan<'_> {
             self.spend(bytes.len())?;
             let mut here = Vec::new();
             self.read(&bytes, depth, &mut here)?;
-            self.struck(&bytes, depth, &mut here)?;
+            self.shown(&bytes, depth, &mut here)?;
             found.extend(here.into_iter().map(|Found { range, kind }| {
                 let range = ways.iter().rev().fold(range, |range, way| way.range(range));
                 Found { range, kind }

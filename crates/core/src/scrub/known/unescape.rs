@@ -13,8 +13,9 @@ pub(super) enum Syntax {
     Common,
     /// `\67 ` of CSS, which is a 7 after an octal 6 otherwise.
     Css,
-    /// Characters that are taken back by a backspace, or written twice in one place. They are there for who reads the bytes.
-    Struck,
+    /// What is not shown: tags, comments, terminal codes, and what a backspace takes back. It is there for who reads the
+    /// bytes, so it is never left out of the other readings.
+    Shown,
     /// `=67` of quoted-printable, which is a value after an equals sign otherwise.
     Quoted,
 }
@@ -157,7 +158,7 @@ pub(super) fn unescape(source: &[u8], syntax: Syntax) -> Option<Derived> {
             Syntax::Common => common(rest),
             Syntax::Css => css(rest),
             Syntax::Quoted => quoted(rest),
-            Syntax::Struck => Some((1, Meaning::Back)),
+            Syntax::Shown => not_shown(rest),
         };
         let Some((length, meaning)) = read else {
             at += 1;
@@ -181,19 +182,19 @@ pub(super) fn unescape(source: &[u8], syntax: Syntax) -> Option<Derived> {
 
 fn next_begin(rest: &[u8], syntax: Syntax) -> Option<usize> {
     match syntax {
-        Syntax::Common => {
-            let begins = |b: &u8| matches!(b, b'\\' | b'%' | b'&' | b'<' | b'^' | b'=' | 0x1b | 0xc2);
-            // By blocks without a branch for each byte, which is some times faster.
-            let (blocks, _) = rest.as_chunks::<32>();
-            let clear =
-                blocks.iter().take_while(|block| !block.iter().fold(false, |any, b| any | begins(b))).count();
-            let behind = rest.get(clear * 32..)?;
-            Some(clear * 32 + behind.iter().position(begins)?)
-        }
+        Syntax::Common => next_of(rest, |b| matches!(b, b'\\' | b'%' | b'&' | b'=')),
+        Syntax::Shown => next_of(rest, |b| matches!(b, b'<' | b'^' | 0x1b | 0x08 | 0xc2)),
         Syntax::Css => memchr::memchr(b'\\', rest),
         Syntax::Quoted => memchr::memchr(b'=', rest),
-        Syntax::Struck => memchr::memchr(0x08, rest),
     }
+}
+
+/// By blocks without a branch for each byte, which is some times faster.
+fn next_of(rest: &[u8], begins: impl Fn(&u8) -> bool) -> Option<usize> {
+    let (blocks, _) = rest.as_chunks::<32>();
+    let clear = blocks.iter().take_while(|block| !block.iter().fold(false, |any, b| any | begins(b))).count();
+    let behind = rest.get(clear * 32..)?;
+    Some(clear * 32 + behind.iter().position(begins)?)
 }
 
 fn common(rest: &[u8]) -> Option<(usize, Meaning)> {
@@ -201,12 +202,19 @@ fn common(rest: &[u8]) -> Option<(usize, Meaning)> {
         b'%' => percent(rest),
         b'\\' => backslash(rest),
         b'&' => entity(rest),
+        b'=' => mime_word(rest),
+        _ => None,
+    }
+}
+
+fn not_shown(rest: &[u8]) -> Option<(usize, Meaning)> {
+    match rest.first()? {
         b'<' => tag(rest),
         b'^' if rest.starts_with(b"^[[") => {
             terminal(rest.get(2..)?).map(|length| (length + 2, Meaning::Nothing))
         }
-        b'=' => mime_word(rest),
         0x1b => terminal(rest.get(1..)?).map(|length| (length + 1, Meaning::Nothing)),
+        0x08 => Some((1, Meaning::Back)),
         0xc2 if rest.get(1) == Some(&0x9b) => {
             sequence(rest.get(2..)?).map(|length| (length + 2, Meaning::Nothing))
         }

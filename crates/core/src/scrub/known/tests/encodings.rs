@@ -414,6 +414,16 @@ pub(super) fn encodings() -> Vec<Encoding> {
         ("html spans", Must, |t| each_char(t, |c| format!("<span class=\"k\">{c}</span>"))),
         ("html wbr", Must, |t| spaced(t, "<wbr>")),
         ("html comments", Must, |t| spaced(t, "<!-- x -->")),
+        ("html attribute", Must, |t| format!("<a href=\"/?k={}\">x</a>", percent_all(t)).into()),
+        ("html attribute entities", Must, |t| {
+            format!(
+                "<i title=\"{}\">",
+                String::from_utf8(each_char(t, |c| format!("&#{};", c as u32))).unwrap()
+            )
+            .into()
+        }),
+        ("html comment", Must, |t| format!("<!-- {} -->", percent_all(t)).into()),
+        ("terminal title", Must, |t| format!("\x1b]0;{}\x07", percent_all(t)).into()),
         ("xml cdata", Must, |t| format!("<![CDATA[{t}]]>").into()),
         ("backslash x", Must, |t| each(t, |b| format!("\\x{b:02x}"))),
         ("backslash x upper", Must, |t| each(t, |b| format!("\\x{b:02X}"))),
