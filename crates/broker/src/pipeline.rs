@@ -248,9 +248,7 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
         rulebook: &Rulebook,
         call: &Call,
     ) -> Result<(Verdict, Option<Arc<AcceptedTool>>), RefusedBy> {
-        if !rulebook.servers.contains(&call.server)
-            || !rulebook.policy.may_see(&call.agent, &call.server, &call.action)
-        {
+        if !rulebook.may_see(&call.agent, &call.server, &call.action) {
             return Err(RefusedBy::Hidden);
         }
         let tool = match call.action.tool() {

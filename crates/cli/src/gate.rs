@@ -15,6 +15,7 @@ use toolgate_broker::integrate::Publishing;
 use toolgate_broker::person::People;
 use toolgate_broker::pipeline::Broker;
 use toolgate_broker::port::{Store as _, SystemClock};
+use toolgate_broker::rulebook::Rulebook;
 use toolgate_broker::store::SqliteStore;
 use toolgate_core::digest::Digest;
 use toolgate_core::name::ServerName;
@@ -32,6 +33,7 @@ use toolgate_sandbox::image::Images;
 use crate::doorkeeper::Doorkeeper;
 use crate::place::{IMAGES, State, gate_line, read_pem};
 use crate::setup::Setup;
+use crate::vault::Vault;
 
 /// The pipeline with real parts.
 pub(crate) type RealBroker = Broker<SqliteStore, Upstreams, SystemClock>;
@@ -49,6 +51,8 @@ pub(crate) struct Gate {
     publishing: Publishing,
     surroundings: Surroundings,
     images: Images,
+    /// The vault, if there is one, and what is known of it.
+    vault: std::sync::Mutex<Vault>,
     /// The servers as they were configured last.
     servers: std::sync::Mutex<BTreeMap<ServerName, Configured>>,
     /// How many calls a crash had left open.
@@ -80,7 +84,9 @@ impl Gate {
         observer: Arc<dyn Observer>,
     ) -> anyhow::Result<Self> {
         let config = &setup.config;
-        let rulebook = setup.rulebook(&state.store, &state.key)?;
+        let vault = Vault::open(&state.folder, &state.store)?;
+        vault.check(config)?;
+        let rulebook = setup.rulebook(&state.store, &state.key)?.with_secrets(config, vault.known());
         let doorkeeper =
             Arc::new(Doorkeeper::new(config, &state.store.agents()?, Arc::new(SystemClock)).await?);
         let images = Images::new(state.folder.path().join(IMAGES));
@@ -91,6 +97,9 @@ impl Gate {
         let connections = Connections::new(Arc::clone(&store), SystemClock);
         let observer = Arc::new(Logged { observer, connections });
         let upstreams = Upstreams::new(servers, Arc::new(SystemClock), observer)?;
+        if let Some(credentials) = vault.credentials() {
+            upstreams.use_credentials(Arc::clone(credentials));
+        }
         // A log that cannot be published now is no reason to begin.
         let publishing = Publishing::start(&store, &folder.log(), &folder.signer(), &origin)?;
         let log_key = signer::verifier_key(&folder.signer())?;
@@ -114,6 +123,7 @@ impl Gate {
             publishing,
             surroundings: surroundings.clone(),
             images,
+            vault: std::sync::Mutex::new(vault),
             servers: std::sync::Mutex::new(configured(config)),
             recovered,
         };
@@ -141,9 +151,10 @@ impl Gate {
     ) -> anyhow::Result<Reloaded> {
         let before = self.broker.rulebook().policy.digest();
         let store = self.store();
+        let vault = self.follow_vault();
         let (setup, assembled) = match setup {
             Ok(setup) => {
-                let rulebook = setup.rulebook(store, &self.key);
+                let rulebook = vault.and_then(|()| self.rulebook(&setup));
                 let servers = rulebook.and_then(|rulebook| Ok((rulebook, self.take_servers(&setup.config)?)));
                 (Some(setup), servers)
             }
@@ -172,6 +183,23 @@ impl Gate {
         Ok(Reloaded { rules: (after != before).then_some(rules), servers })
     }
 
+    fn rulebook(&self, setup: &Setup) -> anyhow::Result<Rulebook> {
+        let vault = self.vault.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        vault.check(&setup.config)?;
+        Ok(setup.rulebook(self.store(), &self.key)?.with_secrets(&setup.config, vault.known()))
+    }
+
+    /// Takes up the vault as it was written last. The first one is what servers say passes from then on.
+    fn follow_vault(&self) -> anyhow::Result<()> {
+        let mut vault = self.vault.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let is_first = vault.credentials().is_none();
+        vault.follow(self.store())?;
+        if let (true, Some(credentials)) = (is_first, vault.credentials()) {
+            self.upstreams.use_credentials(Arc::clone(credentials));
+        }
+        Ok(())
+    }
+
     /// Reaches servers as they are configured now, and gives those that are new, otherwise or gone. Rules about them come
     /// into force after this: a call to a server that is new has somewhere to go.
     fn take_servers(&self, config: &Config) -> anyhow::Result<Vec<ServerName>> {
@@ -196,7 +224,9 @@ impl Gate {
         let people = people.unwrap_or_else(|_damaged| People::new([], self.key.clone()));
         let before = self.broker.rulebook();
         let pins = setup.map_or_else(|| Ok(store.pins()?), |setup| setup.pins(store)).unwrap_or_default();
-        self.broker.replace_rulebook(toolgate_broker::assemble::narrowed(&before, config, &pins, people));
+        let vault = self.vault.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let narrowed = toolgate_broker::assemble::narrowed(&before, config, &pins, people);
+        self.broker.replace_rulebook(narrowed.with_secrets(config, vault.known()));
         self.router.rules_changed();
     }
 
@@ -321,7 +351,8 @@ fn server(
             for (name, value) in headers {
                 all.push((name.clone(), surroundings.value(value)?.to_string()));
             }
-            let server = HttpServer::new(url, &all)?;
+            let secrets = server.secrets.iter().map(ToString::to_string);
+            let server = HttpServer::new(url, &all)?.with_secrets(secrets);
             Transport::Http(match ca {
                 Some(path) => server
                     .trusting(&read_pem(path)?)

@@ -26,11 +26,14 @@ mod setup;
 mod terminal;
 mod tools;
 mod up;
+mod vault;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
+use toolgate_broker::vault::{VaultError, process as keeper};
+use toolgate_gateway::proxy;
 
 use crate::args::{Cli, Command, Doctor, SecretCommand};
 use crate::place::Place;
@@ -52,6 +55,12 @@ fn main() -> ExitCode {
     // The allocator takes large ranges and uses little of each: in huge pages an idle gate would hold 15 MiB more. What is
     // started from here has them again.
     let _has_none = rustix::thread::disable_transparent_huge_pages(true);
+    // So is the process that holds the keys of the vault, and the one that holds what is in it.
+    let asked = || terminal::secret("Passphrase of the vault: ", None);
+    let vault = || keeper::process(|| asked().map_err(|error| VaultError::Unanswered(error.to_string())));
+    if let Some(status) = proxy::process::process().or_else(vault) {
+        return ExitCode::from(status);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use toolgate_broker::home::HomeError;
 use toolgate_broker::store::ManageError;
 use toolgate_broker::vault::VaultError;
+use toolgate_broker::vault::process::ProcessError;
 use toolgate_sandbox::image::ImageError;
 
 /// How much of a text of strangers is shown on one line.
@@ -55,6 +56,9 @@ pub(crate) fn hint_of(error: &anyhow::Error) -> Option<String> {
         }
         if let Some(error) = cause.downcast_ref::<ImageError>() {
             return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<ProcessError>() {
+            return error.hint();
         }
         if let Some(error) = cause.downcast_ref::<VaultError>() {
             return error.hint();

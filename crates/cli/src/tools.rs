@@ -25,6 +25,7 @@ use crate::args::ToolCommand;
 use crate::gate;
 use crate::out::{self, Paint, hinted, line, note};
 use crate::place::{Place, block_on, gate_line, now_ms};
+use crate::vault::Vault;
 
 pub(crate) fn run(place: &Place, command: ToolCommand) -> anyhow::Result<()> {
     match command {
@@ -122,9 +123,14 @@ fn offered(place: &Place, only: Option<&ServerName>) -> anyhow::Result<Vec<Offer
     let pins: BTreeMap<String, Pin> =
         state.store.pins()?.into_iter().map(|pin| (pin.tool.to_string(), pin)).collect();
     let servers = gate::servers(&place.surroundings, &place.images(), &config, &config.servers)?;
+    let vault = Vault::open(&state.folder, &state.store)?;
+    vault.check(&config)?;
     let mut all = Vec::new();
     block_on(async {
         let upstreams = Upstreams::new(servers, Arc::new(SystemClock), Arc::new(Unobserved))?;
+        if let Some(credentials) = vault.credentials() {
+            upstreams.use_credentials(Arc::clone(credentials));
+        }
         for server in config.servers.keys().filter(|name| only.is_none_or(|only| only == *name)) {
             match upstreams.fetch_tools(server).await {
                 Ok(definitions) => {

@@ -552,7 +552,7 @@ impl Watch {
 fn managed(store: &SqliteStore) -> anyhow::Result<String> {
     let pins: Vec<_> = store.pins()?.into_iter().map(|pin| (pin.tool, pin.digest, pin.effects)).collect();
     let people: Vec<_> = store.persons()?.into_iter().map(|row| (row.name, row.public_key)).collect();
-    Ok(format!("{:?} {pins:?} {people:?}", store.agents()?))
+    Ok(format!("{:?} {pins:?} {people:?} {:?}", store.agents()?, store.vault()?))
 }
 
 /// The policy files, if nobody else may have written them.

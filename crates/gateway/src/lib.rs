@@ -10,6 +10,7 @@ pub mod fuzzing;
 pub mod headers;
 pub mod line;
 pub mod port;
+pub mod proxy;
 pub mod replay;
 pub mod router;
 pub mod rpc;

@@ -631,7 +631,7 @@ impl Router {
     fn meant(&self, caller: &Caller, name: &str, action: &Action) -> Option<(ServerName, String)> {
         let rulebook = self.broker.rulebook();
         let (server, own) = self.catalog.naming().meant(&rulebook.servers, name)?;
-        rulebook.policy.may_see(&caller.agent, &server, action).then_some((server, own))
+        rulebook.may_see(&caller.agent, &server, action).then_some((server, own))
     }
 
     /// One page of a list.
@@ -669,7 +669,7 @@ impl Router {
 
 /// The servers that an agent may see for this, in the order of their names.
 fn visible(rulebook: &Rulebook, agent: &Agent, action: &Action) -> Vec<ServerName> {
-    let may_see = |server: &&ServerName| rulebook.policy.may_see(agent, server, action);
+    let may_see = |server: &&ServerName| rulebook.may_see(agent, server, action);
     rulebook.servers.iter().filter(may_see).cloned().collect()
 }
 

@@ -82,6 +82,7 @@ fn rulebook(rules: &str) -> Rulebook {
         policy: Arc::new(Policy::load(&[source], &world).unwrap()),
         servers: BTreeSet::from(["s".parse().unwrap()]),
         limits: HashMap::new(),
+        lent: HashMap::new(),
         tools,
         questions,
         people: Arc::new(Gullible),

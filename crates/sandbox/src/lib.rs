@@ -24,6 +24,7 @@ pub mod egress;
 pub mod guarded;
 pub mod image;
 mod launch;
+pub mod messages;
 mod stderr;
 
 pub use child::{Child, Ended};

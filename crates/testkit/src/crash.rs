@@ -309,7 +309,15 @@ fn rulebook() -> anyhow::Result<Rulebook> {
     let policy = Arc::new(policy);
     let tools = tools.iter().map(|tool| (tool.tool.name.clone(), Arc::clone(tool))).collect();
     let servers = BTreeSet::from(["web".parse()?]);
-    Ok(Rulebook { policy, servers, limits: HashMap::new(), tools, questions, people: Arc::new(Gullible) })
+    Ok(Rulebook {
+        policy,
+        servers,
+        limits: HashMap::new(),
+        lent: HashMap::new(),
+        tools,
+        questions,
+        people: Arc::new(Gullible),
+    })
 }
 
 /// A gate in a folder.

@@ -84,7 +84,15 @@ fn rulebook(rules: &str) -> Rulebook {
     let source = PolicySource { path: "rules.cedar".into(), text: rules.into(), examples: None };
     let policy = Arc::new(Policy::load(&[source], &world).unwrap());
     let servers = BTreeSet::from(["web".parse().unwrap()]);
-    Rulebook { policy, servers, limits: HashMap::new(), tools, questions, people: Arc::new(Gullible) }
+    Rulebook {
+        policy,
+        servers,
+        limits: HashMap::new(),
+        lent: HashMap::new(),
+        tools,
+        questions,
+        people: Arc::new(Gullible),
+    }
 }
 
 fn call_as(agent: &str, number: u8, name: &str, arguments: &str) -> Call {

@@ -249,9 +249,7 @@ impl Locked {
         if meta.len() > MAX_FILE {
             return Err(VaultError::Damaged("it is too large"));
         }
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE).read_to_end(&mut bytes).map_err(io)?;
-        Self::parse(path, &bytes)
+        Self::parse(path, &whole(path, file)?)
     }
 
     /// Takes the file's bytes apart.
@@ -317,6 +315,13 @@ impl Locked {
     }
 }
 
+fn whole(path: &Path, file: File) -> Result<Vec<u8>, VaultError> {
+    let io = |source| VaultError::Io { what: "read", path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(io)?;
+    Ok(bytes)
+}
+
 /// `O_NOFOLLOW`, as the standard library wants it.
 const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
 
@@ -356,6 +361,17 @@ impl Vault {
         let mut vault = Self { path: path.to_owned(), body, root };
         vault.add_slot(from, opener)?;
         Ok(vault)
+    }
+
+    /// The vault as it lies in this file, which opens with the same root key: after it was written again.
+    ///
+    /// # Errors
+    /// It was changed by somebody else, or is another vault.
+    pub fn reread(&self, file: File) -> Result<Self, VaultError> {
+        let Locked { path, body, line, mac } = Locked::parse(&self.path, &whole(&self.path, file)?)?;
+        file_mac(&self.root, &line).verify_slice(&mac).map_err(|_other| VaultError::Changed)?;
+        let root = GuardedKey::new(self.root.get()).map_err(VaultError::Memory)?;
+        Ok(Self { path, body, root })
     }
 
     /// Which vault this is: 16 random bytes.

@@ -6,6 +6,7 @@
 
 pub mod file;
 pub mod keys;
+pub mod process;
 pub mod uses;
 
 pub use file::{Locked, Sealed, Vault, VaultError};

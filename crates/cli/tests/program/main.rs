@@ -6,6 +6,7 @@ mod accept;
 #[path = "../../../sandbox/tests/archive/mod.rs"]
 mod archive;
 mod builtin;
+mod credentials;
 mod help;
 mod home;
 mod init;

@@ -65,6 +65,7 @@ use toolgate_sandbox::cell::{Cell, CellError, Cut, Folder, Given, Planned, Profi
 use answer::Taken;
 use arguments::{Language, Order};
 
+use crate::proxy::Passage;
 use crate::upstream::{Observer, Oddity, is_modern, own_document};
 
 /// How many cells one built-in has at once. Who comes later waits.
@@ -153,16 +154,27 @@ impl Tool {
         Ok(Language::ALL.into_iter().filter(there).collect())
     }
 
-    /// Runs a call in a cell of its own, which is gone when this returns: whatever ended it. `over` resolves when the session is.
+    /// Runs a call in a cell of its own, which is gone when this returns: whatever ended it. `over` resolves when the session is. What
+    /// comes of it passes the credential proxy, if there is one.
     pub async fn run(
         &self,
         call: Authorized<Call>,
         line: AgentLine,
         stop: Stop,
         over: impl Future<Output = ()> + Send,
+        passage: Option<Passage>,
     ) -> Executed {
         let modern = is_modern(line.client());
-        match self.answer(&call, &line, stop, over).await {
+        let mut answer = self.answer(&call, &line, stop, over, passage.is_some()).await;
+        if let (Ok(result), Some(passage)) = (&mut answer, passage) {
+            match passage.once(result.bytes()).await {
+                Ok(cleaned) => *result = own_document(cleaned),
+                Err(_) => {
+                    *result = answer::refused("what it wrote cannot be looked through, and is withheld")
+                }
+            }
+        }
+        match answer {
             Ok(result) if modern => {
                 let complete = [("resultType", Edit::Set(b"\"complete\"".as_slice()))];
                 answered(own_document(result.root().rewrite(&complete)))
@@ -178,6 +190,7 @@ impl Tool {
         line: &AgentLine,
         mut stop: Stop,
         over: impl Future<Output = ()> + Send,
+        is_cleaned: bool,
     ) -> Result<Document, Executed> {
         let not_sent = |error| self.not_sent(&error);
         let (_, pin) = self.defined().await.map_err(not_sent)?;
@@ -217,7 +230,7 @@ impl Tool {
         let most = self.profile.limits.output_bytes;
         let finished = tokio::select! {
             finished = cell.finish_when(&input, most, end, |_stream, bytes| said.add(bytes)) => finished,
-            never = said.tell(line) => match never {},
+            never = said.tell(line, is_cleaned) => match never {},
         };
         let done = match finished {
             Ok(done) => done,
@@ -323,19 +336,19 @@ impl Said {
         }
     }
 
-    /// Tells it, for ever.
-    async fn tell(&self, line: &AgentLine) -> std::convert::Infallible {
+    /// Tells it, for ever: what was written, or, where that is to be cleaned as a whole, how much.
+    async fn tell(&self, line: &AgentLine, is_cleaned: bool) -> std::convert::Infallible {
         let mut tick = tokio::time::interval(TELL);
         loop {
             tick.tick().await;
-            if let Some(params) = self.news() {
+            if let Some(params) = self.news(is_cleaned) {
                 line.notify("notifications/progress", params.into());
             }
         }
     }
 
     /// What is new, as the parameters of a notification.
-    fn news(&self) -> Option<Vec<u8>> {
+    fn news(&self, is_cleaned: bool) -> Option<Vec<u8>> {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A character that has not come whole yet waits for the rest.
         let whole = match std::str::from_utf8(&told.bytes) {
@@ -352,6 +365,9 @@ impl Said {
         let new: Vec<u8> = told.bytes.drain(..whole).collect();
         let message = left_out + &String::from_utf8_lossy(&new);
         let progress = i64::try_from(told.total).unwrap_or(i64::MAX);
+        if is_cleaned {
+            return Some(ObjectWriter::new().number("progress", progress).finish());
+        }
         Some(ObjectWriter::new().number("progress", progress).string("message", &message).finish())
     }
 }
@@ -361,7 +377,7 @@ mod tests {
     use super::*;
 
     fn news(said: &Said) -> Option<String> {
-        said.news().map(|params| String::from_utf8(params).unwrap())
+        said.news(false).map(|params| String::from_utf8(params).unwrap())
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
 use super::config::HttpServer;
 use super::link::SendFailure;
+use crate::proxy::Passage;
 
 /// How long a connection is kept for the next request. Common servers close after 5 s; ours is to be the shorter.
 const KEPT: Duration = Duration::from_secs(4);
@@ -28,16 +29,18 @@ const MAX_KEPT: usize = 64;
 type Sender = SendRequest<Full<Bytes>>;
 
 /// Speaks HTTP with one server.
-pub(super) struct HttpClient {
-    pub(super) server: HttpServer,
+pub(crate) struct HttpClient {
+    pub(crate) server: HttpServer,
     tls: Option<TlsConnector>,
     connect: Duration,
+    /// What its connections pass, if they pass anything.
+    passage: Option<Passage>,
     /// Guards the connections that wait for a request, the youngest last.
     kept: Mutex<Vec<(Sender, Instant)>>,
 }
 
 /// The connection an answer comes on. Give it [`back`](Self::back) once the whole answer is read; dropped, it is closed.
-pub(super) struct Leased {
+pub(crate) struct Leased {
     client: Arc<HttpClient>,
     sender: Sender,
 }
@@ -45,14 +48,20 @@ pub(super) struct Leased {
 impl HttpClient {
     /// A client for one server. `roots` are what the system believes; needed only for `https:`, and only by a server
     /// that has none of its own.
-    pub(super) fn new(server: HttpServer, roots: Option<Arc<ClientConfig>>, connect: Duration) -> Self {
+    pub(crate) fn new(server: HttpServer, roots: Option<Arc<ClientConfig>>, connect: Duration) -> Self {
         let roots = server.roots.clone().or(roots);
         let tls = if server.tls { roots.map(TlsConnector::from) } else { None };
-        Self { server, tls, connect, kept: Mutex::default() }
+        Self { server, tls, connect, passage: None, kept: Mutex::default() }
+    }
+
+    /// A client for the same server whose connections pass the credential proxy.
+    pub(crate) fn passing(&self, passage: Passage) -> Self {
+        let (server, tls) = (self.server.clone(), self.tls.clone());
+        Self { server, tls, connect: self.connect, passage: Some(passage), kept: Mutex::default() }
     }
 
     /// Sends a request once and waits for the head of the answer.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         self: Arc<Self>,
         mut request: Request<Full<Bytes>>,
     ) -> Result<(Response<Incoming>, Leased), SendFailure> {
@@ -90,6 +99,11 @@ impl HttpClient {
     }
 
     async fn open(&self) -> Result<Sender, String> {
+        if let Some(passage) = &self.passage {
+            let stream =
+                passage.http(&self.server).map_err(|error| format!("no credential proxy: {error}"))?;
+            return shake(stream).await;
+        }
         let opening = async {
             let tcp = TcpStream::connect((self.server.host.as_str(), self.server.port))
                 .await
@@ -118,7 +132,7 @@ impl HttpClient {
 
 impl Leased {
     /// Keeps the connection for the next request.
-    pub(super) fn back(self) {
+    pub(crate) fn back(self) {
         let mut kept = self.client.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < MAX_KEPT && !self.sender.is_closed() {
             kept.push((self.sender, Instant::now()));
@@ -143,7 +157,7 @@ async fn shake(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> 
 ///
 /// # Errors
 /// There are none that can be read.
-pub(super) fn system_roots() -> Result<Arc<ClientConfig>, String> {
+pub(crate) fn system_roots() -> Result<Arc<ClientConfig>, String> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (taken, _refused) = roots.add_parsable_certificates(found.certs);
@@ -157,7 +171,7 @@ pub(super) fn system_roots() -> Result<Arc<ClientConfig>, String> {
 ///
 /// # Errors
 /// There is none, or one that cannot be read.
-pub(super) fn own_roots(pem: &[u8]) -> Result<Arc<ClientConfig>, String> {
+pub(crate) fn own_roots(pem: &[u8]) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| format!("not PEM: {error}"))?;

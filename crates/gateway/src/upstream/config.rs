@@ -14,6 +14,7 @@ use toolgate_sandbox::Launch;
 use toolgate_sandbox::cell::Profile;
 
 use super::client::own_roots;
+use crate::proxy::Destination;
 
 /// One server.
 #[derive(Debug, Clone)]
@@ -120,6 +121,10 @@ pub struct HttpServer {
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     /// Whose certificates are believed, if not those that the system believes.
     pub(super) roots: Option<Arc<ClientConfig>>,
+    /// The same, as PEM.
+    pem: Option<Arc<[u8]>>,
+    /// The secrets that it gets, by name.
+    secrets: Vec<String>,
 }
 
 impl std::fmt::Debug for HttpServer {
@@ -214,7 +219,7 @@ impl HttpServer {
             .map_err(|_invalid| HttpServerError::Url)?;
         let authority = HeaderValue::from_str(authority.as_str()).map_err(|_invalid| HttpServerError::Url)?;
         let headers = headers.iter().map(|(name, value)| header(name, value)).collect::<Result<_, _>>()?;
-        Ok(Self { tls, host, port, authority, target, headers, roots: None })
+        Ok(Self { tls, host, port, authority, target, headers, roots: None, pem: None, secrets: Vec::new() })
     }
 
     /// Believes the certificates that these (PEM) signed and no others, in place of what the system believes.
@@ -226,7 +231,45 @@ impl HttpServer {
             return Err(HttpServerError::Certificates("the address is not `https:`".to_owned()));
         }
         let roots = own_roots(pem).map_err(HttpServerError::Certificates)?;
-        Ok(Self { roots: Some(roots), ..self })
+        Ok(Self { roots: Some(roots), pem: Some(pem.into()), ..self })
+    }
+
+    /// Gets these secrets of the vault, which the credential proxy attaches.
+    #[must_use]
+    pub fn with_secrets(self, secrets: impl IntoIterator<Item = String>) -> Self {
+        Self { secrets: secrets.into_iter().collect(), ..self }
+    }
+
+    /// The host and the port that it is at.
+    #[must_use]
+    pub fn address(&self) -> (String, u16) {
+        (self.host.clone(), self.port)
+    }
+
+    /// Where it is, and what it gets.
+    pub(crate) fn destination(&self) -> Destination {
+        let Self { tls, host, port, secrets, .. } = self;
+        Destination { tls: *tls, host: host.clone(), port: *port, secrets: secrets.clone() }
+    }
+
+    /// The certificates that are believed about it, if not the system's.
+    pub(crate) fn pem(&self) -> Option<&[u8]> {
+        self.pem.as_deref()
+    }
+
+    /// A server at this address, to which requests go as they come.
+    pub(crate) fn carried(tls: bool, host: &str, port: u16) -> Self {
+        Self {
+            tls,
+            host: host.to_owned(),
+            port,
+            authority: HeaderValue::from_static(""),
+            target: Uri::default(),
+            headers: Vec::new(),
+            roots: None,
+            pem: None,
+            secrets: Vec::new(),
+        }
     }
 }
 

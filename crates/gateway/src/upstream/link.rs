@@ -33,11 +33,20 @@ pub(super) enum Event {
 
 /// Why a request could not be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum SendFailure {
+pub(crate) enum SendFailure {
     /// A part of it was, so the server may have acted on it.
     Lost(String),
     /// It is certain that nothing of it was.
     NotSent(String),
+}
+
+impl SendFailure {
+    /// What went wrong.
+    pub(crate) fn why(&self) -> &str {
+        match self {
+            Self::Lost(why) | Self::NotSent(why) => why,
+        }
+    }
 }
 
 impl From<SendFailure> for Event {

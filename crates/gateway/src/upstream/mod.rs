@@ -66,8 +66,10 @@ use toolgate_core::json::Document;
 use toolgate_core::name::ServerName;
 
 use crate::port::{Change, Offer, OfferError, Servers};
+use crate::proxy::Credentials;
 
 pub(crate) use asks::is_modern;
+pub(crate) use client::{HttpClient, own_roots, system_roots};
 pub use config::{Asks, Bounds, HttpServer, HttpServerError, ServerConfig, Transport};
 pub(crate) use link::parsed as own_document;
 pub use observe::{Counters, Observer, Oddity, Unobserved, UpstreamEvent, UpstreamEventKind};
@@ -167,6 +169,11 @@ impl Upstreams {
         self.inner.replace(new, gone)
     }
 
+    /// Has all servers say what they say through the credential proxy from now on.
+    pub fn use_credentials(&self, credentials: Arc<Credentials>) {
+        self.inner.use_credentials(credentials);
+    }
+
     /// What happens to servers, from now on. A listener that is too slow loses the oldest.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<UpstreamEvent> {
@@ -220,7 +227,8 @@ impl Executor for Upstreams {
         let asked = call.get();
         if let Some(tool) = self.inner.builtin(&asked.server) {
             let over = self.inner.over(&asked.session);
-            return Box::pin(tool.run(call, line, stop, over)).await;
+            let passage = self.inner.passage(&asked.server, &asked.session);
+            return Box::pin(tool.run(call, line, stop, over, passage)).await;
         }
         run::run(&self.inner, call, line, stop, nested).await
     }

@@ -242,7 +242,7 @@ impl Run<'_> {
     fn may_have_tasks(&self) -> bool {
         // One that is gone when the call is has none.
         self.inner.per(&self.call.server) == Per::Session
-            && self.nested.rulebook().policy.may_see(&self.call.agent, &self.call.server, &Action::TaskGet)
+            && self.nested.rulebook().may_see(&self.call.agent, &self.call.server, &Action::TaskGet)
     }
 
     /// The arguments that the accepted definition wants repeated in headers.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::process::ChildStdout;
 use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
 use toolgate_broker::config::profiles::Per;
@@ -32,6 +33,7 @@ use super::stdio::{StdioHolder, StdioLink};
 use super::told::Told;
 use crate::builtin::Tool;
 use crate::port::Change;
+use crate::proxy::{Credentials, Passage};
 
 /// How many announcements may wait for a slow listener.
 const MAX_EVENTS: usize = 1024;
@@ -49,6 +51,8 @@ pub(super) struct Inner {
     servers: RwLock<HashMap<ServerName, Arc<Server>>>,
     /// Started with the first server that is a program.
     launcher: OnceLock<Launcher>,
+    /// What servers say passes it, where there is a vault.
+    credentials: RwLock<Option<Arc<Credentials>>>,
     pub(super) clock: Arc<dyn Clock>,
     observer: Arc<dyn Observer>,
     pub(super) counters: Arc<Counters>,
@@ -97,6 +101,12 @@ struct Backoff {
     why: String,
 }
 
+/// What a program answers, without what the vault holds.
+fn cleaned(stdout: ChildStdout, passage: &Passage) -> std::io::Result<ChildStdout> {
+    let cleaned = passage.lines(stdout.into_owned_fd()?)?;
+    ChildStdout::from_std(cleaned.into())
+}
+
 impl Inner {
     pub(super) fn new(
         servers: Vec<ServerConfig>,
@@ -107,6 +117,7 @@ impl Inner {
         let inner = Self {
             servers: RwLock::default(),
             launcher: OnceLock::new(),
+            credentials: RwLock::default(),
             clock,
             observer,
             counters: Arc::default(),
@@ -165,6 +176,19 @@ impl Inner {
         self.slots().retain(|(name, _), _| !gone.contains(name) && !new.contains_key(name));
         servers.extend(new);
         Ok(())
+    }
+
+    /// Has all servers say what they say through the credential proxy from now on: their connections are opened anew.
+    pub(super) fn use_credentials(&self, credentials: Arc<Credentials>) {
+        *self.credentials.write().unwrap_or_else(PoisonError::into_inner) = Some(credentials);
+        self.slots().clear();
+    }
+
+    /// What a server says in a session passes this, if there is a vault.
+    pub(super) fn passage(&self, server: &ServerName, session: &str) -> Option<Passage> {
+        let credentials = self.credentials.read().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let most = self.bounds(server).max_message_bytes;
+        Some(Passage::new(credentials, server.clone(), session.to_owned(), most))
     }
 
     fn server(&self, name: &ServerName) -> Option<Arc<Server>> {
@@ -358,8 +382,11 @@ impl Inner {
         first: First,
     ) -> Result<(Link, Peer), String> {
         let client = server.http.as_ref().ok_or("no client")?;
-        let link =
-            Link::Http(HttpLink::new(Arc::clone(client), Arc::clone(told), server.config.bounds.clone()));
+        let client = match self.passage(&told.server, &told.session) {
+            Some(passage) => Arc::new(client.passing(passage)),
+            None => Arc::clone(client),
+        };
+        let link = Link::Http(HttpLink::new(client, Arc::clone(told), server.config.bounds.clone()));
         let peer = agree(&link, &server.config.bounds, capabilities, first).await.map_err(NoPeer::why)?;
         Ok((link, peer))
     }
@@ -388,7 +415,10 @@ impl Inner {
     async fn start(&self, launch: &Launch, bounds: &Bounds, told: &Arc<Told>) -> Result<Link, String> {
         let launcher = self.launcher.get().ok_or("no launcher")?;
         let mut child = launcher.spawn(launch.clone()).await.map_err(|error| with_source(&error))?;
-        let (stdin, stdout) = child.take_streams().ok_or("the process has no pipes")?;
+        let (stdin, mut stdout) = child.take_streams().ok_or("the process has no pipes")?;
+        if let Some(passage) = self.passage(&told.server, &told.session) {
+            stdout = cleaned(stdout, &passage).map_err(|error| format!("no credential proxy: {error}"))?;
+        }
         if let Some(network) = child.take_network() {
             let (server, session) = (told.server.clone(), told.session.clone());
             told.observer.network(Whose { server, session, call: None }, network);

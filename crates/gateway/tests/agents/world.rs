@@ -90,6 +90,7 @@ pub(crate) fn rulebook(definitions: &[(&str, &str)]) -> Rulebook {
         policy,
         servers,
         limits: HashMap::new(),
+        lent: HashMap::new(),
         tools,
         questions: BTreeMap::new(),
         people: Arc::new(Nobody),

@@ -257,6 +257,42 @@ const REFUSED_PRCTL: [i32; 4] = [
     libc::PR_SET_SECUREBITS,
 ];
 
+/// What holds keys may call.
+const FOR_KEYS: &[i64] = &[
+    // Messages, on sockets that are open; a changed vault comes as an open file.
+    libc::SYS_recvmsg,
+    libc::SYS_sendmsg,
+    libc::SYS_sendto,
+    libc::SYS_fcntl,
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_lseek,
+    libc::SYS_close,
+    // Memory: for values, and pages for keys.
+    libc::SYS_brk,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_madvise,
+    libc::SYS_mlock,
+    libc::SYS_memfd_secret,
+    libc::SYS_ftruncate,
+    // Time and randomness.
+    libc::SYS_clock_gettime,
+    libc::SYS_getrandom,
+    // Locks, signals and the end.
+    libc::SYS_futex,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigaction,
+    libc::SYS_sigaltstack,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
 /// A program for the kernel, that says what becomes of a call.
 pub(super) struct Filter(Vec<sock_filter>);
 
@@ -309,6 +345,15 @@ impl Filter {
         ];
         program.extend(search(&tree)?);
         if program.len() > LONGEST { Err(TooLong) } else { Ok(Self(program)) }
+    }
+
+    /// What a process needs that holds keys and answers on sockets that are open already: memory, messages, time, randomness, and
+    /// its end.
+    pub(super) fn for_keys() -> Result<Self, TooLong> {
+        let map = vec![vec![(2, Is::Any(libc::PROT_EXEC.cast_unsigned()))]];
+        let by_argument = [(libc::SYS_mmap, map.clone()), (libc::SYS_mprotect, map)];
+        let by_argument = by_argument.into_iter().map(|(call, refusal)| (call, Some(refusal)));
+        Self::of(&FOR_KEYS.iter().map(|call| (*call, None)).chain(by_argument).collect())
     }
 
     /// Puts it in force, for this process and all that it will ever start.

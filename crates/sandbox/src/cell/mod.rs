@@ -31,6 +31,7 @@
 mod bare;
 mod cgroup;
 pub mod changes;
+pub mod confine;
 mod files;
 mod filter;
 mod gauge;

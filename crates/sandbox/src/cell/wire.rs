@@ -1,22 +1,8 @@
-//! Messages between the gate, the launcher and the first processes of cells: whole messages with descriptors, on pairs of
-//! `SOCK_SEQPACKET` sockets that nobody else has an end of.
+//! What the gate, the launcher and the first processes of cells tell each other.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-use rustix::io::{Errno, Result};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-};
 use serde::{Deserialize, Serialize};
 
-/// How long a message may be.
-pub(super) const MAX_MESSAGE: usize = 4 << 10;
-
-/// How many descriptors a message may carry.
-pub(super) const MAX_DESCRIPTORS: usize = 128;
+pub(super) use crate::messages::{MAX_DESCRIPTORS, MAX_MESSAGE, pair, receive, send};
 
 /// What the gate asks the launcher for: a cell. With it come its shape, the gate's end of the cell, and the mounts that were opened for
 /// it, if any.
@@ -76,47 +62,4 @@ pub(super) enum FromCell {
     },
     /// The command is being started. With it comes the folder that it is started in, if that is handed out.
     Started,
-}
-
-/// A pair of connected sockets.
-pub(super) fn pair() -> Result<(OwnedFd, OwnedFd)> {
-    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-}
-
-/// Sends one message.
-pub(super) fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(Errno::INVAL);
-    }
-    rustix::io::retry_on_intr(|| {
-        sendmsg(socket.as_fd(), &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)
-    })
-    .map(drop)
-}
-
-/// Receives one message into `buffer`; `None` when the other end is closed.
-pub(super) fn receive(
-    socket: impl AsFd,
-    buffer: &mut [u8],
-    flags: RecvFlags,
-) -> Result<Option<(usize, Vec<OwnedFd>)>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = rustix::io::retry_on_intr(|| {
-        recvmsg(
-            socket.as_fd(),
-            &mut [IoSliceMut::new(buffer)],
-            &mut ancillary,
-            flags | RecvFlags::CMSG_CLOEXEC,
-        )
-    })?;
-    let mut descriptors = Vec::new();
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            descriptors.extend(rights);
-        }
-    }
-    Ok((received.bytes > 0).then_some((received.bytes, descriptors)))
 }

@@ -145,6 +145,7 @@ impl Handle for FakeBroker {
             policy: Arc::new(Policy::load(&[], &names).unwrap()),
             servers: BTreeSet::from([server()]),
             limits: HashMap::new(),
+            lent: HashMap::new(),
             tools: HashMap::new(),
             questions: BTreeMap::new(),
             people: Arc::new(Gullible),

@@ -1,0 +1,409 @@
+//! Credentials on their way to servers, and never to agents: the vault's process and the credential proxy, as a gate uses them.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::FileExt as _;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use crate::home::{Gate, Home};
+
+/// Put together here, so that it stands in no file.
+fn value(which: &str) -> String {
+    ["tg", which, "Xq7vN2", "0e5bW9aK", "Lr31"].join("_")
+}
+
+const POLICY: &str = "@id(\"all\") @because(\"it is a test\")\npermit(principal, action, resource);\n";
+
+/// An MCP server over HTTP that says whatever it was told, in many spellings.
+struct Echo {
+    port: u16,
+    /// The heads of the requests that came.
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Echo {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let heads = Arc::<Mutex<Vec<String>>>::default();
+        let noted = Arc::clone(&heads);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let noted = Arc::clone(&noted);
+                std::thread::spawn(move || while answer(&stream, &noted).is_some() {});
+            }
+        });
+        Self { port, heads }
+    }
+
+    fn heads(&self) -> String {
+        self.heads.lock().unwrap().join("\n")
+    }
+}
+
+/// Answers one request.
+fn answer(stream: &TcpStream, noted: &Mutex<Vec<String>>) -> Option<()> {
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
+    }
+    let header = |name: &str| {
+        let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with(&format!("{name}: ")));
+        line.and_then(|line| line.split_once(": ")).map(|(_, value)| value.to_owned())
+    };
+    let length: usize = header("content-length").unwrap_or_default().parse().unwrap_or(0);
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let secret = header("authorization").unwrap_or_default();
+    let secret = secret.strip_prefix("Bearer ").unwrap_or_default().to_owned();
+    noted.lock().unwrap().push(head.clone());
+    let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let mut out = stream;
+    let mut reply = |status: &str, kind: &str, more: &str, body: &str| {
+        write!(
+            out,
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{more}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .ok()
+    };
+    let result = |result: Value| json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result }).to_string();
+    match asked["method"].as_str() {
+        Some("initialize") => {
+            let info = json!({
+                "protocolVersion": "2025-06-18", "capabilities": { "tools": {} },
+                "serverInfo": { "name": "echo", "version": "1" },
+            });
+            // What it says of itself, and where, may hold anything.
+            reply("200 OK", "application/json", &format!("X-Echo: {secret}\r\n"), &result(info))
+        }
+        Some("tools/list") => {
+            let tools = json!({ "tools": [
+                { "name": "whoami", "description": "says who calls", "inputSchema": { "type": "object" } },
+                { "name": "stream", "description": "the same, as events", "inputSchema": { "type": "object" } },
+                { "name": "packed", "description": "the same, packed", "inputSchema": { "type": "object" } },
+            ] });
+            reply("200 OK", "application/json", "", &result(tools))
+        }
+        Some("tools/call") => {
+            let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+            let percent: String = secret.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            let reversed: String = secret.chars().rev().collect();
+            let spaced: String = secret.chars().flat_map(|c| [c, ' ']).collect();
+            let nested = json!({ "deep": [{ "er": secret }] }).to_string();
+            let all = [secret.as_str(), &hex, &percent, &reversed, &spaced, &nested].join("\n");
+            let said = result(json!({ "content": [{ "type": "text", "text": format!("you are {all}") }] }));
+            match asked["params"]["name"].as_str() {
+                Some("stream") => {
+                    let progress = json!({
+                        "jsonrpc": "2.0", "method": "notifications/message",
+                        "params": { "level": "info", "data": format!("still {secret}") },
+                    });
+                    let events = format!(": {secret}\n\nid: 1\ndata: {progress}\n\nid: 2\ndata: {said}\n\n");
+                    reply("200 OK", "text/event-stream", "", &events)
+                }
+                Some("packed") => reply("200 OK", "application/json", "Content-Encoding: gzip\r\n", &said),
+                _ => reply("200 OK", "application/json", "", &said),
+            }
+        }
+        Some(method) if method.starts_with("notifications/") => reply("202 Accepted", "text/plain", "", ""),
+        Some(_) => {
+            let error = json!({ "code": -32601, "message": format!("no such method, {secret}") });
+            let error = json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error });
+            reply("200 OK", "application/json", "", &error.to_string())
+        }
+        None => reply("405 Method Not Allowed", "text/plain", "", ""),
+    }
+}
+
+/// Puts a secret into the vault.
+fn keep(home: &Home, name: &str, secret: &str, uses: &[&str]) {
+    let mut command = home.command(&[&["secret", "add", name], uses].concat());
+    let mut process =
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    process.stdin.take().unwrap().write_all(secret.as_bytes()).unwrap();
+    let output = process.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn up(home: &Home) -> Gate {
+    home.done(&["tool", "accept", "--all"]);
+    let token = home.done(&["agent", "add", "support"]);
+    let mut gate = home.up(&[]);
+    gate.token = Some(token.trim().to_owned());
+    gate.hello().unwrap();
+    gate
+}
+
+/// A gate whose server gets a credential.
+fn with_echo(home: &Home, echo: &Echo) -> Gate {
+    let port = echo.port;
+    home.config(&format!("[servers.echo]\nurl = \"http://127.0.0.1:{port}/mcp\"\nsecrets = [\"api\"]\n"));
+    home.policy(POLICY);
+    let host = format!("127.0.0.1:{port}");
+    let uses = ["--slot", "header:Authorization", "--host", &host, "--tool", "echo/*"];
+    keep(home, "api", &value("api"), &uses);
+    home.done(&["tool", "review"]);
+    up(home)
+}
+
+/// All spellings that the echo uses.
+fn spellings(secret: &str) -> Vec<String> {
+    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let percent: String = secret.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let reversed: String = secret.chars().rev().collect();
+    let spaced: String = secret.chars().flat_map(|c| [c, ' ']).collect();
+    vec![secret.to_owned(), hex, percent, reversed, spaced.trim_end().to_owned()]
+}
+
+fn assert_clean(what: &str, secret: &str) {
+    for spelling in spellings(secret) {
+        assert!(!what.contains(&spelling), "{spelling} in {what}");
+    }
+}
+
+/// Everything that a process has in its memory, as far as it can be read.
+fn memory(process: u32) -> Vec<u8> {
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+    let memory = File::open(format!("/proc/{process}/mem")).unwrap();
+    let mut all = Vec::new();
+    for line in maps.lines() {
+        let Some((from, to)) = line.split(' ').next().and_then(|range| range.split_once('-')) else {
+            continue;
+        };
+        let (from, to) = (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
+        if line.contains(" r") && !line.contains("[v") && to - from < 1 << 30 {
+            let mut part = vec![0; usize::try_from(to - from).unwrap()];
+            if memory.read_exact_at(&mut part, from).is_ok() {
+                all.extend(part);
+            }
+        }
+    }
+    all
+}
+
+fn contains(all: &[u8], part: &str) -> bool {
+    all.windows(part.len()).any(|window| window == part.as_bytes())
+}
+
+/// The processes that a gate has started, by the name that they were started with.
+fn child(gate: &Gate, name: &str) -> u32 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", gate.process.id())).unwrap();
+    let mut children = tasks.flat_map(|task| {
+        let children = fs::read_to_string(task.unwrap().path().join("children")).unwrap();
+        children.split_whitespace().map(|child| child.parse::<u32>().unwrap()).collect::<Vec<_>>()
+    });
+    let named =
+        |child: &u32| fs::read(format!("/proc/{child}/cmdline")).unwrap().starts_with(name.as_bytes());
+    children.find(named).unwrap_or_else(|| panic!("no {name}"))
+}
+
+#[test]
+fn a_server_gets_the_credential_and_the_agent_never_does() {
+    let home = Home::new("credentials");
+    let echo = Echo::start();
+    let mut gate = with_echo(&home, &echo);
+    let secret = value("api");
+    let params = |tool: &str| json!({ "name": tool, "arguments": {} });
+    let whole = |gate: &Gate, tool: &str| {
+        let asked = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params(tool) });
+        let answer = gate.post(&asked);
+        format!("{}{}", answer.head, answer.body)
+    };
+    let plain = whole(&gate, "echo__whoami");
+    assert_clean(&plain, &secret);
+    assert!(plain.contains("you are ⟦secret:api#"), "{plain}");
+    let token = plain.split("⟦secret:api#").nth(1).unwrap().split('⟧').next().unwrap().to_owned();
+    let events = whole(&gate, "echo__stream");
+    assert_clean(&events, &secret);
+    assert!(events.contains(&format!("you are ⟦secret:api#{token}⟧")), "the same token: {events}");
+    let packed = whole(&gate, "echo__packed");
+    // What it did is not known to the agent, and what it said is not passed on.
+    assert!(packed.contains("It may have run in whole or in part"), "{packed}");
+    assert_clean(&gate.ask("tools/list", &json!({})).to_string(), &secret);
+    // In another run of the agent it is another one.
+    gate.hello().unwrap();
+    let other = whole(&gate, "echo__whoami");
+    assert!(other.contains("⟦secret:api#") && !other.contains(&token), "{other}");
+
+    assert!(echo.heads().contains(&format!("authorization: Bearer {secret}")), "{}", echo.heads());
+    assert!(!echo.heads().contains(gate.token.as_ref().unwrap()), "the agent's own token stays here");
+
+    // Not in the log, nor in any file, nor in what the gate prints, nor in its memory, environment or arguments.
+    let said = format!("{}{}", gate.out.all(), gate.err.all());
+    assert_clean(&said, &secret);
+    let tail = home.done(&["log", "tail", "-n", "50", "--json"]);
+    assert!(tail.contains("outcome"), "{tail}");
+    let outcome = tail.lines().rfind(|line| line.contains("\"outcome\"")).unwrap();
+    let index = serde_json::from_str::<Value>(outcome).unwrap()["index"].to_string();
+    let shown = home.done(&["log", "show", &index]);
+    assert!(shown.contains("you are"), "{shown}");
+    assert_clean(&shown, &secret);
+    let id = gate.process.id();
+    for place in ["environ", "cmdline"] {
+        for process in [id, child(&gate, "toolgate-vault"), child(&gate, "toolgate-proxy")] {
+            let text = fs::read(format!("/proc/{process}/{place}")).unwrap_or_default();
+            assert!(!contains(&text, &secret), "{place} of {process}");
+        }
+    }
+    let memory = memory(id);
+    assert!(contains(&memory, "you are"), "the memory was read");
+    for spelling in spellings(&secret) {
+        assert!(!contains(&memory, &spelling), "{spelling} in the gate's memory");
+    }
+}
+
+#[test]
+fn a_new_value_is_in_force_at_once_and_the_old_one_is_not_sent_again() {
+    let home = Home::new("credentials-rotate");
+    let echo = Echo::start();
+    let gate = with_echo(&home, &echo);
+    gate.call("echo__whoami", &json!({}));
+    let mut command = home.command(&["secret", "rotate", "api"]);
+    let mut process = command.stdin(Stdio::piped()).spawn().unwrap();
+    process.stdin.take().unwrap().write_all(value("new").as_bytes()).unwrap();
+    assert!(process.wait().unwrap().success());
+    // It is taken up when the gate notices, which a call does not wait for.
+    let sent = |secret: &str| echo.heads().matches(&format!("authorization: Bearer {secret}\r\n")).count();
+    while sent(&value("new")) == 0 {
+        assert_clean(&gate.call("echo__whoami", &json!({})), &value("new"));
+    }
+    let before = sent(&value("api"));
+    assert_clean(&gate.call("echo__whoami", &json!({})), &value("new"));
+    assert_eq!(sent(&value("api")), before);
+    // Taken away, its server serves nobody: the tool is not there any more.
+    home.done(&["secret", "remove", "api"]);
+    gate.err.until("there is none in the vault");
+    assert_eq!(gate.tools(), Vec::<String>::new());
+    let heads = echo.heads().len();
+    assert!(gate.call("echo__whoami", &json!({})).contains("echo__whoami"));
+    assert_eq!(echo.heads().len(), heads, "nothing was sent");
+}
+
+#[test]
+fn a_secret_serves_its_own_agents_tools_hosts_and_servers() {
+    let home = Home::new("credentials-uses");
+    let echo = Echo::start();
+    drop(with_echo(&home, &echo));
+    home.done(&["secret", "use-where", "api", "--tool", "echo/whoami"]);
+    let mut gate = home.up(&[]);
+    gate.token = Some(home.done(&["agent", "rotate", "support"]).trim().to_owned());
+    while gate.hello().is_err() {}
+    assert_eq!(gate.tools(), ["echo__whoami"]);
+    let heads = echo.heads().len();
+    assert!(gate.call("echo__stream", &json!({})).contains("echo__stream"));
+    assert_eq!(echo.heads().len(), heads, "nothing was sent");
+    drop(gate);
+    // What does not fit is said before anything starts.
+    for (uses, what) in [
+        (["--host", "127.0.0.1:1"], "may not be sent to 127.0.0.1"),
+        (["--tool", "other/*"], "serves no tool of the server `echo`"),
+        (["--slot", "env:API_KEY"], "has no place at the server `echo`"),
+    ] {
+        let vault = home.path().join(".local/state/toolgate/vault");
+        let before = fs::read(&vault).unwrap();
+        home.done(&[&["secret", "use-where", "api"], uses.as_slice()].concat());
+        let error = home.shown(&["up", "--listen", "127.0.0.1:0"]);
+        assert!(error.contains(what) && error.contains("toolgate secret use-where api"), "{error}");
+        fs::write(&vault, before).unwrap();
+        home.done(&["secret", "trust"]);
+    }
+    home.done(&["secret", "remove", "api"]);
+    let error = home.shown(&["up", "--listen", "127.0.0.1:0"]);
+    assert!(
+        error.contains("there is none in the vault") && error.contains("toolgate secret add api"),
+        "{error}"
+    );
+}
+
+/// A server that answers whatever is in a file.
+const TELLER: &str = r#"while read -r line; do
+  id=$(printf %s "$line" | sed -n 's/.*"id":\([0-9]*\).*/\1/p')
+  case $line in
+    *'"initialize"'*) r='"result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},"serverInfo":{"name":"t","version":"1"}}' ;;
+    *'"tools/list"'*) r='"result":{"tools":[{"name":"tell","description":"tells","inputSchema":{"type":"object"}}]}' ;;
+    *'"tools/call"'*) r='"result":{"content":[{"type":"text","text":"it is '$(cat told)'"}]}' ;;
+    *) r='"error":{"code":-32601,"message":"no"}' ;;
+  esac
+  [ -n "$id" ] && printf '{"jsonrpc":"2.0","id":%s,%s}\n' "$id" "$r"
+done
+"#;
+
+#[test]
+fn what_a_program_in_a_cell_says_is_cleaned_too() {
+    let home = Home::new("credentials-cell");
+    let work = home.path().join("work");
+    home.write_with("work/teller.sh", TELLER, 0o755);
+    home.write("work/told", &value("db"));
+    let work = work.display();
+    home.config(&format!(
+        "[servers.teller]\ncommand = [\"/bin/sh\", \"teller.sh\"]\ncwd = \"{work}\"\n\
+         [servers.shell]\nbuiltin = \"shell\"\nworkspace = \"{work}\"\n"
+    ));
+    home.policy(POLICY);
+    keep(&home, "db", &value("db"), &["--slot", "env:PGPASSWORD", "--tool", "database/*"]);
+    home.done(&["tool", "review"]);
+    let gate = up(&home);
+    let told = gate.call("teller__tell", &json!({}));
+    assert!(told.starts_with("it is ⟦secret:db#"), "{told}");
+    assert_clean(&told, &value("db"));
+    let script = json!({ "script": "cat told; cat told | base64; cp told out", "files_out": ["out"] });
+    let asked = json!({ "name": "shell__exec", "arguments": script });
+    let answer = gate.ask("tools/call", &asked).to_string();
+    assert_clean(&answer, &value("db"));
+    assert!(answer.matches("⟦secret:db#").count() >= 3, "{answer}");
+}
+
+/// Neither of the two processes can be looked into by its own user, and each has given up what it does not need.
+#[test]
+fn the_processes_that_hold_secrets_are_to_themselves() {
+    let home = Home::new("credentials-processes");
+    let echo = Echo::start();
+    let gate = with_echo(&home, &echo);
+    gate.call("echo__whoami", &json!({}));
+    for name in ["toolgate-vault", "toolgate-proxy"] {
+        let process = child(&gate, name);
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let field = |field: &str| {
+            let line = status.lines().find(|line| line.starts_with(&format!("{field}:"))).unwrap();
+            line.split_once(':').unwrap().1.trim().to_owned()
+        };
+        assert_eq!(field("NoNewPrivs"), "1", "{name}");
+        assert_eq!(field("CapEff"), "0000000000000000", "{name}");
+        assert_eq!(field("CapPrm"), "0000000000000000", "{name}");
+        let core = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+        assert!(
+            core.lines().any(|line| line.starts_with("Max core file size") && line.contains(" 0 ")),
+            "{core}"
+        );
+        // Files of a process that cannot be dumped are root's.
+        let owner =
+            std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{process}/mem")).unwrap());
+        assert_eq!(owner, 0, "{name}");
+        let seccomp = if name == "toolgate-vault" { "2" } else { "0" };
+        assert_eq!(field("Seccomp"), seccomp, "{name}");
+    }
+    let vault = child(&gate, "toolgate-vault");
+    let threads = fs::read_dir(format!("/proc/{vault}/task")).unwrap().count();
+    assert_eq!(threads, 1, "the filter is in force for all threads there are");
+    let sockets = fs::read_dir(format!("/proc/{vault}/fd")).unwrap();
+    let open: Vec<_> =
+        sockets.map(|fd| fs::read_link(fd.unwrap().path()).unwrap().display().to_string()).collect();
+    let files: Vec<_> =
+        open.iter().filter(|target| target.starts_with('/') && *target != "/dev/null").collect();
+    assert!(files.is_empty(), "{files:?}");
+    let proxy = child(&gate, "toolgate-proxy");
+    // When one of them is gone, nothing is said without them: calls fail, and no credential is sent.
+    let pid = rustix::process::Pid::from_raw(i32::try_from(vault).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    while fs::read_to_string(format!("/proc/{proxy}/stat")).is_ok_and(|stat| !stat.contains(") Z")) {}
+    let answer = gate.ask("tools/call", &json!({ "name": "echo__whoami", "arguments": {} })).to_string();
+    assert!(answer.contains("error") || answer.contains("isError"), "{answer}");
+}

@@ -1,0 +1,223 @@
+//! The credential proxy: a process between the gate and its servers, where credentials are attached and taken out again.
+//!
+//! It holds the values of the vault, which the vault's process gives it; the gate itself never does. What servers say passes it
+//! before the gate reads it, message by message, and leaves it without those values, however they were written down. To an HTTP
+//! server it makes the connection itself, and puts a credential where that one's secret says, if the secret is for this server and
+//! this host. It has no files and starts no program.
+//!
+//! The gate asks it over a socket for one of three things, and hands it the descriptors for it:
+//! - *HTTP*: speak HTTP on this socket, and carry its requests to that server;
+//! - *lines*: copy what this pipe brings into that one, line by line: what a program in a cell answers;
+//! - *once*: clean what comes on this socket until its end, and send it back.
+
+mod attach;
+mod carry;
+mod clean;
+pub mod process;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use toolgate_broker::vault::process::{Known, Noted, ProcessError, VaultProcess};
+use toolgate_core::name::ServerName;
+use toolgate_sandbox::messages;
+
+use crate::upstream::HttpServer;
+
+/// What the gate asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ask {
+    /// For whose server.
+    server: String,
+    /// In which run of an agent: the same value has another token in each.
+    session: String,
+    /// The longest message that is passed on.
+    max_message_bytes: usize,
+    what: What,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum What {
+    /// With it comes a socket; and the certificates that are believed, if not the system's, in a file.
+    Http(Destination),
+    /// With it come the pipe that is read and the pipe that is written.
+    Lines,
+    /// With it comes a socket.
+    Once,
+}
+
+/// An HTTP server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Destination {
+    pub(crate) tls: bool,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// What it gets.
+    pub(crate) secrets: Vec<String>,
+}
+
+/// The gate's end of the credential proxy and of the vault's process. Dropped, it ends both.
+pub struct Credentials {
+    /// Guards the order of messages.
+    socket: Mutex<OwnedFd>,
+    vault: VaultProcess,
+    process: Mutex<Child>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials(not shown)")
+    }
+}
+
+impl Credentials {
+    /// Starts both processes from `program`, whose `main` begins with [`process::process`] and
+    /// [`toolgate_broker::vault::process::process`], and has the vault unlocked. Returns what there is in it.
+    ///
+    /// # Errors
+    /// They cannot be started, or the vault cannot be used.
+    pub fn start(
+        program: &Path,
+        vault: &Path,
+        noted: Option<Noted>,
+    ) -> Result<(Arc<Self>, Vec<Known>), ProcessError> {
+        use std::os::unix::process::CommandExt as _;
+        let (ours, theirs) = messages::pair()?;
+        let (take, give) = std::os::unix::net::UnixStream::pair()?;
+        let mut process = Command::new(program)
+            .arg0(process::PROXY)
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()?;
+        messages::send(&ours, process::VALUES, &[take.as_fd()])?;
+        drop(take);
+        match VaultProcess::start(program, vault, noted, give.into()) {
+            Ok((vault, known)) => {
+                let (socket, process) = (Mutex::new(ours), Mutex::new(process));
+                Ok((Arc::new(Self { socket, vault, process }), known))
+            }
+            Err(error) => {
+                end(&mut process);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the vault as it was written again.
+    ///
+    /// # Errors
+    /// It is not as it should be; then what was there before stays.
+    pub fn reload(&self, vault: &Path, noted: Noted) -> Result<Vec<Known>, ProcessError> {
+        self.vault.reload(vault, noted)
+    }
+
+    fn ask(&self, ask: &Ask, given: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(messages::send(&*socket, &serde_json::to_vec(ask)?, given)?)
+    }
+}
+
+impl Drop for Credentials {
+    fn drop(&mut self) {
+        end(self.process.get_mut().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+fn end(process: &mut Child) {
+    let _gone = process.kill();
+    let _reaped = process.wait();
+}
+
+/// What one server says in one run of an agent passes the credential proxy here.
+#[derive(Debug, Clone)]
+pub struct Passage {
+    credentials: Arc<Credentials>,
+    server: ServerName,
+    session: String,
+    max_message_bytes: usize,
+}
+
+impl Passage {
+    /// The passage of this server and session. Longer messages than this do not pass.
+    #[must_use]
+    pub const fn new(
+        credentials: Arc<Credentials>,
+        server: ServerName,
+        session: String,
+        max_message_bytes: usize,
+    ) -> Self {
+        Self { credentials, server, session, max_message_bytes }
+    }
+
+    fn ask(&self, what: What, given: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let ask = Ask {
+            server: self.server.to_string(),
+            session: self.session.clone(),
+            max_message_bytes: self.max_message_bytes,
+            what,
+        };
+        self.credentials.ask(&ask, given)
+    }
+
+    /// A connection to an HTTP server: plain HTTP here, whatever it is there.
+    ///
+    /// # Errors
+    /// The proxy is gone. What goes wrong on the way is an answer of HTTP: 502.
+    pub(crate) fn http(&self, server: &HttpServer) -> io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let certificates = server.pem().map(in_memory).transpose()?;
+        let given: Vec<_> =
+            std::iter::once(theirs.as_fd()).chain(certificates.as_ref().map(AsFd::as_fd)).collect();
+        self.ask(What::Http(server.destination()), &given)?;
+        Ok(ours)
+    }
+
+    /// The pipe that brings what `from` brings, cleaned.
+    ///
+    /// # Errors
+    /// The proxy is gone.
+    pub fn lines(&self, from: OwnedFd) -> io::Result<OwnedFd> {
+        let (read, write) = io::pipe()?;
+        self.ask(What::Lines, &[from.as_fd(), write.as_fd()])?;
+        Ok(read.into())
+    }
+
+    /// A text or a JSON document, cleaned.
+    ///
+    /// # Errors
+    /// The proxy is gone, or could not look through it.
+    pub async fn once(&self, text: &[u8]) -> io::Result<Vec<u8>> {
+        let (mut ours, theirs) = UnixStream::pair()?;
+        self.ask(What::Once, &[theirs.as_fd()])?;
+        drop(theirs);
+        ours.write_all(text).await?;
+        ours.shutdown().await?;
+        let mut cleaned = Vec::with_capacity(text.len());
+        ours.read_to_end(&mut cleaned).await?;
+        match cleaned.pop() {
+            // Its last byte says whether it is all.
+            Some(clean::WHOLE) => Ok(cleaned),
+            Some(_) | None => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+/// A file that is nowhere, to be read from its beginning.
+fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
+    use std::io::{Seek as _, Write as _};
+    let file = rustix::fs::memfd_create("toolgate-certificates", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(file);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file.into())
+}

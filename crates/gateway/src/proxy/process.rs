@@ -1,0 +1,153 @@
+//! The credential proxy's own process.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use toolgate_broker::vault::process::take;
+use toolgate_sandbox::cell::confine;
+use toolgate_sandbox::guarded;
+use toolgate_sandbox::messages::{self, MAX_MESSAGE};
+
+use super::clean::{self, Holding, WHOLE};
+use super::{Ask, What, carry};
+
+/// The name (`argv[0]`) by which this program knows that it is to be the credential proxy.
+pub const PROXY: &str = "toolgate-proxy";
+
+/// The gate's first message. With it comes the socket that the vault's process gives values on.
+pub(super) const VALUES: &[u8] = b"values";
+
+/// What the proxy holds: replaced when the vault was written again.
+pub(super) type Held = Arc<ArcSwap<Holding>>;
+
+/// Becomes the credential proxy, if this program was started as one; to be called before anything else in `main`. Returns the
+/// exit status.
+#[must_use]
+pub fn process() -> Option<u8> {
+    if std::env::args().next().as_deref() != Some(PROXY) {
+        return None;
+    }
+    Some(match serve() {
+        Ok(()) => 0,
+        Err(error) => {
+            // The gate only sees that it is gone. No value is part of an error.
+            let _unheard = writeln!(io::stderr(), "{PROXY}: {error}");
+            1
+        }
+    })
+}
+
+fn serve() -> io::Result<()> {
+    confine::close_what_was_left().map_err(io::Error::other)?;
+    guarded::keep_to_ourselves()?;
+    // Before there is a second thread: what is given up is given up by all.
+    confine::to_the_network().map_err(io::Error::other)?;
+    let stdin = io::stdin();
+    let gate = stdin.as_fd();
+    let mut buffer = [0; MAX_MESSAGE];
+    let first = messages::receive(gate, &mut buffer, RecvFlags::empty())?;
+    let Some((_, mut given)) = first.filter(|(length, _)| buffer.get(..*length) == Some(VALUES)) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let mut vault = StdStream::from(given.pop().ok_or(io::ErrorKind::InvalidInput)?);
+    let Some(values) = take(&mut vault)? else { return Ok(()) };
+    let held: Held = Arc::new(ArcSwap::from_pointee(Holding::new(values)));
+    let newest = Arc::clone(&held);
+    std::thread::Builder::new().name("toolgate-values".to_owned()).spawn(move || {
+        while let Ok(Some(values)) = take(&mut vault) {
+            newest.store(Arc::new(Holding::new(values)));
+        }
+        // Without the vault there is nothing to be sure of any more.
+        std::process::exit(1);
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let _entered = runtime.enter();
+    let roots = Arc::new(carry::Roots::default());
+    while let Some((length, given)) = messages::receive(gate, &mut buffer, RecvFlags::empty())? {
+        let ask: Ask = serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
+        // What cannot be begun closes its descriptors, which is what the other end sees.
+        let _not_begun = begin(ask, given, &held, &roots);
+    }
+    Ok(())
+}
+
+fn begin(ask: Ask, given: Vec<OwnedFd>, held: &Held, roots: &Arc<carry::Roots>) -> io::Result<()> {
+    let held = Arc::clone(held);
+    let mut given = given.into_iter();
+    let mut next = || given.next().ok_or(io::ErrorKind::InvalidInput);
+    match ask.what.clone() {
+        What::Http(destination) => {
+            let stream = stream(next()?)?;
+            let certificates = given.next().map(|file| {
+                let mut pem = Vec::new();
+                File::from(file).take(1 << 20).read_to_end(&mut pem).map(|_length| pem)
+            });
+            let certificates = certificates.transpose()?;
+            tokio::spawn(carry::serve(stream, ask, destination, certificates, held, Arc::clone(roots)));
+        }
+        What::Lines => {
+            let from = pipe::Receiver::from_owned_fd(next()?)?;
+            let to = pipe::Sender::from_owned_fd(next()?)?;
+            tokio::spawn(lines(from, to, ask, held));
+        }
+        What::Once => {
+            let stream = stream(next()?)?;
+            tokio::spawn(once(stream, ask, held));
+        }
+    }
+    Ok(())
+}
+
+fn stream(socket: OwnedFd) -> io::Result<UnixStream> {
+    let socket = StdStream::from(socket);
+    socket.set_nonblocking(true)?;
+    UnixStream::from_std(socket)
+}
+
+/// Copies lines, each a message of its own.
+async fn lines(from: pipe::Receiver, mut to: pipe::Sender, ask: Ask, held: Held) -> io::Result<()> {
+    let mut from = BufReader::with_capacity(64 << 10, from);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        // One byte more than may be passed on tells that it is too long; the gate then says so itself.
+        let most = ask.max_message_bytes as u64 + 2;
+        if (&mut from).take(most).read_until(b'\n', &mut line).await? == 0 {
+            return Ok(());
+        }
+        let ends = line.pop_if(|last| *last == b'\n').is_some();
+        let scrubber = held.load().scrubber(&ask.session);
+        let cleaned = match clean::message(&scrubber, &line) {
+            Ok(cleaned) => Some(cleaned),
+            Err(why) => clean::withheld(&line, &why.to_string()),
+        };
+        let Some(mut cleaned) = cleaned else { continue };
+        if ends {
+            cleaned.push(b'\n');
+        }
+        to.write_all(&cleaned).await?;
+    }
+}
+
+/// Cleans what comes until its end, and sends it back. What cannot be looked through is not sent back whole.
+async fn once(mut stream: UnixStream, ask: Ask, held: Held) -> io::Result<()> {
+    let mut text = Vec::new();
+    (&mut stream).take(ask.max_message_bytes as u64 + 1).read_to_end(&mut text).await?;
+    if text.len() > ask.max_message_bytes {
+        return Ok(());
+    }
+    let scrubber = held.load().scrubber(&ask.session);
+    if let Ok(mut cleaned) = clean::message(&scrubber, &text) {
+        cleaned.push(WHOLE);
+        stream.write_all(&cleaned).await?;
+    }
+    Ok(())
+}
