@@ -351,8 +351,7 @@ fn server(
             for (name, value) in headers {
                 all.push((name.clone(), surroundings.value(value)?.to_string()));
             }
-            let secrets = server.secrets.iter().map(ToString::to_string);
-            let server = HttpServer::new(url, &all)?.with_secrets(secrets);
+            let server = HttpServer::new(url, &all)?;
             Transport::Http(match ca {
                 Some(path) => server
                     .trusting(&read_pem(path)?)
@@ -367,7 +366,8 @@ fn server(
         probe: Bounds::default().probe.min(server.start_timeout),
         ..Bounds::default()
     };
-    Ok(ServerConfig { per, bounds, ..ServerConfig::new(name.clone(), transport) })
+    let secrets = server.secrets.iter().map(ToString::to_string).collect();
+    Ok(ServerConfig { per, bounds, secrets, ..ServerConfig::new(name.clone(), transport) })
 }
 
 /// What has to change for the files to be read again: names, times and lengths.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::{OnceCell, mpsc, oneshot};
 
-use crate::cell::{CellError, Cells, Layers, Profile, Workspace};
+use crate::cell::{CellError, Cells, Handed, Layers, Place, Profile, SECRETS, Workspace};
 use crate::child::Child;
 use crate::egress::{Attempt, Event, Verdict};
 use crate::stderr::StderrTail;
@@ -36,6 +36,9 @@ pub enum LaunchError {
     /// There is no cell for it.
     #[error(transparent)]
     Cell(#[from] CellError),
+    /// Without a cell, whatever it is handed would be every process's of its user.
+    #[error("a program without a cell cannot be handed a secret")]
+    NoCell,
     /// The launcher's thread could not be started, or is gone.
     #[error("the launcher does not run")]
     NoLauncher,
@@ -54,6 +57,9 @@ pub enum LaunchError {
         source: io::Error,
     },
 }
+
+/// What reads a pipe, and gives the pipe that is to be read in its place.
+pub type Through<'a> = dyn Fn(OwnedFd) -> io::Result<OwnedFd> + Send + Sync + 'a;
 
 /// How much of what a child does on the network may wait to be written down.
 const TOLD: usize = 64;
@@ -107,8 +113,25 @@ impl Launcher {
     /// # Errors
     /// The program cannot be found or started.
     pub async fn spawn(&self, launch: Launch) -> Result<Child, LaunchError> {
+        self.spawn_handed(launch, &[], None).await
+    }
+
+    /// The same, for a child in a cell that is handed something secret. What it writes to standard error is read from what
+    /// `errors` makes of it.
+    ///
+    /// # Errors
+    /// The program cannot be found or started; or it is handed something and has no cell.
+    pub async fn spawn_handed(
+        &self,
+        launch: Launch,
+        handed: &[(Handed, OwnedFd)],
+        errors: Option<&Through<'_>>,
+    ) -> Result<Child, LaunchError> {
         if let Some(profile) = &launch.cell {
-            return self.spawn_in_cell(&launch, (**profile).clone()).await;
+            return self.spawn_in_cell(&launch, (**profile).clone(), handed, errors).await;
+        }
+        if !handed.is_empty() {
+            return Err(LaunchError::NoCell);
         }
         let (done, started) = oneshot::channel();
         let job = Job { launch, runtime: tokio::runtime::Handle::current(), done };
@@ -134,7 +157,13 @@ impl Launcher {
 
     /// Starts one child in a cell. If it is made by this same program, that one's `main` has to begin with
     /// [`cell::launcher`](crate::cell::launcher).
-    async fn spawn_in_cell(&self, launch: &Launch, mut profile: Profile) -> Result<Child, LaunchError> {
+    async fn spawn_in_cell(
+        &self,
+        launch: &Launch,
+        mut profile: Profile,
+        handed: &[(Handed, OwnedFd)],
+        errors_through: Option<&Through<'_>>,
+    ) -> Result<Child, LaunchError> {
         let pipe = |error| CellError::System("a pipe", error);
         let cells = self.cells().await?;
         profile.env.extend(launch.env.iter().map(|(name, value)| (text(name), text(value))));
@@ -146,16 +175,25 @@ impl Launcher {
             profile.program = Some(program.clone());
         }
         let argv = std::iter::once(program.as_os_str()).chain(launch.args.iter().map(OsString::as_os_str));
-        let planned = profile.plan(argv.map(text).collect())?;
+        let mut planned = profile.plan(argv.map(text).collect())?;
+        if handed.iter().any(|(place, _)| matches!(place, Handed::File(_))) {
+            let at = SECRETS.to_owned();
+            planned.spec.places.push(Place::Tmpfs { at: at.clone(), bytes: 1 << 20, inodes: 64 });
+            planned.spec.writable.push(at);
+        }
         let (input, stdin) = io::pipe().map_err(pipe)?;
         let (stdout, output) = io::pipe().map_err(pipe)?;
         let (stderr, errors) = io::pipe().map_err(pipe)?;
         let streams = [input.into(), output.into(), errors.into()];
         cells.give(&streams)?;
-        let mut cell = cells.run_with(&planned.spec, streams).await?;
+        let mut cell = cells.run_handed(&planned.spec, streams, handed).await?;
         let stdin = ChildStdin::from_std(OwnedFd::from(stdin).into()).map_err(pipe)?;
         let stdout = ChildStdout::from_std(OwnedFd::from(stdout).into()).map_err(pipe)?;
-        let stderr = ChildStderr::from_std(OwnedFd::from(stderr).into()).map_err(pipe)?;
+        let stderr = match errors_through {
+            Some(through) => through(stderr.into()).map_err(pipe)?,
+            None => stderr.into(),
+        };
+        let stderr = ChildStderr::from_std(stderr.into()).map_err(pipe)?;
         let stderr = StderrTail::follow(stderr);
         let network = cell.network.take().map(|events| {
             let (tell, network) = mpsc::channel(TOLD);

@@ -28,5 +28,5 @@ pub mod messages;
 mod stderr;
 
 pub use child::{Child, Ended};
-pub use launch::{Launch, LaunchError, Launcher};
+pub use launch::{Launch, LaunchError, Launcher, Through};
 pub use stderr::{KEPT_BYTES, StderrTail};

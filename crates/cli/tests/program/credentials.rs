@@ -324,12 +324,14 @@ fn a_secret_serves_its_own_agents_tools_hosts_and_servers() {
 }
 
 /// A server that answers whatever is in a file.
-const TELLER: &str = r#"while read -r line; do
+const TELLER: &str = r#"trap 'echo "told $PGPASSWORD" >&2' EXIT
+while read -r line; do
   id=$(printf %s "$line" | sed -n 's/.*"id":\([0-9]*\).*/\1/p')
   case $line in
     *'"initialize"'*) r='"result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},"serverInfo":{"name":"t","version":"1"}}' ;;
     *'"tools/list"'*) r='"result":{"tools":[{"name":"tell","description":"tells","inputSchema":{"type":"object"}}]}' ;;
-    *'"tools/call"'*) r='"result":{"content":[{"type":"text","text":"it is '$(cat told)'"}]}' ;;
+    *'"tools/call"'*) [ -e told ] || exit 1
+      r='"result":{"content":[{"type":"text","text":"it is '"$(cat told) ${#PGPASSWORD} $PGPASSWORD $(cat /run/secrets/password)"'"}]}' ;;
     *) r='"error":{"code":-32601,"message":"no"}' ;;
   esac
   [ -n "$id" ] && printf '{"jsonrpc":"2.0","id":%s,%s}\n' "$id" "$r"
@@ -344,21 +346,34 @@ fn what_a_program_in_a_cell_says_is_cleaned_too() {
     home.write("work/told", &value("db"));
     let work = work.display();
     home.config(&format!(
-        "[servers.teller]\ncommand = [\"/bin/sh\", \"teller.sh\"]\ncwd = \"{work}\"\n\
+        "[servers.teller]\ncommand = [\"/bin/sh\", \"teller.sh\"]\ncwd = \"{work}\"\nsecrets = [\"db\"]\n\
          [servers.shell]\nbuiltin = \"shell\"\nworkspace = \"{work}\"\n"
     ));
     home.policy(POLICY);
-    keep(&home, "db", &value("db"), &["--slot", "env:PGPASSWORD", "--tool", "database/*"]);
+    keep(
+        &home,
+        "db",
+        &value("db"),
+        &["--slot", "env:PGPASSWORD", "--slot", "file:password", "--tool", "teller/*"],
+    );
     home.done(&["tool", "review"]);
     let gate = up(&home);
     let told = gate.call("teller__tell", &json!({}));
     assert!(told.starts_with("it is ⟦secret:db#"), "{told}");
+    // It has it, as variable and as file: as long as it is, and nobody sees it.
+    assert!(told.contains(&format!(" {} ⟦secret:db#", value("db").len())), "{told}");
+    assert_eq!(told.matches("⟦secret:db#").count(), 3, "{told}");
     assert_clean(&told, &value("db"));
     let script = json!({ "script": "cat told; cat told | base64; cp told out", "files_out": ["out"] });
     let asked = json!({ "name": "shell__exec", "arguments": script });
     let answer = gate.ask("tools/call", &asked).to_string();
     assert_clean(&answer, &value("db"));
     assert!(answer.matches("⟦secret:db#").count() >= 3, "{answer}");
+    // Nor does an operator read it, whatever the program leaves behind.
+    fs::remove_file(home.path().join("work/told")).unwrap();
+    assert!(gate.call("teller__tell", &json!({})).contains("broke"));
+    gate.err.until("its standard error ends: told ⟦secret:db#");
+    assert_clean(&gate.err.all(), &value("db"));
 }
 
 /// Neither of the two processes can be looked into by its own user, and each has given up what it does not need.
@@ -393,12 +408,12 @@ fn the_processes_that_hold_secrets_are_to_themselves() {
     let vault = child(&gate, "toolgate-vault");
     let threads = fs::read_dir(format!("/proc/{vault}/task")).unwrap().count();
     assert_eq!(threads, 1, "the filter is in force for all threads there are");
-    let sockets = fs::read_dir(format!("/proc/{vault}/fd")).unwrap();
-    let open: Vec<_> =
-        sockets.map(|fd| fs::read_link(fd.unwrap().path()).unwrap().display().to_string()).collect();
-    let files: Vec<_> =
-        open.iter().filter(|target| target.starts_with('/') && *target != "/dev/null").collect();
-    assert!(files.is_empty(), "{files:?}");
+    // Only root may even list what it has open.
+    if let Ok(open) = fs::read_dir(format!("/proc/{vault}/fd")) {
+        let open = open.map(|fd| fs::read_link(fd.unwrap().path()).unwrap().display().to_string());
+        let files: Vec<_> = open.filter(|target| target.starts_with('/') && target != "/dev/null").collect();
+        assert!(files.is_empty(), "{files:?}");
+    }
     let proxy = child(&gate, "toolgate-proxy");
     // When one of them is gone, nothing is said without them: calls fail, and no credential is sent.
     let pid = rustix::process::Pid::from_raw(i32::try_from(vault).unwrap()).unwrap();

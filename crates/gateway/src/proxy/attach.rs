@@ -1,5 +1,8 @@
 //! Putting a credential where its secret says.
 
+use std::io;
+use std::os::fd::OwnedFd;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Request;
@@ -7,7 +10,10 @@ use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use hyper::http::uri::{PathAndQuery, Uri};
 use toolgate_broker::vault::Slot;
 use toolgate_broker::vault::process::Value;
+use toolgate_sandbox::cell::Handed;
 use zeroize::Zeroizing;
+
+use super::in_memory;
 
 /// Why a credential cannot be attached. Names the secret and never its value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +49,31 @@ pub(super) fn permitted(value: &Value, server: &str, host: &str, port: u16) -> R
         return Err(AttachError::NoPlace(secret()));
     }
     Ok(())
+}
+
+/// What a program of this server is handed in its cell, and a file for each that holds it.
+pub(super) fn lent(
+    values: &[Value],
+    server: &str,
+    secrets: &[String],
+) -> io::Result<(Vec<Handed>, Vec<OwnedFd>)> {
+    let (mut places, mut files) = (Vec::new(), Vec::new());
+    for name in secrets {
+        let value = values.iter().find(|value| value.name.as_str() == name).ok_or(io::ErrorKind::NotFound)?;
+        if !server.parse().is_ok_and(|server| value.uses.serves(&server)) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        for slot in &value.uses.slots {
+            let place = match slot {
+                Slot::Env { name } => Handed::Env(name.clone()),
+                Slot::File { name } => Handed::File(name.clone()),
+                Slot::Basic { .. } | Slot::Header { .. } | Slot::Query { .. } => continue,
+            };
+            places.push(place);
+            files.push(in_memory(&value.value)?);
+        }
+    }
+    Ok((places, files))
 }
 
 /// Puts it into each place of a request that is its own. What was there already goes.

@@ -112,7 +112,7 @@ impl Carried {
         let client = self.client.as_ref().map_err(Clone::clone)?;
         let (response, leased) =
             Arc::clone(client).send(request).await.map_err(|failure| failure.why().to_owned())?;
-        let scrubber = self.held.load().scrubber(&self.ask.session);
+        let scrubber = self.held.load_full().scrubber(&self.ask.session);
         let (mut head, body) = response.into_parts();
         clean_headers(&mut head.headers, &scrubber).map_err(|error| error.to_string())?;
         let packed = head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
@@ -136,8 +136,8 @@ impl Carried {
     /// All credentials of the server, or none and no request.
     fn attach(&self, request: &mut Request<Full<Bytes>>) -> Result<(), AttachError> {
         let held = self.held.load();
-        let Destination { host, port, secrets, .. } = &self.destination;
-        for name in secrets {
+        let Destination { host, port, .. } = &self.destination;
+        for name in &self.ask.secrets {
             let value = held.values.iter().find(|value| value.name.as_str() == name);
             let value = value.ok_or_else(|| AttachError::None(name.clone()))?;
             permitted(value, &self.ask.server, host, *port)?;
@@ -214,7 +214,7 @@ async fn cleaned_events(mut body: Incoming, tell: mpsc::Sender<Result<Bytes, Str
             None => (pending.rest(), Some(Ok(()))),
         };
         if !whole.is_empty() {
-            let scrubber = held.load().scrubber(&ask.session);
+            let scrubber = held.load_full().scrubber(&ask.session);
             let cleaned = events(&scrubber, &whole).map(Bytes::from).map_err(|why| why.to_string());
             let withheld = cleaned.is_err();
             if tell.send(cleaned).await.is_err() || withheld {
@@ -332,4 +332,72 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
         rest = tail.strip_prefix(b"\r\n").or_else(|| tail.get(1..)).unwrap_or_default();
         Some(line)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use toolgate_core::scrub::known::{Known, KnownValue};
+
+    use super::*;
+
+    const VALUE: &[u8] = b"Xq7vN2-0e5bW9aK-Lr31";
+
+    static SCRUBBER: LazyLock<Scrubber> = LazyLock::new(|| {
+        let (known, _) = Known::new(&[KnownValue { id: 0, value: VALUE, names: &[] }]);
+        Scrubber::new(vec![Arc::new(known)], Arc::new(|_, _: &[u8]| "<gone>".to_owned()))
+    });
+
+    /// What is passed on of a stream that comes in these parts.
+    fn passed(parts: &[&[u8]]) -> String {
+        let (mut pending, mut out) = (Pending::default(), Vec::new());
+        for part in parts {
+            out.extend(events(&SCRUBBER, &pending.add(part)).unwrap());
+        }
+        out.extend(events(&SCRUBBER, &pending.rest()).unwrap());
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn events_are_cleaned_as_a_whole_wherever_they_are_cut() {
+        let value = String::from_utf8_lossy(VALUE);
+        let (half, rest) = value.split_at(9);
+        for end in ["\n", "\r\n", "\r"] {
+            let stream = format!(
+                ": {value}\n\nid: 7\nevent: message\ndata: {{\"a\":\"{value}\"}}\n\ndata: {half}\ndata: {rest}\n\ndata:x\n\n"
+            )
+            .replace('\n', end);
+            let whole = passed(&[stream.as_bytes()]);
+            assert!(!whole.contains(&*value) && !whole.contains(rest), "{whole:?}");
+            assert!(whole.contains("id: 7\nevent: message\ndata: {\"a\":\"<gone>\"}\n\n"), "{whole:?}");
+            assert!(whole.ends_with("data: x\n\n"), "{whole:?}");
+            for at in 0..=stream.len() {
+                let (head, tail) = stream.as_bytes().split_at(at);
+                assert_eq!(passed(&[head, tail]), whole, "cut at {at} with {end:?}");
+            }
+            let bytes: Vec<&[u8]> = stream.as_bytes().chunks(1).collect();
+            assert_eq!(passed(&bytes), whole, "byte by byte");
+        }
+    }
+
+    #[test]
+    fn what_is_about_the_connection_is_not_passed_on() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, x-hop"),
+            ("keep-alive", "timeout=5"),
+            ("x-hop", "1"),
+            ("set-cookie", "a=b"),
+            ("transfer-encoding", "chunked"),
+            ("mcp-session-id", "s-1"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        headers.append("location", HeaderValue::from_bytes(&[b"/?k=", VALUE].concat()).unwrap());
+        clean_headers(&mut headers, &SCRUBBER).unwrap();
+        let left: Vec<_> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(left, [("mcp-session-id", "s-1"), ("location", "/?k=<gone>")]);
+    }
 }

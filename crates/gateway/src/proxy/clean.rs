@@ -42,12 +42,12 @@ impl Holding {
     }
 
     /// What takes out the values, for one run of an agent: the same value has the same token there, and another one elsewhere.
-    pub(super) fn scrubber(&self, session: &str) -> Scrubber {
-        let tokens: Vec<String> = self.values.iter().map(|value| self.token(value, session)).collect();
+    pub(super) fn scrubber(self: &Arc<Self>, session: &str) -> Scrubber {
+        let (this, session) = (Arc::clone(self), session.to_owned());
         let token = move |kind: Kind, _: &[u8]| match kind {
             Kind::Known(id) => {
-                let token = usize::try_from(id).ok().and_then(|id| tokens.get(id));
-                token.map_or_else(|| "⟦secret⟧".to_owned(), Clone::clone)
+                let value = usize::try_from(id).ok().and_then(|id| this.values.get(id));
+                value.map_or_else(|| "⟦secret⟧".to_owned(), |value| this.token(value, &session))
             }
             Kind::Opaque(why) => format!("⟦withheld:{why}⟧"),
             Kind::Custom(_) | Kind::Detected(_) => "⟦withheld⟧".to_owned(),

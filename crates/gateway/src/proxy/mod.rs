@@ -5,8 +5,9 @@
 //! server it makes the connection itself, and puts a credential where that one's secret says, if the secret is for this server and
 //! this host. It has no files and starts no program.
 //!
-//! The gate asks it over a socket for one of three things, and hands it the descriptors for it:
+//! The gate asks it over a socket for one of four things, and hands it the descriptors for it:
 //! - *HTTP*: speak HTTP on this socket, and carry its requests to that server;
+//! - *lend*: give the files with what a program is handed in its cell, as variables or files;
 //! - *lines*: copy what this pipe brings into that one, line by line: what a program in a cell answers;
 //! - *once*: clean what comes on this socket until its end, and send it back.
 
@@ -21,12 +22,15 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use toolgate_broker::vault::process::{Known, Noted, ProcessError, VaultProcess};
 use toolgate_core::name::ServerName;
-use toolgate_sandbox::messages;
+use toolgate_sandbox::cell::Handed;
+use toolgate_sandbox::messages::{self, MAX_MESSAGE};
 
 use crate::upstream::HttpServer;
 
@@ -40,6 +44,8 @@ struct Ask {
     session: String,
     /// The longest message that is passed on.
     max_message_bytes: usize,
+    /// The secrets that the server gets.
+    secrets: Vec<String>,
     what: What,
 }
 
@@ -48,6 +54,8 @@ struct Ask {
 enum What {
     /// With it comes a socket; and the certificates that are believed, if not the system's, in a file.
     Http(Destination),
+    /// With it comes a socket on which the places are told, with a file for each that holds what goes there.
+    Lend,
     /// With it come the pipe that is read and the pipe that is written.
     Lines,
     /// With it comes a socket.
@@ -61,8 +69,6 @@ pub(crate) struct Destination {
     pub(crate) tls: bool,
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// What it gets.
-    pub(crate) secrets: Vec<String>,
 }
 
 /// The gate's end of the credential proxy and of the vault's process. Dropped, it ends both.
@@ -145,18 +151,20 @@ pub struct Passage {
     server: ServerName,
     session: String,
     max_message_bytes: usize,
+    secrets: Vec<String>,
 }
 
 impl Passage {
-    /// The passage of this server and session. Longer messages than this do not pass.
+    /// The passage of this server, which gets these secrets, in this session. Longer messages than this do not pass.
     #[must_use]
     pub const fn new(
         credentials: Arc<Credentials>,
         server: ServerName,
         session: String,
         max_message_bytes: usize,
+        secrets: Vec<String>,
     ) -> Self {
-        Self { credentials, server, session, max_message_bytes }
+        Self { credentials, server, session, max_message_bytes, secrets }
     }
 
     fn ask(&self, what: What, given: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -164,6 +172,7 @@ impl Passage {
             server: self.server.to_string(),
             session: self.session.clone(),
             max_message_bytes: self.max_message_bytes,
+            secrets: self.secrets.clone(),
             what,
         };
         self.credentials.ask(&ask, given)
@@ -180,6 +189,28 @@ impl Passage {
             std::iter::once(theirs.as_fd()).chain(certificates.as_ref().map(AsFd::as_fd)).collect();
         self.ask(What::Http(server.destination()), &given)?;
         Ok(ours)
+    }
+
+    /// What the server's program is handed in its cell. The gate does not read it.
+    ///
+    /// # Errors
+    /// The proxy is gone, or a secret may not go there.
+    pub async fn lend(&self) -> io::Result<Vec<(Handed, OwnedFd)>> {
+        if self.secrets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (ours, theirs) = messages::pair()?;
+        self.ask(What::Lend, &[theirs.as_fd()])?;
+        drop(theirs);
+        let wait = move || -> io::Result<_> {
+            let mut buffer = [0; MAX_MESSAGE];
+            let refused = || io::Error::other("a secret may not go to this server");
+            let (length, files) =
+                messages::receive(&ours, &mut buffer, RecvFlags::empty())?.ok_or_else(refused)?;
+            let places: Vec<Handed> = serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
+            Ok(places.into_iter().zip(files).collect())
+        };
+        tokio::task::spawn_blocking(wait).await?
     }
 
     /// The pipe that brings what `from` brings, cleaned.
@@ -212,12 +243,13 @@ impl Passage {
     }
 }
 
-/// A file that is nowhere, to be read from its beginning.
+/// A file that is nowhere, and that nobody can change: to be read from its beginning.
 fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
     use std::io::{Seek as _, Write as _};
-    let file = rustix::fs::memfd_create("toolgate-certificates", rustix::fs::MemfdFlags::CLOEXEC)?;
-    let mut file = std::fs::File::from(file);
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = std::fs::File::from(memfd_create("toolgate", flags)?);
     file.write_all(bytes)?;
     file.rewind()?;
+    fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
     Ok(file.into())
 }

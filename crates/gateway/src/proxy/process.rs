@@ -17,7 +17,7 @@ use toolgate_sandbox::guarded;
 use toolgate_sandbox::messages::{self, MAX_MESSAGE};
 
 use super::clean::{self, Holding, WHOLE};
-use super::{Ask, What, carry};
+use super::{Ask, What, attach, carry};
 
 /// The name (`argv[0]`) by which this program knows that it is to be the credential proxy.
 pub const PROXY: &str = "toolgate-proxy";
@@ -93,6 +93,11 @@ fn begin(ask: Ask, given: Vec<OwnedFd>, held: &Held, roots: &Arc<carry::Roots>) 
             let certificates = certificates.transpose()?;
             tokio::spawn(carry::serve(stream, ask, destination, certificates, held, Arc::clone(roots)));
         }
+        What::Lend => {
+            let (places, files) = attach::lent(&held.load().values, &ask.server, &ask.secrets)?;
+            let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
+            messages::send(next()?, &serde_json::to_vec(&places)?, &files)?;
+        }
         What::Lines => {
             let from = pipe::Receiver::from_owned_fd(next()?)?;
             let to = pipe::Sender::from_owned_fd(next()?)?;
@@ -124,7 +129,7 @@ async fn lines(from: pipe::Receiver, mut to: pipe::Sender, ask: Ask, held: Held)
             return Ok(());
         }
         let ends = line.pop_if(|last| *last == b'\n').is_some();
-        let scrubber = held.load().scrubber(&ask.session);
+        let scrubber = held.load_full().scrubber(&ask.session);
         let cleaned = match clean::message(&scrubber, &line) {
             Ok(cleaned) => Some(cleaned),
             Err(why) => clean::withheld(&line, &why.to_string()),
@@ -144,7 +149,7 @@ async fn once(mut stream: UnixStream, ask: Ask, held: Held) -> io::Result<()> {
     if text.len() > ask.max_message_bytes {
         return Ok(());
     }
-    let scrubber = held.load().scrubber(&ask.session);
+    let scrubber = held.load_full().scrubber(&ask.session);
     if let Ok(mut cleaned) = clean::message(&scrubber, &text) {
         cleaned.push(WHOLE);
         stream.write_all(&cleaned).await?;

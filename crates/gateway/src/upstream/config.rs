@@ -29,13 +29,22 @@ pub struct ServerConfig {
     pub asks: Asks,
     /// How much and how long.
     pub bounds: Bounds,
+    /// The secrets of the vault that it gets, by name: the credential proxy attaches them, or its cell is handed them.
+    pub secrets: Vec<String>,
 }
 
 impl ServerConfig {
     /// A server with the usual bounds.
     #[must_use]
     pub fn new(name: ServerName, transport: Transport) -> Self {
-        Self { name, transport, per: Per::default(), asks: Asks::default(), bounds: Bounds::default() }
+        Self {
+            name,
+            transport,
+            per: Per::default(),
+            asks: Asks::default(),
+            bounds: Bounds::default(),
+            secrets: Vec::new(),
+        }
     }
 }
 
@@ -123,8 +132,6 @@ pub struct HttpServer {
     pub(super) roots: Option<Arc<ClientConfig>>,
     /// The same, as PEM.
     pem: Option<Arc<[u8]>>,
-    /// The secrets that it gets, by name.
-    secrets: Vec<String>,
 }
 
 impl std::fmt::Debug for HttpServer {
@@ -219,7 +226,7 @@ impl HttpServer {
             .map_err(|_invalid| HttpServerError::Url)?;
         let authority = HeaderValue::from_str(authority.as_str()).map_err(|_invalid| HttpServerError::Url)?;
         let headers = headers.iter().map(|(name, value)| header(name, value)).collect::<Result<_, _>>()?;
-        Ok(Self { tls, host, port, authority, target, headers, roots: None, pem: None, secrets: Vec::new() })
+        Ok(Self { tls, host, port, authority, target, headers, roots: None, pem: None })
     }
 
     /// Believes the certificates that these (PEM) signed and no others, in place of what the system believes.
@@ -234,22 +241,15 @@ impl HttpServer {
         Ok(Self { roots: Some(roots), pem: Some(pem.into()), ..self })
     }
 
-    /// Gets these secrets of the vault, which the credential proxy attaches.
-    #[must_use]
-    pub fn with_secrets(self, secrets: impl IntoIterator<Item = String>) -> Self {
-        Self { secrets: secrets.into_iter().collect(), ..self }
-    }
-
     /// The host and the port that it is at.
     #[must_use]
     pub fn address(&self) -> (String, u16) {
         (self.host.clone(), self.port)
     }
 
-    /// Where it is, and what it gets.
+    /// Where it is.
     pub(crate) fn destination(&self) -> Destination {
-        let Self { tls, host, port, secrets, .. } = self;
-        Destination { tls: *tls, host: host.clone(), port: *port, secrets: secrets.clone() }
+        Destination { tls: self.tls, host: self.host.clone(), port: self.port }
     }
 
     /// The certificates that are believed about it, if not the system's.
@@ -268,7 +268,6 @@ impl HttpServer {
             headers: Vec::new(),
             roots: None,
             pem: None,
-            secrets: Vec::new(),
         }
     }
 }

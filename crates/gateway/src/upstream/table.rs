@@ -15,7 +15,7 @@ use toolgate_broker::port::{Client, Clock};
 use toolgate_core::call::Call;
 use toolgate_core::digest::Digest;
 use toolgate_core::name::ServerName;
-use toolgate_sandbox::{Launch, Launcher};
+use toolgate_sandbox::{Launch, Launcher, Through};
 
 use super::UpstreamError;
 use super::asks::is_modern;
@@ -187,8 +187,9 @@ impl Inner {
     /// What a server says in a session passes this, if there is a vault.
     pub(super) fn passage(&self, server: &ServerName, session: &str) -> Option<Passage> {
         let credentials = self.credentials.read().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let most = self.bounds(server).max_message_bytes;
-        Some(Passage::new(credentials, server.clone(), session.to_owned(), most))
+        let ServerConfig { bounds, secrets, .. } = &self.server(server)?.config;
+        let (most, secrets) = (bounds.max_message_bytes, secrets.clone());
+        Some(Passage::new(credentials, server.clone(), session.to_owned(), most, secrets))
     }
 
     fn server(&self, name: &ServerName) -> Option<Arc<Server>> {
@@ -414,9 +415,17 @@ impl Inner {
 
     async fn start(&self, launch: &Launch, bounds: &Bounds, told: &Arc<Told>) -> Result<Link, String> {
         let launcher = self.launcher.get().ok_or("no launcher")?;
-        let mut child = launcher.spawn(launch.clone()).await.map_err(|error| with_source(&error))?;
+        let passage = self.passage(&told.server, &told.session);
+        let handed = match &passage {
+            Some(passage) => passage.lend().await.map_err(|error| format!("no secrets: {error}"))?,
+            None => Vec::new(),
+        };
+        let errors = passage.as_ref().map(|passage| move |errors| passage.lines(errors));
+        let errors = errors.as_ref().map(|errors| errors as &Through<'_>);
+        let started = launcher.spawn_handed(launch.clone(), &handed, errors).await;
+        let mut child = started.map_err(|error| with_source(&error))?;
         let (stdin, mut stdout) = child.take_streams().ok_or("the process has no pipes")?;
-        if let Some(passage) = self.passage(&told.server, &told.session) {
+        if let Some(passage) = passage {
             stdout = cleaned(stdout, &passage).map_err(|error| format!("no credential proxy: {error}"))?;
         }
         if let Some(network) = child.take_network() {

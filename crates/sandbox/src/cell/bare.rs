@@ -276,7 +276,7 @@ fn start(
     }
     tell(gate, &FromCell::Ready { landlock_abi }, &[])?;
     let (command, [stdin, stdout, stderr], handed_out) = init::command(gate, false)?;
-    let spec::Command { argv, env, cwd: _, files, hands_out: _ } = command;
+    let spec::Command { argv, env, cwd: _, files, hands_out: _, handed: _ } = command;
     files.iter().try_for_each(files::place)?;
     let (program, arguments) = argv.split_first().ok_or("the command is empty").step("the command")?;
     tell(gate, &FromCell::Started, &handed_out)?;

@@ -4,9 +4,10 @@
 //! It has no secrets, its environment is empty, and nobody can look into it. When it ends the kernel kills whatever the program
 //! has left behind.
 
-use std::fs::File;
-use std::io::Read as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -23,7 +24,7 @@ use super::gvisor;
 use super::launcher::{Given, close_all_but, last_error};
 use super::lockdown::lock_down;
 use super::root::{self, Failure, Step as _};
-use super::spec::{Command, Layers, Shape};
+use super::spec::{Command, Handed, Layers, SECRETS, Shape};
 use super::wire::{self, FromCell};
 use crate::egress::tun;
 
@@ -109,7 +110,7 @@ fn start(gate: &OwnedFd, prepared: Prepared) -> Result<FromCell, Failure> {
     let Prepared { shape, limit_each, filter } = prepared;
     let own_kernel = shape.kernel.is_some();
     let (given, [stdin, stdout, stderr], handed_out) = command(gate, own_kernel)?;
-    let Command { argv, env, cwd: _, files, hands_out: _ } = &given;
+    let Command { argv, env, cwd: _, files, hands_out: _, handed: _ } = &given;
     let (program, arguments) = argv.split_first().ok_or("the command is empty").step("the command")?;
     tell(gate, &FromCell::Started, &handed_out)?;
     drop(handed_out);
@@ -161,12 +162,14 @@ pub(super) fn command(
     let mut run = [0; 8];
     let (length, descriptors) =
         wire::receive(gate, &mut run, RecvFlags::empty()).step(step)?.ok_or("the gate is gone").step(step)?;
-    let (Some(wire::RUN), Ok([command, stdin, stdout, stderr])) =
-        (run.get(..length), <[OwnedFd; 4]>::try_from(descriptors))
-    else {
+    let mut descriptors = descriptors.into_iter();
+    let mut next = || descriptors.next().ok_or("it is none").step(step);
+    let (command, streams) = (next()?, [next()?, next()?, next()?]);
+    if run.get(..length) != Some(wire::RUN) {
         return Err("it is none").step(step);
-    };
-    let command: Command = read(command).step(step)?;
+    }
+    let mut command: Command = read(command).step(step)?;
+    take(&mut command, descriptors).step("what the cell is handed")?;
     let step = format!("the working directory `{}`", command.cwd);
     if own_kernel { gvisor::enter(&command.cwd) } else { rustix::process::chdir(&*command.cwd) }
         .step(&step)?;
@@ -175,7 +178,30 @@ pub(super) fn command(
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         handed_out.push(rustix::fs::open(".", flags, Mode::empty()).step(&step)?);
     }
-    Ok((command, [stdin, stdout, stderr], handed_out))
+    Ok((command, streams, handed_out))
+}
+
+/// Takes what came in further descriptors: variables, and files that only the program's user can read.
+fn take(command: &mut Command, descriptors: impl Iterator<Item = OwnedFd>) -> io::Result<()> {
+    let mut descriptors = descriptors.fuse();
+    for handed in std::mem::take(&mut command.handed) {
+        let mut from = File::from(descriptors.next().ok_or(io::ErrorKind::UnexpectedEof)?);
+        let mut value = Vec::new();
+        from.rewind()?;
+        from.read_to_end(&mut value)?;
+        match handed {
+            Handed::Env(name) => {
+                let text = String::from_utf8(value).map_err(|_bytes| io::ErrorKind::InvalidData)?;
+                command.env.push((name, text));
+            }
+            Handed::File(name) => {
+                let path = format!("{SECRETS}/{name}");
+                let file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(path);
+                file?.write_all(&value)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The program, once there is one: what is done at a signal has no other way to know.

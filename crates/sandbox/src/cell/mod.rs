@@ -49,7 +49,7 @@ mod tier;
 mod wire;
 
 use std::io::{PipeWriter, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -74,7 +74,7 @@ use self::pool::Pool;
 pub use self::profile::{Base, Planned, Profile, Workspace};
 use self::reach::Reach;
 use self::spec::Shape;
-pub use self::spec::{Access, Layers, Limits, Opened, Place, Source, Spec};
+pub use self::spec::{Access, Handed, Layers, Limits, Opened, Place, SECRETS, Source, Spec};
 pub use self::tier::{Tier, TierError};
 use self::wire::FromCell;
 use crate::egress::{self, Event, HostResolver, Interface, Resolve};
@@ -404,17 +404,31 @@ impl Cells {
     /// # Errors
     /// The cell could not be prepared as it has to be; then nothing ran.
     pub async fn run_with(&self, spec: &Spec, streams: [OwnedFd; 3]) -> Result<Cell, CellError> {
+        self.run_handed(spec, streams, &[]).await
+    }
+
+    /// The same, for a program that is handed something secret.
+    ///
+    /// # Errors
+    /// The cell could not be prepared as it has to be; then nothing ran.
+    pub async fn run_handed(
+        &self,
+        spec: &Spec,
+        streams: [OwnedFd; 3],
+        handed: &[(Handed, OwnedFd)],
+    ) -> Result<Cell, CellError> {
         let tier = self.tier_of(spec).await?;
         if tier == Tier::LandlockOnly {
-            let (mut cell, command) = self.pool.maker().begin_bare(spec).await?;
+            let (mut cell, mut command) = self.pool.maker().begin_bare(spec).await?;
+            command.handed = handed.iter().map(|(place, _)| place.clone()).collect();
             let command = sealed("toolgate-command", &command)?;
-            let [input, output, errors] = &streams;
-            let given = [&command, input, output, errors].map(OwnedFd::as_fd);
+            let given = given(&command, &streams, handed);
             // A cell that has failed already does not hear it, and says why.
             let _deaf = wire::send(&*cell.gate, wire::RUN, &given);
             return if cell.started().await? { self.bound(cell, spec) } else { Err(silent()) };
         }
-        let (mut shape, command) = spec.split();
+        let (mut shape, mut command) = spec.split();
+        command.handed = handed.iter().map(|(place, _)| place.clone()).collect();
         let mut kept = None;
         if tier == Tier::Gvisor {
             gvisor::check(spec)?;
@@ -423,8 +437,7 @@ impl Cells {
             (shape.kernel, kept) = (Some(kernel), Some(opened));
         }
         let command = sealed("toolgate-command", &command)?;
-        let [input, output, errors] = &streams;
-        let given = [&command, input, output, errors].map(OwnedFd::as_fd);
+        let given = given(&command, &streams, handed);
         while let Some(mut cell) = self.pool.take(&shape) {
             // One that died while it waited has started nothing; the next one is as good.
             if wire::send(&*cell.gate, wire::RUN, &given).is_ok() && cell.started().await? {
@@ -725,6 +738,16 @@ impl Drop for Cell {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The descriptors that go along with a command.
+fn given<'a>(
+    command: &'a OwnedFd,
+    streams: &'a [OwnedFd; 3],
+    handed: &'a [(Handed, OwnedFd)],
+) -> Vec<BorrowedFd<'a>> {
+    let handed = handed.iter().map(|(_, from)| from);
+    std::iter::once(command).chain(streams).chain(handed).map(AsFd::as_fd).collect()
 }
 
 /// What the cell's user should own.

@@ -52,6 +52,19 @@ pub(super) struct Shape {
     pub(super) kernel: Option<Source>,
 }
 
+/// Where something secret goes that a cell is handed: it comes in a descriptor, so that the gate need not know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Handed {
+    /// Into a variable of the program's environment.
+    Env(String),
+    /// Into a file of this name below [`SECRETS`].
+    File(String),
+}
+
+/// The folder in a cell in which files are that it was handed.
+pub const SECRETS: &str = "/run/secrets";
+
 /// What runs in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Command {
@@ -60,6 +73,8 @@ pub(super) struct Command {
     pub(super) cwd: String,
     pub(super) files: Vec<Given>,
     pub(super) hands_out: bool,
+    /// What comes in further descriptors.
+    pub(super) handed: Vec<Handed>,
 }
 
 impl Spec {
@@ -92,7 +107,7 @@ impl Spec {
         let limits = Limits { wall_ms: 0, output_bytes: 0, ..limits };
         (
             Shape { base, places, limits, writable, net, kernel: None },
-            Command { argv, env, cwd, files, hands_out },
+            Command { argv, env, cwd, files, hands_out, handed: Vec::new() },
         )
     }
 }
