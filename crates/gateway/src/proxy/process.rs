@@ -65,8 +65,7 @@ fn serve() -> io::Result<()> {
         while let Ok(Some(values)) = take(&mut vault) {
             newest.store(Arc::new(Holding::new(values)));
         }
-        // Without the vault there is nothing to be sure of any more.
-        std::process::exit(1);
+        end_without_the_vault()
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let _entered = runtime.enter();
@@ -77,6 +76,12 @@ fn serve() -> io::Result<()> {
         let _not_begun = begin(ask, given, &held, &roots);
     }
     Ok(())
+}
+
+/// Without the vault there is nothing to be sure of any more: what is under way is cut off.
+#[expect(clippy::exit, reason = "the main thread waits for the gate, and would not hear of it")]
+fn end_without_the_vault() {
+    std::process::exit(1)
 }
 
 fn begin(ask: Ask, given: Vec<OwnedFd>, held: &Held, roots: &Arc<carry::Roots>) -> io::Result<()> {
