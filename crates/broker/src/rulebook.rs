@@ -65,7 +65,8 @@ impl Rulebook {
     pub fn may_see(&self, agent: &Agent, server: &ServerName, action: &Action) -> bool {
         let permits = |uses: &Uses| match action.tool() {
             Some(tool) => uses.permits(&agent.id, tool),
-            None => uses.serves(server) && uses.permits_agent(&agent.id),
+            // What is no tool is of the whole server.
+            None => uses.serves_all(server) && uses.permits_agent(&agent.id),
         };
         self.servers.contains(server)
             && self.lent.get(server).is_none_or(|lent| lent.iter().all(permits))

@@ -189,12 +189,12 @@ impl Gate {
         Ok(setup.rulebook(self.store(), &self.key)?.with_secrets(&setup.config, vault.known()))
     }
 
-    /// Takes up the vault as it was written last. The first one is what servers say passes from then on.
+    /// Takes up the vault as it was written last. What servers say passes it from then on, on connections of their own.
     fn follow_vault(&self) -> anyhow::Result<()> {
         let mut vault = self.vault.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let is_first = vault.credentials().is_none();
-        vault.follow(self.store())?;
-        if let (true, Some(credentials)) = (is_first, vault.credentials()) {
+        let is_new = vault.follow(self.store())?;
+        // Programs that were handed a value that is not the one any more are started again.
+        if let (true, Some(credentials)) = (is_new, vault.credentials()) {
             self.upstreams.use_credentials(Arc::clone(credentials));
         }
         Ok(())

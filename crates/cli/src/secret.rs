@@ -363,8 +363,11 @@ fn trust(place: &Place) -> anyhow::Result<()> {
         vault.save(&held)?;
         return trusted(place, &state, &vault);
     }
-    let _held = Held::take(&path)?;
-    let vault = opened(place, &state, None)?;
+    let held = Held::take(&path)?;
+    let mut vault = opened(place, &state, None)?;
+    // What it takes the place of is the older one from now on.
+    vault.supersede(state.store.vault()?.map_or(0, |noted| noted.generation));
+    vault.save(&held)?;
     trusted(place, &state, &vault)
 }
 

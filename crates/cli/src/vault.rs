@@ -10,6 +10,7 @@ use toolgate_broker::vault::Slot;
 use toolgate_broker::vault::process::{Known, Noted};
 use toolgate_gateway::proxy::Credentials;
 use toolgate_gateway::upstream::HttpServer;
+use toolgate_sandbox::guarded;
 
 use crate::out::hinted;
 
@@ -29,23 +30,27 @@ impl Vault {
         Ok(vault)
     }
 
-    /// Takes up the vault as it was written last. What cannot be taken up leaves what there was.
-    pub(crate) fn follow(&mut self, store: &SqliteStore) -> anyhow::Result<()> {
+    /// Takes up the vault as it was written last. Says whether there was anything to take up.
+    pub(crate) fn follow(&mut self, store: &SqliteStore) -> anyhow::Result<bool> {
         let noted = store.vault()?;
         if noted == self.noted && (self.credentials.is_some() || !self.path.exists()) {
-            return Ok(());
+            return Ok(false);
         }
         let last = noted.clone().map(|row| Noted { id: row.id, generation: row.generation });
+        // What cannot be read is taken for gone: nobody is served with what somebody may have taken back.
+        self.known.clear();
         match (&self.credentials, last) {
             (Some(credentials), Some(last)) => self.known = credentials.reload(&self.path, last)?,
             (_, last) => {
+                // Whoever can look into this process could ask the others in its name.
+                guarded::keep_to_ourselves()?;
                 let program = std::env::current_exe()?;
                 let (credentials, known) = Credentials::start(&program, &self.path, last)?;
                 (self.credentials, self.known) = (Some(credentials), known);
             }
         }
         self.noted = noted;
-        Ok(())
+        Ok(true)
     }
 
     /// What servers say passes this.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::sync::watch;
 
 /// How much of it is kept.
 pub const KEPT_BYTES: usize = 64 << 10;
@@ -13,6 +14,8 @@ pub const KEPT_BYTES: usize = 64 << 10;
 pub struct StderrTail {
     /// Guards the kept bytes.
     kept: Arc<Mutex<VecDeque<u8>>>,
+    /// Whether the stream has ended.
+    ended: Arc<watch::Sender<bool>>,
 }
 
 impl StderrTail {
@@ -25,8 +28,16 @@ impl StderrTail {
             while let Ok(read @ 1..) = stream.read(&mut chunk).await {
                 ours.push(chunk.get(..read).unwrap_or_default());
             }
+            ours.ended.send_replace(true);
         });
         tail
+    }
+
+    /// Resolves when all was read: what passes others on its way comes after the child has ended.
+    pub async fn ended(&self) {
+        // It is not dropped before it says so.
+        let mut told = self.ended.subscribe();
+        drop(told.wait_for(|ended| *ended).await);
     }
 
     /// Adds what is to be read there.

@@ -230,26 +230,7 @@ impl Locked {
     /// # Errors
     /// There is none, it is not private, or no vault.
     pub fn read(path: &Path, surroundings: &Surroundings) -> Result<Self, VaultError> {
-        let io = |source| VaultError::Io { what: "read", path: path.to_owned(), source };
-        // A link is not followed: it would be another file than the one that was looked at.
-        let file = match OpenOptions::new().read(true).custom_flags(NO_FOLLOW).open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(VaultError::None(path.to_owned()));
-            }
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-                return Err(VaultError::NotPrivate(path.to_owned()));
-            }
-            Err(error) => return Err(io(error)),
-        };
-        let meta = file.metadata().map_err(io)?;
-        if !meta.is_file() || meta.mode() & 0o077 != 0 || meta.uid() != surroundings.uid {
-            return Err(VaultError::NotPrivate(path.to_owned()));
-        }
-        if meta.len() > MAX_FILE {
-            return Err(VaultError::Damaged("it is too large"));
-        }
-        Self::parse(path, &whole(path, file)?)
+        Self::parse(path, &whole(path, file(path, surroundings.uid)?)?)
     }
 
     /// Takes the file's bytes apart.
@@ -315,6 +296,33 @@ impl Locked {
     }
 }
 
+/// Opens the file of a vault, after a look at who could have written it.
+///
+/// # Errors
+/// There is none, or it is no private file.
+pub(super) fn file(path: &Path, owner: u32) -> Result<File, VaultError> {
+    let io = |source| VaultError::Io { what: "read", path: path.to_owned(), source };
+    // A link is not followed: it would be another file than the one that was looked at.
+    let file = match OpenOptions::new().read(true).custom_flags(PLAIN).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(VaultError::None(path.to_owned()));
+        }
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            return Err(VaultError::NotPrivate(path.to_owned()));
+        }
+        Err(error) => return Err(io(error)),
+    };
+    let meta = file.metadata().map_err(io)?;
+    if !meta.is_file() || meta.mode() & 0o077 != 0 || meta.uid() != owner {
+        return Err(VaultError::NotPrivate(path.to_owned()));
+    }
+    if meta.len() > MAX_FILE {
+        return Err(VaultError::Damaged("it is too large"));
+    }
+    Ok(file)
+}
+
 fn whole(path: &Path, file: File) -> Result<Vec<u8>, VaultError> {
     let io = |source| VaultError::Io { what: "read", path: path.to_owned(), source };
     let mut bytes = Vec::new();
@@ -324,6 +332,9 @@ fn whole(path: &Path, file: File) -> Result<Vec<u8>, VaultError> {
 
 /// `O_NOFOLLOW`, as the standard library wants it.
 const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+
+/// With `O_NONBLOCK`, so that nobody waits at a pipe of this name.
+const PLAIN: i32 = NO_FOLLOW | rustix::fs::OFlags::NONBLOCK.bits() as i32;
 
 fn limits() -> Limits {
     Limits { max_bytes: MAX_FILE as usize, ..Limits::default() }
@@ -499,6 +510,11 @@ impl Vault {
             return Err(VaultError::LastSlot);
         }
         Ok(self.body.slots.remove(at).from)
+    }
+
+    /// Counts on from here, so that what was written before in its place stays older.
+    pub fn supersede(&mut self, generation: u64) {
+        self.body.generation = self.body.generation.max(generation);
     }
 
     /// Writes it, once more than before. It is durable and whole when this returns; whoever reads meanwhile sees the old one.

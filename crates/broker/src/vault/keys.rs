@@ -10,6 +10,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
 use hmac::{Hmac, Mac as _};
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use toolgate_sandbox::guarded::{GuardedKey, KEY_BYTES};
@@ -133,10 +134,13 @@ impl Opener<'_> {
 
     fn read(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, VaultError> {
         let unread = |source| VaultError::Key { what: path.display().to_string(), source };
-        let file = File::open(path).map_err(unread)?;
+        // Nobody waits at a pipe of this name.
+        let options = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, options, Mode::empty()).map_err(|error| unread(error.into()))?;
+        let file = File::from(file);
         let meta = file.metadata().map_err(unread)?;
         let foreign = meta.uid() != self.surroundings.uid && meta.uid() != 0;
-        if meta.mode() & 0o077 != 0 || foreign {
+        if !meta.is_file() || meta.mode() & 0o077 != 0 || foreign {
             return Err(VaultError::NotPrivate(path.to_owned()));
         }
         let mut bytes = Zeroizing::new(Vec::with_capacity(MOST_GIVEN as usize));

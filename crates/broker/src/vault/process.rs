@@ -21,7 +21,7 @@ use toolgate_sandbox::guarded::{self, KEY_BYTES};
 use toolgate_sandbox::messages::{self, MAX_MESSAGE};
 use zeroize::Zeroizing;
 
-use super::file::{Locked, MAX_VALUE, Vault, VaultError, b64};
+use super::file::{Locked, MAX_VALUE, Vault, VaultError, b64, file};
 use super::keys::Opener;
 use super::uses::Uses;
 use crate::home::Surroundings;
@@ -341,7 +341,10 @@ impl VaultProcess {
     /// # Errors
     /// It is not as it should be; then what was there before stays.
     pub fn reload(&self, vault: &Path, noted: Noted) -> Result<Vec<Known>, ProcessError> {
-        self.asked(&Ask::Reload { noted }, File::open(vault)?.into())
+        let owner = rustix::process::geteuid().as_raw();
+        let file = file(vault, owner)
+            .map_err(|error| ProcessError::Vault { why: error.to_string(), hint: error.hint() })?;
+        self.asked(&Ask::Reload { noted }, file.into())
     }
 
     fn asked(&self, ask: &Ask, given: OwnedFd) -> Result<Vec<Known>, ProcessError> {

@@ -36,6 +36,12 @@ impl Uses {
         self.tools.iter().any(|pattern| pattern.server() == server)
     }
 
+    /// Whether it serves all of this server: what is no tool as well.
+    #[must_use]
+    pub fn serves_all(&self, server: &ServerName) -> bool {
+        self.tools.iter().any(|pattern| matches!(pattern, ToolPattern::All(all) if all == server))
+    }
+
     /// Whether it may serve a call of this agent to this tool.
     #[must_use]
     pub fn permits(&self, agent: &AgentId, tool: &ToolName) -> bool {
@@ -422,6 +428,8 @@ mod tests {
         assert!(permits("support", "github/create_issue") && permits("support", "mail/send"));
         assert!(!permits("support", "mail/read") && !permits("support", "git/push"));
         assert!(!permits("other", "github/create_issue"));
+        let serves_all = |server: &str| uses.serves_all(&server.parse().unwrap());
+        assert!(serves_all("github") && !serves_all("mail"), "one tool is not the whole server");
         assert!(uses.goes_to("API.example.com", 443));
         assert!(!uses.goes_to("api.example.com", 80) && !uses.goes_to("example.com", 443));
         assert!(!uses.goes_to("api.example.com.evil.example", 443));

@@ -171,8 +171,8 @@ fn assert_clean(what: &str, secret: &str) {
 
 /// Everything that a process has in its memory, as far as it can be read.
 fn memory(process: u32) -> Vec<u8> {
-    let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
-    let memory = File::open(format!("/proc/{process}/mem")).unwrap();
+    let Ok(maps) = fs::read_to_string(format!("/proc/{process}/maps")) else { return Vec::new() };
+    let Ok(memory) = File::open(format!("/proc/{process}/mem")) else { return Vec::new() };
     let mut all = Vec::new();
     for line in maps.lines() {
         let Some((from, to)) = line.split(' ').next().and_then(|range| range.split_once('-')) else {
@@ -254,7 +254,8 @@ fn a_server_gets_the_credential_and_the_agent_never_does() {
         }
     }
     let memory = memory(id);
-    assert!(contains(&memory, "you are"), "the memory was read");
+    // Its own user may not even look into it.
+    assert_eq!(contains(&memory, "you are"), rustix::process::geteuid().is_root(), "who reads the memory");
     for spelling in spellings(&secret) {
         assert!(!contains(&memory, &spelling), "{spelling} in the gate's memory");
     }
@@ -369,6 +370,20 @@ fn what_a_program_in_a_cell_says_is_cleaned_too() {
     let answer = gate.ask("tools/call", &asked).to_string();
     assert_clean(&answer, &value("db"));
     assert!(answer.matches("⟦secret:db#").count() >= 3, "{answer}");
+    // With another value, the program is started again and has that; the old one is still taken out.
+    let mut rotate = home.command(&["secret", "rotate", "db"]).stdin(Stdio::piped()).spawn().unwrap();
+    rotate.stdin.take().unwrap().write_all(format!("{}-longer", value("db2")).as_bytes()).unwrap();
+    assert!(rotate.wait().unwrap().success());
+    let length = format!(" {} ⟦secret:db#", value("db2").len() + "-longer".len());
+    let told = loop {
+        let told = gate.call("teller__tell", &json!({}));
+        assert_clean(&told, &value("db"));
+        assert_clean(&told, &value("db2"));
+        if told.contains(&length) {
+            break told;
+        }
+    };
+    assert!(told.starts_with("it is ⟦secret:db#"), "{told}");
     // Nor does an operator read it, whatever the program leaves behind.
     fs::remove_file(home.path().join("work/told")).unwrap();
     assert!(gate.call("teller__tell", &json!({})).contains("broke"));

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -53,7 +54,7 @@ pub(super) fn permitted(value: &Value, server: &str, host: &str, port: u16) -> R
 
 /// What a program of this server is handed in its cell, and a file for each that holds it.
 pub(super) fn lent(
-    values: &[Value],
+    values: &[Arc<Value>],
     server: &str,
     secrets: &[String],
 ) -> io::Result<(Vec<Handed>, Vec<OwnedFd>)> {

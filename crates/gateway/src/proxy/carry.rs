@@ -80,7 +80,9 @@ pub(super) async fn serve(
     let carried = Arc::new(Carried { ask, destination, client, held });
     let service = service_fn(move |request| {
         let carried = Arc::clone(&carried);
-        async move { Ok::<_, Infallible>(carried.carry(request).await.unwrap_or_else(|why| refused(&why))) }
+        async move {
+            Ok::<_, Infallible>(carried.carry(request).await.unwrap_or_else(|why| carried.refused(&why)))
+        }
     });
     // When the gate hangs up, what is under way is dropped.
     let _closed =
@@ -91,15 +93,17 @@ fn whole(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed()
 }
 
-/// What went wrong here and not at the server.
-fn refused(why: &str) -> Response<Body> {
-    let mut response = Response::new(whole(format!("toolgate: {why}")));
-    *response.status_mut() = StatusCode::BAD_GATEWAY;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
-}
-
 impl Carried {
+    /// What went wrong here and not at the server; a certificate may say anything.
+    fn refused(&self, why: &str) -> Response<Body> {
+        let scrubber = self.held.load_full().scrubber(&self.ask.session);
+        let why = scrubber.scrub_text(why.as_bytes()).map_or_else(|_| b"withheld".to_vec(), |why| why.bytes);
+        let mut response = Response::new(whole([b"toolgate: ", why.as_slice()].concat()));
+        *response.status_mut() = StatusCode::BAD_GATEWAY;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        response
+    }
+
     async fn carry(&self, request: Request<Incoming>) -> Result<Response<Body>, String> {
         let (head, body) = request.into_parts();
         let most = self.ask.max_message_bytes;
@@ -115,7 +119,9 @@ impl Carried {
         let scrubber = self.held.load_full().scrubber(&self.ask.session);
         let (mut head, body) = response.into_parts();
         clean_headers(&mut head.headers, &scrubber).map_err(|error| error.to_string())?;
-        let packed = head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+        // The words behind the status are the server's too.
+        head.extensions.clear();
+        let packed = head.headers.get_all(CONTENT_ENCODING).iter().any(|coding| coding != "identity");
         if packed {
             return Err("the server's answer is packed, and cannot be looked through".to_owned());
         }

@@ -17,14 +17,28 @@ pub(super) const WHOLE: u8 = b'\n';
 
 /// What the proxy holds at the moment.
 pub(super) struct Holding {
-    pub(super) values: Vec<Value>,
+    /// What servers get.
+    pub(super) values: Vec<Arc<Value>>,
+    /// What is taken out of what they say: that, and what they got before, which some of them may still have.
+    all: Vec<Arc<Value>>,
     known: Arc<Known>,
     key: Zeroizing<[u8; 32]>,
 }
 
+/// How short a word of a value with several lines may be to be looked for by itself.
+const WORD: usize = 8;
+
 impl Holding {
-    pub(super) fn new(values: Values) -> Self {
-        let Values { all, tokens } = values;
+    /// What there is now, after what there was `before`.
+    pub(super) fn new(values: Values, before: Option<&Self>) -> Self {
+        let Values { all: values, tokens: key } = values;
+        let values: Vec<Arc<Value>> = values.into_iter().map(Arc::new).collect();
+        let mut all = values.clone();
+        for old in before.into_iter().flat_map(|before| &before.all) {
+            if !all.iter().any(|value| value.name == old.name && value.value == old.value) {
+                all.push(Arc::clone(old));
+            }
+        }
         let names: Vec<Vec<&str>> = all
             .iter()
             .map(|value| {
@@ -34,11 +48,14 @@ impl Holding {
             .collect();
         let known: Vec<KnownValue<'_>> = (0_u32..)
             .zip(all.iter().zip(&names))
-            .map(|(id, (value, names))| KnownValue { id, value: &value.value, names })
+            .flat_map(|(id, (value, names))| {
+                let whole = std::iter::once(value.value.as_slice());
+                whole.chain(words(&value.value)).map(move |value| KnownValue { id, value, names })
+            })
             .collect();
         // What its owner should know about a value was said when it was given.
         let (known, _concerns) = Known::new(&known);
-        Self { values: all, known: Arc::new(known), key: tokens }
+        Self { values, all, known: Arc::new(known), key }
     }
 
     /// What takes out the values, for one run of an agent: the same value has the same token there, and another one elsewhere.
@@ -46,7 +63,7 @@ impl Holding {
         let (this, session) = (Arc::clone(self), session.to_owned());
         let token = move |kind: Kind, _: &[u8]| match kind {
             Kind::Known(id) => {
-                let value = usize::try_from(id).ok().and_then(|id| this.values.get(id));
+                let value = usize::try_from(id).ok().and_then(|id| this.all.get(id));
                 value.map_or_else(|| "⟦secret⟧".to_owned(), |value| this.token(value, &session))
             }
             Kind::Opaque(why) => format!("⟦withheld:{why}⟧"),
@@ -73,6 +90,14 @@ impl Holding {
     }
 }
 
+/// The words of a value with several lines, such as a file with a password among other things: each may be said alone.
+fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let several = value.contains(&b'\n');
+    let words = value.split(|b| b.is_ascii_whitespace() || matches!(b, b'=' | b':' | b'"' | b'\'' | b','));
+    let secret = |word: &&[u8]| word.len() >= WORD && word.iter().any(u8::is_ascii_digit);
+    words.filter(move |word| several && secret(word))
+}
+
 /// A whole message, cleaned: JSON stays JSON.
 pub(super) fn message(scrubber: &Scrubber, bytes: &[u8]) -> Result<Vec<u8>, Withheld> {
     let cleaned = match Document::parse(bytes.to_vec(), &limits(bytes.len())) {
@@ -86,11 +111,58 @@ pub(super) fn message(scrubber: &Scrubber, bytes: &[u8]) -> Result<Vec<u8>, With
 /// answers nobody.
 pub(super) fn withheld(bytes: &[u8], why: &str) -> Option<Vec<u8>> {
     let document = Document::parse(bytes.to_vec(), &limits(bytes.len())).ok()?;
-    let id = rpc::Id::read(document.root().get("id")?)?;
+    // A number: an id that is a text could be what is withheld.
+    let id = rpc::Id::from(document.root().get("id")?.as_i64().and_then(|id| u64::try_from(id).ok())?);
     Some(rpc::error(Some(&id), rpc::INTERNAL_ERROR, &format!("withheld: {why}"), None))
 }
 
 /// Any JSON that the gate itself could read, and more.
 fn limits(length: usize) -> Limits {
     Limits { max_bytes: length, max_depth: Limits::DEEPEST, max_nodes: usize::MAX }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(all: &[(&str, &[u8])]) -> Values {
+        let value = |(name, value): &(&str, &[u8])| Value {
+            name: name.parse().unwrap(),
+            version: 1,
+            uses: toolgate_broker::vault::Uses::default(),
+            value: Zeroizing::new(value.to_vec()),
+        };
+        Values { all: all.iter().map(value).collect(), tokens: Zeroizing::new([7; 32]) }
+    }
+
+    fn cleaned(holding: &Arc<Holding>, text: &str) -> String {
+        String::from_utf8(message(&holding.scrubber("s"), text.as_bytes()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_was_a_value_once_is_taken_out_until_the_end() {
+        let old = Holding::new(values(&[("api", b"Xq7vN2-0e5bW9aK"), ("gone", b"Lr31-Mm80tT4q")]), None);
+        let new = Arc::new(Holding::new(values(&[("api", b"9aKW5b-Nv2q7X1")]), Some(&old)));
+        let told = cleaned(&new, "Xq7vN2-0e5bW9aK and Lr31-Mm80tT4q and 9aKW5b-Nv2q7X1");
+        assert_eq!(told.matches("⟦secret:api#").count(), 2, "{told}");
+        assert_eq!(told.matches("⟦secret:gone#").count(), 1, "{told}");
+        assert_eq!(new.values.len(), 1, "and is given to nobody");
+    }
+
+    #[test]
+    fn a_word_of_a_value_with_several_lines_is_taken_out_alone() {
+        let netrc = b"machine api.example\nlogin bob\npassword Xq7vN20e5bW9aKLr31\n";
+        let holding = Arc::new(Holding::new(values(&[("netrc", netrc)]), None));
+        let told = cleaned(&holding, "it is Xq7vN20e5bW9aKLr31, bob's password");
+        assert!(told.starts_with("it is ⟦secret:netrc#") && told.ends_with("bob's password"), "{told}");
+    }
+
+    #[test]
+    fn an_answer_that_is_withheld_says_nothing_of_it() {
+        let answer = |id: &str| withheld(format!(r#"{{"id":{id},"result":{{}}}}"#).as_bytes(), "why");
+        let told = String::from_utf8(answer("7").unwrap()).unwrap();
+        assert!(told.contains("\"id\":7") && told.contains("withheld: why"), "{told}");
+        assert_eq!(answer("\"Xq7vN20e5bW9aKLr31\""), None);
+        assert_eq!(withheld(b"no message", "why"), None);
+    }
 }

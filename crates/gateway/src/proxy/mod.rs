@@ -129,7 +129,11 @@ impl Credentials {
 
     fn ask(&self, ask: &Ask, given: &[BorrowedFd<'_>]) -> io::Result<()> {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(messages::send(&*socket, &serde_json::to_vec(ask)?, given)?)
+        let ask = serde_json::to_vec(ask)?;
+        if ask.len() > MAX_MESSAGE {
+            return Err(io::Error::other("one server gets too many secrets"));
+        }
+        Ok(messages::send(&*socket, &ask, given)?)
     }
 }
 

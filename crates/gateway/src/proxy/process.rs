@@ -59,11 +59,12 @@ fn serve() -> io::Result<()> {
     };
     let mut vault = StdStream::from(given.pop().ok_or(io::ErrorKind::InvalidInput)?);
     let Some(values) = take(&mut vault)? else { return Ok(()) };
-    let held: Held = Arc::new(ArcSwap::from_pointee(Holding::new(values)));
+    let held: Held = Arc::new(ArcSwap::from_pointee(Holding::new(values, None)));
     let newest = Arc::clone(&held);
     std::thread::Builder::new().name("toolgate-values".to_owned()).spawn(move || {
         while let Ok(Some(values)) = take(&mut vault) {
-            newest.store(Arc::new(Holding::new(values)));
+            let before = newest.load_full();
+            newest.store(Arc::new(Holding::new(values, Some(&before))));
         }
         end_without_the_vault()
     })?;
@@ -71,9 +72,9 @@ fn serve() -> io::Result<()> {
     let _entered = runtime.enter();
     let roots = Arc::new(carry::Roots::default());
     while let Some((length, given)) = messages::receive(gate, &mut buffer, RecvFlags::empty())? {
-        let ask: Ask = serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
-        // What cannot be begun closes its descriptors, which is what the other end sees.
-        let _not_begun = begin(ask, given, &held, &roots);
+        // What is none, or cannot be begun closes its descriptors, which is what the other end sees.
+        let ask = serde_json::from_slice::<Ask>(buffer.get(..length).unwrap_or_default());
+        let _not_begun = ask.map_err(io::Error::from).and_then(|ask| begin(ask, given, &held, &roots));
     }
     Ok(())
 }
@@ -134,6 +135,12 @@ async fn lines(from: pipe::Receiver, mut to: pipe::Sender, ask: Ask, held: Held)
             return Ok(());
         }
         let ends = line.pop_if(|last| *last == b'\n').is_some();
+        if !ends && line.len() as u64 == most {
+            // In two pieces, neither would be found in it what is in both. The gate takes no line that is no message.
+            skip_line(&mut from).await?;
+            to.write_all(TOO_LONG).await?;
+            continue;
+        }
         let scrubber = held.load_full().scrubber(&ask.session);
         let cleaned = match clean::message(&scrubber, &line) {
             Ok(cleaned) => Some(cleaned),
@@ -144,6 +151,22 @@ async fn lines(from: pipe::Receiver, mut to: pipe::Sender, ask: Ask, held: Held)
             cleaned.push(b'\n');
         }
         to.write_all(&cleaned).await?;
+    }
+}
+
+/// What stands for a line that is too long to be looked through.
+const TOO_LONG: &[u8] = b"toolgate: a line that is too long is withheld\n";
+
+/// Reads up to the end of a line, and keeps nothing of it.
+async fn skip_line(from: &mut BufReader<pipe::Receiver>) -> io::Result<()> {
+    loop {
+        let bytes = from.fill_buf().await?;
+        let end = bytes.iter().position(|b| *b == b'\n');
+        let (length, done) = (end.map_or(bytes.len(), |end| end + 1), end.is_some() || bytes.is_empty());
+        from.consume(length);
+        if done {
+            return Ok(());
+        }
     }
 }
 

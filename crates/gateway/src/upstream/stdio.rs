@@ -258,6 +258,7 @@ impl StdioLink {
         if let Some(child) = child {
             let stderr = child.stderr().clone();
             child.end(self.bounds.grace).await;
+            let _late = timeout(self.bounds.grace, stderr.ended()).await;
             let text = stderr.text();
             if let Some(line) = text.lines().rfind(|line| !line.trim().is_empty()) {
                 self.told.observer.odd(
