@@ -238,11 +238,15 @@ impl<'a> Word<'a> {
     }
 
     fn ends(&self, list: &[&str]) -> bool {
-        if self.text.len() < 5 {
-            return false;
-        }
-        let tail = |end: &str| self.text.len().checked_sub(end.len()).and_then(|at| self.text.get(at..));
-        list.iter().any(|end| tail(end).is_some_and(|tail| tail.eq_ignore_ascii_case(end.as_bytes())))
+        let [.., before_last, last] = self.text else { return false };
+        let (one, two) = (before_last.to_ascii_lowercase(), last.to_ascii_lowercase());
+        list.iter().map(|end| end.as_bytes()).any(|end| {
+            // Nearly all differ in the last two letters.
+            end.ends_with(&[one, two])
+                && (self.text.len().checked_sub(end.len()))
+                    .and_then(|at| self.text.get(at..))
+                    .is_some_and(|tail| tail.eq_ignore_ascii_case(end))
+        })
     }
 
     fn password(&self) -> bool {

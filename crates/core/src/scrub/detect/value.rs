@@ -104,6 +104,15 @@ pub(crate) fn is_secret(value: &[u8], meaning: Meaning, written: Written) -> boo
     if meaning == Meaning::Pin {
         return pin(value);
     }
+    // Cheap questions first: most values are too short for what their name would make of them.
+    let least = match meaning {
+        Meaning::Maybe => 16,
+        Meaning::Key | Meaning::Inner => 8,
+        Meaning::Password | Meaning::Nothing | Meaning::Pin => 3,
+    };
+    if value.len() < least {
+        return false;
+    }
     if hashed(value) {
         return true;
     }
