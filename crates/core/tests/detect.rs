@@ -8,7 +8,7 @@ mod corpus;
 
 use std::collections::BTreeMap;
 
-use toolgate_core::scrub::detect::Detector;
+use toolgate_core::scrub::detect::{Classes, CustomRules, Detector};
 use toolgate_core::scrub::{Detect as _, Place};
 
 /// How many items of each class are found, and of which kinds not all are, for some seeds.
@@ -57,5 +57,89 @@ fn recall_and_false_alarms() {
         assert!(share("generic") >= 0.90, "generic, seeds {seeds:?}: {:.3}", share("generic"));
         assert!(share("special") >= 0.90, "special, seeds {seeds:?}: {:.3}", share("special"));
         assert!(share("benign") <= 0.01, "false alarms, seeds {seeds:?}: {:.3}", share("benign"));
+    }
+}
+
+/// What introduces a form, and what ends one too early.
+const PARTS: &[&str] = &[
+    "password=",
+    "\"",
+    "'",
+    "\\",
+    "\\\"",
+    "://",
+    "@",
+    ":",
+    "-----BEGIN PRIVATE KEY-----",
+    "-----END",
+    "curl -u ",
+    "mysql -p",
+    "cookie: ",
+    "set-cookie: a=",
+    "authorization: basic ",
+    "authorization: digest ",
+    "insert into a(password,b) values (",
+    "kind: secret\n",
+    "\ndata:\n ",
+    "\"kty\"",
+    "{",
+    "}",
+    "\"d\":\"",
+    "<password>",
+    "</",
+    "<",
+    ">",
+    " is ",
+    "|",
+    "\n",
+    " ",
+    "é",
+    "%3D",
+    "$6$",
+    ":*:",
+    ":::",
+    ":5432:",
+    "sig=",
+    "otp",
+    "code is ",
+    "mnemonic: ",
+    "identified by ",
+    "+49 ",
+    "4111 1111 1111 1111",
+    "GB82",
+    "::",
+    "2001:db8::1",
+    "1.2.3.4",
+    "key",
+    "value",
+    "KEY-",
+    "sqlplus a/",
+    "htpasswd -b ",
+    "smbclient -U a%",
+    "jdbc:oracle:thin:",
+    "$ANSIBLE_VAULT;",
+    "private-lines: 2",
+    "[",
+    "(",
+    ",",
+    "=",
+    "“",
+    "<![CDATA[",
+    "a",
+    "Zq7",
+    "0123456789",
+    "token",
+    "github",
+];
+
+#[test]
+fn forms_that_end_anywhere_are_looked_through() {
+    let all = Detector::new(Classes::parse(["secrets", "pii"]).unwrap(), CustomRules::default());
+    let mut dice = corpus::Dice::new(7);
+    for text in (0..20_000).map(|_| dice.splice(PARTS)).chain(["cookie: a=".to_owned()]) {
+        let mut found = Vec::new();
+        all.find(text.as_bytes(), &Place { key: Some("token"), sibling: None }, &mut found).unwrap();
+        let inside = |range: &std::ops::Range<usize>| range.start < range.end && range.end <= text.len();
+        assert!(found.iter().all(|found| inside(&found.range)), "{text:?} {found:?}");
     }
 }

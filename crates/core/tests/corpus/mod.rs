@@ -92,6 +92,11 @@ impl Dice {
         out + rest
     }
 
+    /// Some of the parts, one after another.
+    pub(crate) fn splice(&mut self, parts: &[&str]) -> String {
+        (0..self.below(30)).map(|_| self.pick(parts)).collect()
+    }
+
     fn word(&mut self) -> &'static str {
         self.pick(WORDS)
     }

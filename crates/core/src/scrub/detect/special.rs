@@ -294,7 +294,7 @@ fn cookies(scan: &mut Scan<'_>, word: Range<usize>) {
             + cut(text, name + 1, line)
                 .iter()
                 .position(|&byte| matches!(byte, b';' | b' '))
-                .unwrap_or(line - name - 1);
+                .unwrap_or(line.saturating_sub(name + 1));
         let value = cut(text, name + 1, stop);
         if (first || !sets) && is_session(cut(text, place, name), value) {
             scan.found(name + 1..stop, "cookie");
