@@ -19,7 +19,7 @@
 //! # use toolgate_broker::port::{AgentLine, Stop};
 //! # use toolgate_gateway::builtin::Tool;
 //! async fn unasked(tool: &Tool, call: toolgate_core::call::Call, line: AgentLine, stop: Stop) {
-//!     tool.run(call, line, stop, std::future::pending()).await;
+//!     tool.run(call, line, stop, std::future::pending(), None).await;
 //! }
 //! ```
 //!
@@ -34,7 +34,7 @@
 //! # use toolgate_broker::{authorized::Authorized, port::{AgentLine, Stop}};
 //! # use toolgate_gateway::builtin::Tool;
 //! async fn asked(tool: &Tool, call: Authorized<toolgate_core::call::Call>, line: AgentLine, stop: Stop) {
-//!     tool.run(call, line, stop, std::future::pending()).await;
+//!     tool.run(call, line, stop, std::future::pending(), None).await;
 //! }
 //! ```
 
