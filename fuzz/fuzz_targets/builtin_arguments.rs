@@ -30,7 +30,10 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(paths.len(), files.len(), "one path, one file");
     assert!(wanted.len() <= 64);
     for path in paths.into_iter().chain(&wanted) {
-        assert!(path.len() < 4096 && path.split('/').all(|part| !matches!(part, "" | "." | "..")), "{path:?}");
+        assert!(
+            path.len() < 4096 && path.split('/').all(|part| !matches!(part, "" | "." | "..")),
+            "{path:?}"
+        );
     }
     // One more member, and it is refused: nothing is passed over.
     let text = std::str::from_utf8(arguments).expect("what is accepted is JSON").trim_end();

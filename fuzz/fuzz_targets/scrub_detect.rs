@@ -19,7 +19,9 @@ fuzz_target!(|input: (&str, &[u8])| {
         let result = ALL.find(text, &place, &mut found);
         assert_eq!(result, ALL.find(text, &place, &mut again), "the same text, the same answer");
         assert_eq!(found, again);
-        assert!(found.iter().all(|found| found.range.start < found.range.end && found.range.end <= text.len()));
+        assert!(
+            found.iter().all(|found| found.range.start < found.range.end && found.range.end <= text.len())
+        );
         assert!(result.is_ok() || text.len() > 512, "a short text is never too much work");
     }
 });

@@ -276,7 +276,8 @@ fn fill(bytes: &mut [u8]) -> Result<(), SealError> {
     crate::randomness::fill(bytes).map_err(|NoRandomnessError| SealError::NoRandomness)
 }
 
-fn wrap(key: &[u8; KEY], context: &[u8], bytes: &[u8]) -> Result<Vec<u8>, SealError> {
+/// Seals bytes for one context: a random nonce, then XChaCha20-Poly1305.
+pub(crate) fn wrap(key: &[u8; KEY], context: &[u8], bytes: &[u8]) -> Result<Vec<u8>, SealError> {
     let mut nonce = [0; NONCE];
     fill(&mut nonce)?;
     let sealed = XChaCha20Poly1305::new(&(*key).into())
@@ -285,7 +286,12 @@ fn wrap(key: &[u8; KEY], context: &[u8], bytes: &[u8]) -> Result<Vec<u8>, SealEr
     Ok([nonce.as_slice(), &sealed].concat())
 }
 
-fn unwrap(key: &[u8; KEY], context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+/// Opens what [`wrap`] sealed for the same context.
+pub(crate) fn unwrap(
+    key: &[u8; KEY],
+    context: &[u8],
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, SealError> {
     let (nonce, sealed) = sealed.split_at_checked(NONCE).ok_or(SealError::Wrong)?;
     let nonce: &XNonce = nonce.try_into().map_err(|_length| SealError::Wrong)?;
     XChaCha20Poly1305::new(&(*key).into())

@@ -36,8 +36,8 @@ pub const TOTP: &str = "totp";
 pub const MIN_PASSPHRASE_CHARS: usize = 12;
 
 /// What guessing one passphrase costs: 64 MiB and three passes. The least that is accepted from a store is 19 MiB and two.
-const MEMORY_KIB: u32 = 64 << 10;
-const PASSES: u32 = 3;
+pub(crate) const MEMORY_KIB: u32 = 64 << 10;
+pub(crate) const PASSES: u32 = 3;
 const LEAST_MEMORY_KIB: u32 = 19 << 10;
 const LEAST_PASSES: u32 = 2;
 const MOST_MEMORY_KIB: u32 = 1 << 20;
@@ -335,7 +335,7 @@ impl Person {
     pub fn decode(name: PersonName, text: &str, enrolled_ms: u64) -> Result<Self, PersonError> {
         let method = serde_json::from_str(text).map_err(|_source| PersonError::Damaged(name.clone()))?;
         if let Method::Passphrase(key) = &method
-            && key.params().is_none()
+            && params(key.memory_kib, key.passes).is_none()
         {
             return Err(PersonError::Damaged(name));
         }
@@ -343,20 +343,33 @@ impl Person {
     }
 }
 
-impl SealedKey {
-    fn params(&self) -> Option<Params> {
-        let fits = (LEAST_MEMORY_KIB..=MOST_MEMORY_KIB).contains(&self.memory_kib)
-            && (LEAST_PASSES..=MOST_PASSES).contains(&self.passes);
-        if !fits {
-            return None;
-        }
-        Params::new(self.memory_kib, self.passes, 1, Some(32)).ok()
+/// The cost of a passphrase, if it is one that is accepted: who writes what is stored must not make guessing cheap, nor take all
+/// memory.
+fn params(memory_kib: u32, passes: u32) -> Option<Params> {
+    let fits = (LEAST_MEMORY_KIB..=MOST_MEMORY_KIB).contains(&memory_kib)
+        && (LEAST_PASSES..=MOST_PASSES).contains(&passes);
+    if !fits {
+        return None;
     }
+    Params::new(memory_kib, passes, 1, Some(32)).ok()
+}
 
+/// A key from a passphrase, by Argon2id. `None` if that cost is not accepted.
+pub(crate) fn stretched(
+    passphrase: &str,
+    salt: &[u8],
+    memory_kib: u32,
+    passes: u32,
+) -> Option<Zeroizing<[u8; 32]>> {
+    let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params(memory_kib, passes)?);
+    let mut key = Zeroizing::new([0; 32]);
+    argon.hash_password_into(passphrase.as_bytes(), salt, key.as_mut_slice()).ok()?;
+    Some(key)
+}
+
+impl SealedKey {
     fn cipher(&self, passphrase: &str) -> Option<XChaCha20Poly1305> {
-        let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params()?);
-        let mut key = Zeroizing::new([0; 32]);
-        argon.hash_password_into(passphrase.as_bytes(), &self.salt, key.as_mut_slice()).ok()?;
+        let key = stretched(passphrase, &self.salt, self.memory_kib, self.passes)?;
         Some(XChaCha20Poly1305::new(&(*key).into()))
     }
 

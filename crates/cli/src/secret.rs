@@ -146,12 +146,7 @@ fn make(place: &Place, state: &State) -> anyhow::Result<()> {
     if path.exists() {
         return Ok(());
     }
-    if !key.exists() {
-        make_key_file(&key)?;
-    }
-    let opener = Opener { surroundings: &place.surroundings, passphrase: None };
-    let mut vault = Vault::make(&path, KeySource::File { path: key.clone() }, &opener)?;
-    vault.save(&held)?;
+    let vault = empty(place, state, &held)?;
     noted(place, state, &vault, SecretAction::UnlockChanged, None)?;
     note(format_args!(
         "A vault was made at `{}`. It opens with `{}`: whoever can read your files can open it.\n\
@@ -160,6 +155,18 @@ fn make(place: &Place, state: &State) -> anyhow::Result<()> {
         key.display()
     ));
     Ok(())
+}
+
+/// An empty vault, written, that opens with the key file beside it; made if it is not there.
+fn empty(place: &Place, state: &State, held: &Held) -> anyhow::Result<Vault> {
+    let key = state.folder.vault_key();
+    if !key.exists() {
+        make_key_file(&key)?;
+    }
+    let opener = Opener { surroundings: &place.surroundings, passphrase: None };
+    let mut vault = Vault::make(&state.folder.vault(), KeySource::File { path: key }, &opener)?;
+    vault.save(held)?;
+    Ok(vault)
 }
 
 fn rotate(place: &Place, name: &str, value: &ValueArgs) -> anyhow::Result<()> {
@@ -208,17 +215,16 @@ fn servers<'c>(config: &'c Config, name: &SecretName) -> Vec<&'c str> {
     wants.map(|(server, _)| server.as_str()).collect()
 }
 
-fn locked(place: &Place) -> anyhow::Result<Option<Locked>> {
-    match Locked::read(&place.home.state.join("vault"), &place.surroundings) {
-        Ok(locked) => Ok(Some(locked)),
-        Err(VaultError::None(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+fn locked(place: &Place) -> Result<Locked, VaultError> {
+    Locked::read(&place.home.state.join("vault"), &place.surroundings)
 }
 
 fn list(place: &Place) -> anyhow::Result<()> {
     let config = place.config()?;
-    let locked = locked(place)?;
+    let locked = match locked(place) {
+        Err(VaultError::None(_)) => None,
+        read => Some(read?),
+    };
     let secrets = locked.as_ref().map(Locked::secrets).into_iter().flatten();
     if place.json {
         let all: Vec<Value> = secrets.map(|(name, sealed)| told(name, sealed, &config)).collect();
@@ -269,7 +275,7 @@ fn in_words(uses: &Uses) -> String {
 fn show(place: &Place, name: &str) -> anyhow::Result<()> {
     let name: SecretName = name.parse()?;
     let config = place.config()?;
-    let locked = locked(place)?.ok_or_else(|| VaultError::None(place.home.state.join("vault")))?;
+    let locked = locked(place)?;
     let sealed = locked.secrets().get(&name).ok_or_else(|| VaultError::NoSecret(name.clone()))?;
     if place.json {
         return out::json(&told(&name, sealed, &config));
@@ -353,14 +359,7 @@ fn trust(place: &Place) -> anyhow::Result<()> {
         if !terminal::yes("The vault is gone. Begin with an empty one?")? {
             return Err(hinted("nothing was changed", "say yes in a terminal"));
         }
-        let held = Held::take(&path)?;
-        let key = state.folder.vault_key();
-        if !key.exists() {
-            make_key_file(&key)?;
-        }
-        let opener = Opener { surroundings: &place.surroundings, passphrase: None };
-        let mut vault = Vault::make(&path, KeySource::File { path: key }, &opener)?;
-        vault.save(&held)?;
+        let vault = empty(place, &state, &Held::take(&path)?)?;
         return trusted(place, &state, &vault);
     }
     let held = Held::take(&path)?;
@@ -407,7 +406,7 @@ fn unlock(place: &Place, change: Unlock) -> anyhow::Result<()> {
 }
 
 fn ways(place: &Place) -> anyhow::Result<()> {
-    let locked = locked(place)?.ok_or_else(|| VaultError::None(place.home.state.join("vault")))?;
+    let locked = locked(place)?;
     if place.json {
         let all: Vec<String> = locked.sources().map(ToString::to_string).collect();
         return out::json(&all);

@@ -28,30 +28,22 @@ fn main() {
     rate("random bytes", &hundred, &random(MIB));
     rate("lines of times and escapes", &hundred, &logs(MIB));
 
-    let text = String::from_utf8_lossy(&clean[..9 << 10]).into_owned();
-    let result = format!(r#"{{"content":[{{"type":"text","text":{}}}],"isError":false}}"#, quote(&text));
-    let mut times: Vec<f64> = (0..501)
-        .map(|_| {
-            let begin = Instant::now();
-            let document = Document::parse(result.as_bytes(), &Limits::default()).unwrap();
-            hundred.scrub_json(&document).unwrap();
-            begin.elapsed().as_secs_f64()
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    println!("result of 10 KB, p50               {:>9.1} µs", times[250] * 1e6);
-    let text = String::from_utf8_lossy(&clean[..63 << 10]).into_owned();
-    let result = format!(r#"{{"content":[{{"type":"text","text":{}}}],"isError":false}}"#, quote(&text));
-    let mut times: Vec<f64> = (0..201)
-        .map(|_| {
-            let begin = Instant::now();
-            let document = Document::parse(result.as_bytes(), &Limits::default()).unwrap();
-            hundred.scrub_json(&document).unwrap();
-            begin.elapsed().as_secs_f64()
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    println!("result of 64 KiB, p99              {:>9.1} µs", times[198] * 1e6);
+    let results = |bytes: usize, count: usize| {
+        let text = String::from_utf8_lossy(&clean[..bytes]).into_owned();
+        let result = format!(r#"{{"content":[{{"type":"text","text":{}}}],"isError":false}}"#, quote(&text));
+        let mut times: Vec<f64> = (0..count)
+            .map(|_| {
+                let begin = Instant::now();
+                let document = Document::parse(result.as_bytes(), &Limits::default()).unwrap();
+                hundred.scrub_json(&document).unwrap();
+                begin.elapsed().as_secs_f64()
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        times
+    };
+    println!("result of 10 KB, p50               {:>9.1} µs", results(9 << 10, 501)[250] * 1e6);
+    println!("result of 64 KiB, p99              {:>9.1} µs", results(63 << 10, 201)[198] * 1e6);
 
     for (name, text) in crafted() {
         let begin = Instant::now();

@@ -266,10 +266,8 @@ fn showable(rulebook: &Rulebook, naming: &Naming) -> BTreeMap<String, Arc<Shown>
 }
 
 fn visible(rulebook: &Rulebook, tools: &BTreeMap<String, Arc<Shown>>, agent: &Agent) -> Seen {
-    let may_see = |tool: &&Arc<Shown>| {
-        let server = tool.name.server();
-        rulebook.servers.contains(server) && rulebook.may_see(agent, server, &Action::Tool(tool.name.clone()))
-    };
+    let may_see =
+        |tool: &&Arc<Shown>| rulebook.may_see(agent, tool.name.server(), &Action::Tool(tool.name.clone()));
     let tools: Vec<Arc<Shown>> = tools.values().filter(may_see).cloned().collect();
     let list = List::new(tools.iter().map(|tool| tool.definition.as_slice()));
     Seen { tools: tools.into_iter().map(|tool| (tool.shown.clone(), tool)).collect(), list }

@@ -1,10 +1,12 @@
 //! Messages between processes of the gate: whole, with descriptors, on pairs of `SOCK_SEQPACKET` sockets that nobody else has an
 //! end of.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut, Seek as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::{Errno, Result};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -16,6 +18,18 @@ pub const MAX_MESSAGE: usize = 4 << 10;
 
 /// How many descriptors a message may carry.
 pub const MAX_DESCRIPTORS: usize = 128;
+
+/// Bytes in memory that nobody can change any more, to be read from their beginning.
+///
+/// # Errors
+/// The system gives no memory for it.
+pub fn sealed(name: &str, bytes: &[u8]) -> std::io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    Ok(file.into())
+}
 
 /// A pair of connected sockets.
 ///

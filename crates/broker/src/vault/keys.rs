@@ -6,9 +6,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use argon2::{Algorithm, Argon2, Params, Version};
-use chacha20poly1305::aead::{Aead as _, Payload};
-use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
 use hmac::{Hmac, Mac as _};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -17,15 +14,11 @@ use toolgate_sandbox::guarded::{GuardedKey, KEY_BYTES};
 use zeroize::Zeroizing;
 
 use super::file::{VaultError, b64};
+use crate::blob::{self, SealError};
 use crate::home::{Surroundings, write_new};
+use crate::person::{MEMORY_KIB, PASSES, stretched};
+use crate::port::NoRandomnessError;
 use crate::randomness;
-
-/// What guessing one passphrase costs, and between which bounds a file may say otherwise: a file that somebody else wrote must not
-/// take all memory, nor make guessing cheap.
-const MEMORY_KIB: u32 = 64 << 10;
-const PASSES: u32 = 3;
-const LEAST: (u32, u32) = (19 << 10, 2);
-const MOST: (u32, u32) = (1 << 20, 16);
 
 /// How short a passphrase may be, in characters.
 pub use crate::person::MIN_PASSPHRASE_CHARS;
@@ -116,7 +109,11 @@ impl Opener<'_> {
         match from {
             KeySource::Passphrase { memory_kib, passes, salt } => {
                 let ask = self.passphrase.ok_or(VaultError::NobodyToAsk)?;
-                stretched(&ask()?, salt, *memory_kib, *passes)
+                if salt.len() < 16 {
+                    return Err(VaultError::Damaged("the salt of the passphrase"));
+                }
+                let key = stretched(&ask()?, salt, *memory_kib, *passes);
+                key.ok_or(VaultError::Damaged("the cost of the passphrase is out of bounds"))
             }
             KeySource::File { path } => given(&self.read(path)?),
             KeySource::Credential { name } => {
@@ -182,26 +179,9 @@ fn given(bytes: &[u8]) -> Result<Zeroizing<[u8; KEY_BYTES]>, VaultError> {
     Ok(derive(b"toolgate/vault/given-key/v1", &[bytes]))
 }
 
-fn stretched(
-    passphrase: &str,
-    salt: &[u8],
-    memory_kib: u32,
-    passes: u32,
-) -> Result<Zeroizing<[u8; KEY_BYTES]>, VaultError> {
-    if memory_kib < LEAST.0 || passes < LEAST.1 || memory_kib > MOST.0 || passes > MOST.1 || salt.len() < 16 {
-        return Err(VaultError::Damaged("the cost of the passphrase is out of bounds"));
-    }
-    let params = Params::new(memory_kib, passes, 1, Some(KEY_BYTES));
-    let params = params.map_err(|_invalid| VaultError::Damaged("the cost of the passphrase"))?;
-    let mut key = Zeroizing::new([0; KEY_BYTES]);
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(passphrase.as_bytes(), salt, &mut *key)
-        .map_err(|_invalid| VaultError::Damaged("the salt of the passphrase"))?;
-    Ok(key)
-}
-
 /// A key for one purpose: HMAC-SHA-256 of the parts, each preceded by its length, under `key`.
-pub(super) fn derive(key: &[u8], parts: &[&[u8]]) -> Zeroizing<[u8; KEY_BYTES]> {
+#[must_use]
+pub fn derive(key: &[u8], parts: &[&[u8]]) -> Zeroizing<[u8; KEY_BYTES]> {
     Zeroizing::new(mac(key, parts).finalize().into_bytes().into())
 }
 
@@ -217,24 +197,17 @@ pub(super) fn mac(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
     mac
 }
 
-const NONCE: usize = 24;
-
-/// Seals bytes for one purpose: a random nonce of 24 bytes, then XChaCha20-Poly1305.
+/// Seals bytes for one purpose.
 pub(super) fn seal(key: &[u8; KEY_BYTES], purpose: &[u8], bytes: &[u8]) -> Result<Vec<u8>, VaultError> {
-    let mut nonce = [0; NONCE];
-    randomness::fill(&mut nonce)?;
-    let cipher = XChaCha20Poly1305::new(key.into());
-    let sealed = cipher.encrypt(&XNonce::from(nonce), Payload { msg: bytes, aad: purpose });
-    let sealed = sealed.map_err(|_opaque| VaultError::Damaged("a value that is too long"))?;
-    Ok([nonce.as_slice(), &sealed].concat())
+    blob::wrap(key, purpose, bytes).map_err(|error| match error {
+        SealError::NoRandomness => NoRandomnessError.into(),
+        SealError::Wrong => VaultError::Damaged("a value that is too long"),
+    })
 }
 
 /// Opens what [`seal`] sealed for the same purpose. `None`: another key, another purpose, or changed.
 pub(super) fn unseal(key: &[u8; KEY_BYTES], purpose: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let (nonce, sealed) = sealed.split_first_chunk::<NONCE>()?;
-    let cipher = XChaCha20Poly1305::new(key.into());
-    let opened = cipher.decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad: purpose });
-    opened.ok().map(Zeroizing::new)
+    blob::unwrap(key, purpose, sealed).ok()
 }
 
 fn purpose(vault: &[u8], from: &KeySource) -> Vec<u8> {

@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt as _;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -125,11 +124,7 @@ fn answer(stream: &TcpStream, noted: &Mutex<Vec<String>>) -> Option<()> {
 
 /// Puts a secret into the vault.
 fn keep(home: &Home, name: &str, secret: &str, uses: &[&str]) {
-    let mut command = home.command(&[&["secret", "add", name], uses].concat());
-    let mut process =
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    process.stdin.take().unwrap().write_all(secret.as_bytes()).unwrap();
-    let output = process.wait_with_output().unwrap();
+    let output = home.fed(&[&["secret", "add", name], uses].concat(), secret.as_bytes());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -267,10 +262,7 @@ fn a_new_value_is_in_force_at_once_and_the_old_one_is_not_sent_again() {
     let echo = Echo::start();
     let gate = with_echo(&home, &echo);
     gate.call("echo__whoami", &json!({}));
-    let mut command = home.command(&["secret", "rotate", "api"]);
-    let mut process = command.stdin(Stdio::piped()).spawn().unwrap();
-    process.stdin.take().unwrap().write_all(value("new").as_bytes()).unwrap();
-    assert!(process.wait().unwrap().success());
+    assert!(home.fed(&["secret", "rotate", "api"], value("new").as_bytes()).status.success());
     // It is taken up when the gate notices, which a call does not wait for.
     let sent = |secret: &str| echo.heads().matches(&format!("authorization: Bearer {secret}\r\n")).count();
     while sent(&value("new")) == 0 {
@@ -371,9 +363,8 @@ fn what_a_program_in_a_cell_says_is_cleaned_too() {
     assert_clean(&answer, &value("db"));
     assert!(answer.matches("⟦secret:db#").count() >= 3, "{answer}");
     // With another value, the program is started again and has that; the old one is still taken out.
-    let mut rotate = home.command(&["secret", "rotate", "db"]).stdin(Stdio::piped()).spawn().unwrap();
-    rotate.stdin.take().unwrap().write_all(format!("{}-longer", value("db2")).as_bytes()).unwrap();
-    assert!(rotate.wait().unwrap().success());
+    let longer = format!("{}-longer", value("db2"));
+    assert!(home.fed(&["secret", "rotate", "db"], longer.as_bytes()).status.success());
     let length = format!(" {} ⟦secret:db#", value("db2").len() + "-longer".len());
     let told = loop {
         let told = gate.call("teller__tell", &json!({}));

@@ -46,6 +46,16 @@ impl Home {
         self.command(arguments).output().unwrap()
     }
 
+    /// Runs a command that gets this on its standard input.
+    pub(crate) fn fed(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        // One that does not read its input hangs up.
+        let _unread = process.stdin.take().unwrap().write_all(input);
+        process.wait_with_output().unwrap()
+    }
+
     /// Standard output of a command that has to succeed.
     pub(crate) fn done(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);

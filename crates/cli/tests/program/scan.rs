@@ -1,8 +1,7 @@
 //! `toolgate secret scan` and `toolgate scrub`: what they find, what they say of it, and what they leave alone.
 
 use std::fs;
-use std::io::Write as _;
-use std::process::{Output, Stdio};
+use std::process::Output;
 
 use serde_json::{Value, json};
 
@@ -11,14 +10,6 @@ use crate::home::Home;
 /// Put together here, so that it stands in no file.
 fn token() -> String {
     ["gh", "p_", "0aB9cD8eF7gH6iJ5kL4m", "N3oP2qR1sT0uV9wX"].concat()
-}
-
-fn fed(home: &Home, arguments: &[&str], input: &[u8]) -> Output {
-    let mut command = home.command(arguments);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut process = command.spawn().unwrap();
-    let _unread = process.stdin.take().unwrap().write_all(input);
-    process.wait_with_output().unwrap()
 }
 
 fn texts(output: &Output) -> (String, String, Option<i32>) {
@@ -76,7 +67,7 @@ fn standard_input_is_cleaned() {
     let home = Home::new("scrub");
     let token = token();
     let input = json!({ "name": "ada", "login": { "password": "Falcon-9931x" }, "note": format!("use {token}!"), "card": "4111 1111 1111 1111" });
-    let (out, err, code) = texts(&fed(&home, &["scrub"], input.to_string().as_bytes()));
+    let (out, err, code) = texts(&home.fed(&["scrub"], input.to_string().as_bytes()));
     assert_eq!(code, Some(0), "{err}");
     let clean: Value = serde_json::from_str(&out).unwrap();
     assert!(!out.contains(&token) && !out.contains("9931"), "{out}");
@@ -87,16 +78,16 @@ fn standard_input_is_cleaned() {
         "what was not asked for stays"
     );
     assert!(err.contains("     1  github-pat") && err.contains("Removed 2 values."), "{err}");
-    let (out, _, _) = texts(&fed(&home, &["scrub", "--pii", "card"], input.to_string().as_bytes()));
+    let (out, _, _) = texts(&home.fed(&["scrub", "--pii", "card"], input.to_string().as_bytes()));
     assert!(out.contains("[pii.card#") && !out.contains("4111"), "{out}");
-    let (out, _, _) = texts(&fed(&home, &["scrub"], b"nothing here, \xff either\n"));
+    let (out, _, _) = texts(&home.fed(&["scrub"], b"nothing here, \xff either\n"));
     assert!(out.starts_with("nothing here, "), "{out}");
-    let (out, _, code) = texts(&fed(&home, &["secret", "scan", "-"], format!("x\n{token}\n").as_bytes()));
+    let (out, _, code) = texts(&home.fed(&["secret", "scan", "-"], format!("x\n{token}\n").as_bytes()));
     assert!(out.starts_with("-:2  github-pat") && code == Some(3), "{out}");
-    let (out, err, code) = texts(&fed(&home, &["scrub"], b"{\"pin\": 4821}"));
+    let (out, err, code) = texts(&home.fed(&["scrub"], b"{\"pin\": 4821}"));
     assert!(out.is_empty() && code == Some(1) && err.contains("is no string"), "{out}{err}");
     let long = [b'a'].repeat((1 << 20) + 1);
-    let (out, err, code) = texts(&fed(&home, &["scrub", "--max-size", "1"], &long));
+    let (out, err, code) = texts(&home.fed(&["scrub", "--max-size", "1"], &long));
     assert_eq!((out.as_str(), code), ("", Some(1)), "{err}");
     assert!(err.contains("standard input has more than 1 MiB"), "{err}");
 }

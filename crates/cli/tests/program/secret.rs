@@ -1,9 +1,8 @@
 //! `toolgate secret`: what is kept, what is said of it, and what nobody gets to see.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Output, Stdio};
+use std::process::Output;
 
 use serde_json::{Value, json};
 
@@ -25,16 +24,6 @@ const ADD: [&str; 9] = [
     "--tool",
     "github/*",
 ];
-
-/// Runs a command that gets this on its standard input.
-fn fed(home: &Home, arguments: &[&str], input: &[u8]) -> Output {
-    let mut command = home.command(arguments);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut process = command.spawn().unwrap();
-    // One that does not read its input hangs up.
-    let _unread = process.stdin.take().unwrap().write_all(input);
-    process.wait_with_output().unwrap()
-}
 
 fn error_of(output: &Output) -> String {
     assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -73,7 +62,7 @@ fn everything(home: &Home) -> Vec<u8> {
 fn a_secret_is_kept_listed_changed_and_removed_and_never_shown() {
     let home = Home::new("secret");
     home.config("[servers.github]\nurl = \"https://api.example.com/mcp\"\nsecrets = [\"github\"]\n");
-    let first = said(&fed(&home, &ADD, format!("{}\n", value()).as_bytes()));
+    let first = said(&home.fed(&ADD, format!("{}\n", value()).as_bytes()));
     assert!(first.contains("A vault was made") && first.contains("vault.key"), "{first}");
     assert!(first.contains("header:authorization: Bearer {}, sent to api.example.com only"), "{first}");
     let all = listed(&home);
@@ -85,9 +74,9 @@ fn a_secret_is_kept_listed_changed_and_removed_and_never_shown() {
     said(&home.run(&["secret", "use-where", "github", "--agent", "support"]));
     assert_eq!(listed(&home)[0]["uses"]["agents"], json!(["support"]));
     assert_eq!(listed(&home)[0]["uses"]["tools"], json!(["github/*"]), "what is not named stays");
-    let again = error_of(&fed(&home, &["secret", "rotate", "github"], value().as_bytes()));
+    let again = error_of(&home.fed(&["secret", "rotate", "github"], value().as_bytes()));
     assert!(again.contains("this is the value that `github` has already"), "{again}");
-    said(&fed(&home, &["secret", "rotate", "github"], format!("{}x", value()).as_bytes()));
+    said(&home.fed(&["secret", "rotate", "github"], format!("{}x", value()).as_bytes()));
     assert_eq!(listed(&home)[0]["version"], 2);
     let files = everything(&home);
     assert!(!files.windows(value().len()).any(|window| window == value().as_bytes()));
@@ -129,20 +118,20 @@ fn slips_of_the_pen_are_told_before_a_value_is_asked_for() {
             "{arguments:?}: {error}"
         );
     }
-    let empty = error_of(&fed(&home, &ADD, b"\n"));
+    let empty = error_of(&home.fed(&ADD, b"\n"));
     assert!(empty.contains("the value is empty"), "{empty}");
-    assert!(error_of(&fed(&home, &ADD, &vec![b'x'; 70_000])).contains("longer than 65536 bytes"));
-    let short = said(&fed(&home, &ADD, b"short"));
+    assert!(error_of(&home.fed(&ADD, &vec![b'x'; 70_000])).contains("longer than 65536 bytes"));
+    let short = said(&home.fed(&ADD, b"short"));
     assert!(short.contains("fewer than 8 bytes"), "{short}");
-    assert!(error_of(&fed(&home, &ADD, b"other value")).contains("there is a secret `github` already"));
-    let word = said(&fed(&home, &["secret", "rotate", "github"], b"background"));
+    assert!(error_of(&home.fed(&ADD, b"other value")).contains("there is a secret `github` already"));
+    let word = said(&home.fed(&["secret", "rotate", "github"], b"background"));
     assert!(word.contains("looks like a word"), "{word}");
 }
 
 #[test]
 fn a_passphrase_opens_the_vault_and_a_wrong_one_does_not() {
     let home = Home::new("secret-passphrase");
-    said(&fed(&home, &ADD, value().as_bytes()));
+    said(&home.fed(&ADD, value().as_bytes()));
     let right = home.write("right", "correct horse battery staple\n").display().to_string();
     let wrong = home.write("wrong", "another horse battery staple\n").display().to_string();
     said(&home.run(&["secret", "unlock", "--add-passphrase", "--new-passphrase-file", &right]));
@@ -152,7 +141,7 @@ fn a_passphrase_opens_the_vault_and_a_wrong_one_does_not() {
     assert_eq!(ways, json!(["a passphrase"]));
     let rotate = |file: &str| {
         let input = format!("{}!", value());
-        fed(&home, &["secret", "rotate", "github", "--passphrase-file", file], input.as_bytes())
+        home.fed(&["secret", "rotate", "github", "--passphrase-file", file], input.as_bytes())
     };
     assert!(error_of(&rotate(&wrong)).contains("the vault does not open with a passphrase"));
     assert_eq!(listed(&home)[0]["version"], 1);
@@ -170,7 +159,7 @@ fn a_passphrase_opens_the_vault_and_a_wrong_one_does_not() {
 #[test]
 fn a_vault_that_was_put_back_is_noticed_until_somebody_calls_it_the_right_one() {
     let home = Home::new("secret-rollback");
-    said(&fed(&home, &ADD, value().as_bytes()));
+    said(&home.fed(&ADD, value().as_bytes()));
     let vault = home.path().join(".local/state/toolgate/vault");
     let old = fs::read(&vault).unwrap();
     said(&home.run(&["secret", "use-where", "github", "--agent", "support"]));
@@ -198,8 +187,8 @@ fn a_vault_that_was_put_back_is_noticed_until_somebody_calls_it_the_right_one() 
 #[test]
 fn a_vault_that_is_gone_is_not_made_anew_in_silence() {
     let home = Home::new("secret-gone");
-    said(&fed(&home, &ADD, value().as_bytes()));
+    said(&home.fed(&ADD, value().as_bytes()));
     fs::remove_file(home.path().join(".local/state/toolgate/vault")).unwrap();
-    let error = error_of(&fed(&home, &ADD, value().as_bytes()));
+    let error = error_of(&home.fed(&ADD, value().as_bytes()));
     assert!(error.contains("is gone") && error.contains("backup"), "{error}");
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::json::{Document, Limits, Value, quote};
 
+use super::bits::{self, sextet};
 use super::{Cleaned, Found, Place, Removed, Scrubber, Withheld, without_overlaps};
 
 /// How often JSON lies in a string of JSON.
@@ -374,25 +375,8 @@ fn unbase64(text: &str) -> Option<Vec<u8>> {
     if text.len() < BLOB || !text.len().is_multiple_of(4) || text.len() - digits.len() > 2 {
         return None;
     }
-    let mut out = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut held, mut count) = (0_u32, 0);
-    for byte in digits.bytes() {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            _ => return None,
-        };
-        held = held << 6 | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            out.push(u8::try_from(held >> count & 0xff).unwrap_or_default());
-        }
-    }
-    Some(out)
+    let digits: Option<Vec<u8>> = digits.bytes().map(sextet).collect();
+    Some(bits::bytes(digits?.into_iter(), 6))
 }
 
 fn base64(bytes: &[u8]) -> String {

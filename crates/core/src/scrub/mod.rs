@@ -3,6 +3,7 @@
 //! What looks for something is a [`Detect`]. A [`Scrubber`] asks its detectors where something is, puts a token in its
 //! place, and counts. It works on plain bytes, on JSON (which stays JSON) and on streams.
 
+mod bits;
 pub mod detect;
 mod json;
 pub mod known;

@@ -12,9 +12,8 @@ use hyper::http::uri::{PathAndQuery, Uri};
 use toolgate_broker::vault::Slot;
 use toolgate_broker::vault::process::Value;
 use toolgate_sandbox::cell::Handed;
+use toolgate_sandbox::messages;
 use zeroize::Zeroizing;
-
-use super::in_memory;
 
 /// Why a credential cannot be attached. Names the secret and never its value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,7 +70,7 @@ pub(super) fn lent(
                 Slot::Basic { .. } | Slot::Header { .. } | Slot::Query { .. } => continue,
             };
             places.push(place);
-            files.push(in_memory(&value.value)?);
+            files.push(messages::sealed("toolgate-secret", &value.value)?);
         }
     }
     Ok((places, files))

@@ -26,7 +26,7 @@ use super::attach::{AttachError, attach, permitted};
 use super::clean;
 use super::process::Held;
 use super::{Ask, Destination};
-use crate::upstream::{HttpClient, HttpServer, own_roots, system_roots};
+use crate::upstream::{HttpClient, HttpServer, is, own_roots, system_roots};
 
 /// How long connecting to a server may take.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -67,7 +67,7 @@ pub(super) async fn serve(
     held: Held,
     roots: Arc<Roots>,
 ) {
-    let Destination { tls, host, port, .. } = &destination;
+    let Destination { tls, host, port } = &destination;
     let client = match (tls, certificates) {
         (false, _) => Ok(None),
         (true, Some(pem)) => own_roots(&pem).map(Some),
@@ -117,6 +117,7 @@ impl Carried {
         let (response, leased) =
             Arc::clone(client).send(request).await.map_err(|failure| failure.why().to_owned())?;
         let scrubber = self.held.load_full().scrubber(&self.ask.session);
+        let events = is(&response, "text/event-stream");
         let (mut head, body) = response.into_parts();
         clean_headers(&mut head.headers, &scrubber).map_err(|error| error.to_string())?;
         // The words behind the status are the server's too.
@@ -125,9 +126,6 @@ impl Carried {
         if packed {
             return Err("the server's answer is packed, and cannot be looked through".to_owned());
         }
-        let events = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).is_some_and(|kind| {
-            kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
-        });
         if events {
             let (tell, told) = mpsc::channel(WAITING);
             tokio::spawn(cleaned_events(body, tell, Arc::clone(&self.held), self.ask.clone()));
@@ -142,7 +140,7 @@ impl Carried {
     /// All credentials of the server, or none and no request.
     fn attach(&self, request: &mut Request<Full<Bytes>>) -> Result<(), AttachError> {
         let held = self.held.load();
-        let Destination { host, port, .. } = &self.destination;
+        let Destination { tls: _, host, port } = &self.destination;
         for name in &self.ask.secrets {
             let value = held.values.iter().find(|value| value.name.as_str() == name);
             let value = value.ok_or_else(|| AttachError::None(name.clone()))?;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
+use toolgate_broker::totp::base32;
+use toolgate_broker::vault::keys::derive;
 use toolgate_broker::vault::process::{Value, Values};
 use toolgate_core::json::{Document, Limits};
 use toolgate_core::scrub::known::{Known, KnownValue};
@@ -28,13 +28,20 @@ pub(super) struct Holding {
 /// How short a word of a value with several lines may be to be looked for by itself.
 const WORD: usize = 8;
 
+impl Default for Holding {
+    fn default() -> Self {
+        let (known, _none) = Known::new(&[]);
+        Self { values: Vec::new(), all: Vec::new(), known: Arc::new(known), key: Zeroizing::default() }
+    }
+}
+
 impl Holding {
     /// What there is now, after what there was `before`.
-    pub(super) fn new(values: Values, before: Option<&Self>) -> Self {
+    pub(super) fn new(values: Values, before: &Self) -> Self {
         let Values { all: values, tokens: key } = values;
         let values: Vec<Arc<Value>> = values.into_iter().map(Arc::new).collect();
         let mut all = values.clone();
-        for old in before.into_iter().flat_map(|before| &before.all) {
+        for old in &before.all {
             if !all.iter().any(|value| value.name == old.name && value.value == old.value) {
                 all.push(Arc::clone(old));
             }
@@ -74,18 +81,8 @@ impl Holding {
 
     /// The name, and 40 bits of an HMAC over the run and the value: nobody without the key can try values.
     fn token(&self, value: &Value, session: &str) -> String {
-        #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
-        let mut mac = Hmac::<Sha256>::new_from_slice(&*self.key).expect("any length");
-        for part in [session.as_bytes(), &value.value] {
-            mac.update(&(part.len() as u64).to_be_bytes());
-            mac.update(part);
-        }
-        const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-        let bits =
-            mac.finalize().into_bytes().iter().take(5).fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
-        let letter =
-            |at: u32| LETTERS.get((bits >> (5 * at) & 31) as usize).map_or('a', |letter| char::from(*letter));
-        let tag: String = (0..8).map(letter).collect();
+        let mac = derive(&*self.key, &[session.as_bytes(), &value.value]);
+        let tag = base32(mac.first_chunk::<5>().map_or(&[], <[u8; 5]>::as_slice)).to_ascii_lowercase();
         format!("⟦secret:{}#{tag}⟧", value.name)
     }
 }
@@ -141,8 +138,11 @@ mod tests {
 
     #[test]
     fn what_was_a_value_once_is_taken_out_until_the_end() {
-        let old = Holding::new(values(&[("api", b"Xq7vN2-0e5bW9aK"), ("gone", b"Lr31-Mm80tT4q")]), None);
-        let new = Arc::new(Holding::new(values(&[("api", b"9aKW5b-Nv2q7X1")]), Some(&old)));
+        let old = Holding::new(
+            values(&[("api", b"Xq7vN2-0e5bW9aK"), ("gone", b"Lr31-Mm80tT4q")]),
+            &Holding::default(),
+        );
+        let new = Arc::new(Holding::new(values(&[("api", b"9aKW5b-Nv2q7X1")]), &old));
         let told = cleaned(&new, "Xq7vN2-0e5bW9aK and Lr31-Mm80tT4q and 9aKW5b-Nv2q7X1");
         assert_eq!(told.matches("⟦secret:api#").count(), 2, "{told}");
         assert_eq!(told.matches("⟦secret:gone#").count(), 1, "{told}");
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_word_of_a_value_with_several_lines_is_taken_out_alone() {
         let netrc = b"machine api.example\nlogin bob\npassword Xq7vN20e5bW9aKLr31\n";
-        let holding = Arc::new(Holding::new(values(&[("netrc", netrc)]), None));
+        let holding = Arc::new(Holding::new(values(&[("netrc", netrc)]), &Holding::default()));
         let told = cleaned(&holding, "it is Xq7vN20e5bW9aKLr31, bob's password");
         assert!(told.starts_with("it is ⟦secret:netrc#") && told.ends_with("bob's password"), "{told}");
     }

@@ -22,7 +22,6 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -188,7 +187,8 @@ impl Passage {
     /// The proxy is gone. What goes wrong on the way is an answer of HTTP: 502.
     pub(crate) fn http(&self, server: &HttpServer) -> io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
-        let certificates = server.pem().map(in_memory).transpose()?;
+        let certificates =
+            server.pem().map(|pem| messages::sealed("toolgate-certificates", pem)).transpose()?;
         let given: Vec<_> =
             std::iter::once(theirs.as_fd()).chain(certificates.as_ref().map(AsFd::as_fd)).collect();
         self.ask(What::Http(server.destination()), &given)?;
@@ -245,15 +245,4 @@ impl Passage {
             Some(_) | None => Err(io::ErrorKind::InvalidData.into()),
         }
     }
-}
-
-/// A file that is nowhere, and that nobody can change: to be read from its beginning.
-fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
-    use std::io::{Seek as _, Write as _};
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let mut file = std::fs::File::from(memfd_create("toolgate", flags)?);
-    file.write_all(bytes)?;
-    file.rewind()?;
-    fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
-    Ok(file.into())
 }

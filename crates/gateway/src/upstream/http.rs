@@ -630,7 +630,7 @@ async fn forget(mut body: Incoming) -> bool {
 }
 
 /// Whether the answer says that it is of this media type.
-fn is(response: &Response<Incoming>, media_type: &str) -> bool {
+pub(crate) fn is<B>(response: &Response<B>, media_type: &str) -> bool {
     let value =
         response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(media_type)

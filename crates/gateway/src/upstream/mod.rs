@@ -71,6 +71,7 @@ use crate::proxy::Credentials;
 pub(crate) use asks::is_modern;
 pub(crate) use client::{HttpClient, own_roots, system_roots};
 pub use config::{Asks, Bounds, HttpServer, HttpServerError, ServerConfig, Transport};
+pub(crate) use http::is;
 pub(crate) use link::parsed as own_document;
 pub use observe::{Counters, Observer, Oddity, Unobserved, UpstreamEvent, UpstreamEventKind};
 pub use peer::Peer;

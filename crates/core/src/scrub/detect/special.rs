@@ -9,6 +9,7 @@ use super::assign::Sure;
 use super::bytes::{Mix, at, before, cut, find, goes_on, has_any, run, run_back, wordy};
 use super::name::Meaning;
 use super::value::{Written, is_secret, stands_for, uuid};
+use crate::scrub::bits;
 
 /// What is done where the words stand.
 pub(super) type Handler = fn(&mut Scan<'_>, Range<usize>);
@@ -1007,26 +1008,8 @@ fn argument(scan: &mut Scan<'_>, mut start: usize, end: usize, with_user: bool) 
 
 /// The bytes that base64 of either alphabet stands for, as far as it goes.
 pub(super) fn decode64(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len() / 4 * 3 + 3);
-    let mut bits = 0_u32;
-    let mut count = 0;
-    for &byte in text.get(..4096).unwrap_or(text) {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            _ => break,
-        };
-        bits = (bits << 6 | u32::from(value)) & 0xff_ffff;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            out.push((bits >> count & 0xff) as u8);
-        }
-    }
-    out
+    let text = text.get(..4096).unwrap_or(text);
+    bits::bytes(text.iter().map_while(|byte| bits::sextet(*byte)), 6)
 }
 
 /// The secret of a pair of keys of AWS, near the public half.

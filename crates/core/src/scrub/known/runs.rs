@@ -1,6 +1,7 @@
 //! Stretches of a text that are something else, written in letters and digits: base64, hexadecimal, base32; and bytes
 //! that are compressed.
 
+use crate::scrub::bits;
 use flate2::{Decompress, FlushDecompress, Status};
 
 /// A stretch, and what it says.
@@ -198,33 +199,11 @@ fn base32(run: &[u8]) -> Vec<u8> {
         b'2'..=b'7' => Some(b - b'2' + 26),
         _ => None,
     };
-    bits(run, 5, value)
+    bits::bytes(run.iter().filter_map(|b| value(*b)), 5)
 }
 
 fn base64(run: &[u8]) -> Vec<u8> {
-    let value = |b: u8| match b {
-        b'A'..=b'Z' => Some(b - b'A'),
-        b'a'..=b'z' => Some(b - b'a' + 26),
-        b'0'..=b'9' => Some(b - b'0' + 52),
-        b'+' | b'-' => Some(62),
-        b'/' | b'_' => Some(63),
-        _ => None,
-    };
-    bits(run, 6, value)
-}
-
-fn bits(run: &[u8], width: u32, value: impl Fn(u8) -> Option<u8>) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(run.len() * width as usize / 8 + 1);
-    let (mut held, mut count) = (0_u32, 0);
-    for digit in run.iter().filter_map(|b| value(*b)) {
-        held = held << width | u32::from(digit);
-        count += width;
-        if count >= 8 {
-            count -= 8;
-            bytes.push(u8::try_from(held >> count & 0xff).unwrap_or_default());
-        }
-    }
-    bytes
+    bits::bytes(run.iter().filter_map(|b| bits::sextet(*b)), 6)
 }
 
 /// Whether there is a point in looking through what was decoded: random bytes are none.
@@ -368,7 +347,10 @@ pub(super) fn uuencoded(text: &[u8]) -> Vec<Run> {
             {
                 break;
             }
-            let mut line = bits(digits, 6, |b| (b' '..=b'`').contains(&b).then_some(b.wrapping_sub(32) & 63));
+            let mut line = bits::bytes(
+                digits.iter().filter_map(|b| (b' '..=b'`').contains(b).then_some(b.wrapping_sub(32) & 63)),
+                6,
+            );
             line.truncate(count);
             bytes.append(&mut line);
             line_start += length + 1;
