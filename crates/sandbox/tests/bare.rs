@@ -64,6 +64,26 @@ fn scratches() -> usize {
     entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&own)).count()
 }
 
+/// The threads of this test that remove folders of cells.
+fn removers() -> usize {
+    let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = threads.map(|thread| fs::read_to_string(thread.path().join("comm")).unwrap_or_default());
+    names.filter(|name| name.starts_with("toolgate-scratc")).count()
+}
+
+#[tokio::test]
+async fn what_was_written_can_be_taken_after_the_end() {
+    let (mut spec, _kept) = on_the_host(&["/bin/sh", "-c", "echo kept > out"]);
+    spec.hands_out = true;
+    let mut cell = bare().run(&spec).await.unwrap();
+    let folder = cell.folder.take().unwrap();
+    cell.finish(b"", &spec.limits).await.unwrap();
+    while removers() > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    assert_eq!(folder.take("out", 16).unwrap(), b"kept\n");
+}
+
 #[tokio::test]
 async fn hostile_programs_are_contained_as_far_as_this_tier_claims() {
     let canary = format!("/var/tmp/toolgate-bare-{}", std::process::id());

@@ -17,6 +17,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::bare::Scratch;
 use super::root::{Failure, Step as _};
 
 /// A file that a cell is given, below the folder that it is started in.
@@ -88,9 +89,13 @@ fn write(given: &Given) -> io::Result<()> {
     File::from(openat(&at, name, new, mode)?).write_all(&given.content)
 }
 
-/// The folder that a cell was started in, as the cell sees it.
+/// The folder that a cell was started in, as the cell sees it. What it holds stays there for as long as this does.
 #[derive(Debug)]
-pub struct Folder(pub(super) OwnedFd);
+pub struct Folder {
+    pub(super) at: OwnedFd,
+    /// Where it is a folder of the host that is removed after the cell.
+    pub(super) _scratch: Option<Scratch>,
+}
 
 /// Why a file is not taken out of a cell.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +135,7 @@ impl Folder {
         let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         // What is no file is opened without waiting for anybody, and looked at before it is read.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = match openat2(self.0.as_fd(), path, flags, Mode::empty(), how) {
+        let file = match openat2(self.at.as_fd(), path, flags, Mode::empty(), how) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT) => return Err(TakeError::Missing),
             Err(Errno::LOOP | Errno::XDEV | Errno::NOTDIR | Errno::NXIO) => return Err(TakeError::NoFile),

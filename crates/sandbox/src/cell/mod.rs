@@ -48,7 +48,7 @@ mod spec;
 mod tier;
 mod wire;
 
-use std::io::{PipeWriter, Write as _};
+use std::io::PipeWriter;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,6 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{MemfdFlags, SealFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::process::{Signal, pidfd_send_signal};
@@ -612,7 +611,7 @@ impl Cell {
         let (said, mut given) = self.told().await?;
         match said {
             Some(FromCell::Started) => {
-                self.folder = given.pop().map(Folder);
+                self.folder = given.pop().map(|at| Folder { at, _scratch: self._scratch.take() });
                 Ok(true)
             }
             Some(FromCell::Failed { step, why }) => Err(CellError::Prepare { step, why }),
@@ -791,17 +790,9 @@ fn number_of(process: &OwnedFd) -> std::io::Result<u32> {
 
 /// Something for a cell to read, in memory that nobody can change any more.
 fn sealed(name: &str, what: &impl serde::Serialize) -> Result<OwnedFd, CellError> {
-    let memory = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
-        .map_err(system("memory for a cell"))?;
-    let mut file = std::fs::File::from(memory);
-    let refused = |error| CellError::System("memory for a cell", error);
-    let text = serde_json::to_vec(what).map_err(|error| refused(error.into()))?;
-    file.write_all(&text).map_err(refused)?;
-    std::io::Seek::rewind(&mut file).map_err(refused)?;
-    let memory = OwnedFd::from(file);
-    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    rustix::fs::fcntl_add_seals(&memory, seals).map_err(system("memory for a cell"))?;
-    Ok(memory)
+    let text = serde_json::to_vec(what).map_err(std::io::Error::from);
+    text.and_then(|text| crate::messages::sealed(name, &text))
+        .map_err(|error| CellError::System("memory for a cell", error))
 }
 
 /// What was read of a stream, and whether there was more.
