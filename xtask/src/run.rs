@@ -143,7 +143,7 @@ const MOST_LINES: usize = 150;
 
 /// How long a test runner may print nothing: far longer than any test takes, or the build of all of them. A test that runs for a minute is
 /// named by the runner.
-const SILENCE: Duration = Duration::from_secs(45 * 60);
+const SILENCE: Duration = Duration::from_secs(20 * 60);
 
 /// Runs a test runner, shows what it prints, and counts its tests. Failed tests are counted; a run that ends badly
 /// without having failed a test (it did not compile, it crashed) is an error. One that prints nothing for long hangs: it is

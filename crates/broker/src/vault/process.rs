@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use std::{env, io};
 
 use rustix::net::RecvFlags;
@@ -99,6 +100,7 @@ fn serve(ask: &dyn Fn() -> Result<Zeroizing<String>, VaultError>) -> io::Result<
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let mut proxy = UnixStream::from(proxy);
+    proxy.set_read_timeout(Some(PATIENCE))?;
     let surroundings = Surroundings::of_process()?;
     let opener = Opener { surroundings: &surroundings, passphrase: Some(ask) };
     let opened = Locked::read(&path, &surroundings)
@@ -204,8 +206,14 @@ pub struct Values {
     pub tokens: Zeroizing<[u8; KEY_BYTES]>,
 }
 
-/// Gives the credential proxy all values.
-fn give(vault: &Vault, to: &mut impl Write) -> io::Result<()> {
+/// How long the credential proxy may take to put values in force.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the credential proxy says when values are in force.
+const IN_FORCE: u8 = b'+';
+
+/// Gives the credential proxy all values, and waits until they are in force: whoever is handed one after this gets the new one.
+fn give(vault: &Vault, to: &mut UnixStream) -> io::Result<()> {
     let wrong = |error: VaultError| io::Error::other(error.to_string());
     let mut message = Zeroizing::new(Vec::with_capacity(64 << 10));
     message.extend_from_slice(&*vault.derived("tokens"));
@@ -220,23 +228,30 @@ fn give(vault: &Vault, to: &mut impl Write) -> io::Result<()> {
     }
     to.write_all(&u64::try_from(message.len()).unwrap_or(u64::MAX).to_be_bytes())?;
     to.write_all(&message)?;
-    to.flush()
+    // Not by the standard library, whose call for sockets is one that this process has given up.
+    let mut answer = [0];
+    match rustix::io::read(to, &mut answer) {
+        Ok(1) if answer == [IN_FORCE] => Ok(()),
+        Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The most that all values may come to.
 const MAX_GIVEN: u64 = 1 << 30;
 
-/// Takes what the vault's process gives: at the credential proxy. `None` when there will be no more.
+/// Takes what the vault's process gives, at the credential proxy: each time, `put_in_force` does what it says.
 ///
 /// # Errors
 /// The connection broke, or what came is nothing that the vault's process gives.
-pub fn take(from: &mut impl Read) -> io::Result<Option<Values>> {
+pub fn take(from: &mut UnixStream, put_in_force: impl FnOnce(Values)) -> io::Result<()> {
+    put_in_force(values(from)?);
+    from.write_all(&[IN_FORCE])
+}
+
+fn values(from: &mut impl Read) -> io::Result<Values> {
     let mut length = [0; 8];
-    match from.read_exact(&mut length) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(error),
-    }
+    from.read_exact(&mut length)?;
     let length = u64::from_be_bytes(length);
     if length > MAX_GIVEN {
         return Err(io::ErrorKind::InvalidData.into());
@@ -258,7 +273,7 @@ pub fn take(from: &mut impl Read) -> io::Result<Option<Values>> {
             value,
         });
     }
-    Ok(Some(Values { all, tokens }))
+    Ok(Values { all, tokens })
 }
 
 fn part(from: &mut impl Read, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {

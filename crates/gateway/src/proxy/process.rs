@@ -58,14 +58,12 @@ fn serve() -> io::Result<()> {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let mut vault = StdStream::from(given.pop().ok_or(io::ErrorKind::InvalidInput)?);
-    let Some(values) = take(&mut vault)? else { return Ok(()) };
-    let held: Held = Arc::new(ArcSwap::from_pointee(Holding::new(values, None)));
+    let held: Held = Arc::default();
     let newest = Arc::clone(&held);
+    let put_in_force = move |values| newest.store(Arc::new(Holding::new(values, &newest.load())));
+    take(&mut vault, &put_in_force)?;
     std::thread::Builder::new().name("toolgate-values".to_owned()).spawn(move || {
-        while let Ok(Some(values)) = take(&mut vault) {
-            let before = newest.load_full();
-            newest.store(Arc::new(Holding::new(values, Some(&before))));
-        }
+        while take(&mut vault, &put_in_force).is_ok() {}
         end_without_the_vault()
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
