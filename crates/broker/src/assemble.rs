@@ -13,6 +13,7 @@ use toolgate_core::verdict::Obligations;
 use crate::config::Config;
 use crate::person::People;
 use crate::rulebook::{AcceptedTool, Rulebook};
+use crate::scrub::ScrubRules;
 use crate::store::{AgentRow, Pin};
 
 /// Why the rulebook cannot be put together. The one before stays in force; at the start there is none, and nothing starts.
@@ -105,6 +106,7 @@ pub fn rulebook(
         servers: config.servers.keys().cloned().collect(),
         limits: limits.collect(),
         lent: HashMap::new(),
+        scrub: ScrubRules::new(config),
         tools,
         questions: config.questions.clone(),
         people: Arc::new(people),
@@ -129,6 +131,7 @@ pub fn narrowed(before: &Rulebook, config: &Config, pins: &[Pin], people: People
         servers: before.servers.clone(),
         limits: before.limits.clone(),
         lent: before.lent.clone(),
+        scrub: before.scrub.clone(),
         tools: tools.map(|(name, accepted)| (name.clone(), Arc::clone(accepted))).collect(),
         questions: before.questions.clone(),
         people: Arc::new(people),

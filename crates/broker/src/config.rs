@@ -5,6 +5,7 @@
 
 pub mod profiles;
 mod reader;
+mod scrub;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use toolgate_core::name::{
     AgentId, GroupName, NameError, ProfileName, QuestionName, SecretName, ServerName, ToolName,
 };
 use toolgate_core::policy::DEMO;
+use toolgate_core::scrub::detect::{Classes, CustomRules};
 use toolgate_core::tool::Effect;
 use toolgate_sandbox::cell::Workspace;
 
@@ -51,6 +53,10 @@ pub struct Config {
     pub servers: BTreeMap<ServerName, Server>,
     /// The tables `[tools."server/tool"]`: what the tools do to the world.
     pub tools: BTreeMap<ToolName, BTreeSet<Effect>>,
+    /// What is taken out of the answers of single tools, in place of what their servers have.
+    pub scrub_tools: BTreeMap<ToolName, Classes>,
+    /// The tables `[scrub.rules.NAME]`: secrets of one's own.
+    pub scrub_rules: CustomRules,
     /// The tables `[questions.NAME]`: who is asked.
     pub questions: BTreeMap<QuestionName, QuestionRules>,
     /// The tables `[profiles.NAME]`, and the profiles that the program brings along: what cells are given.
@@ -97,6 +103,8 @@ pub struct Server {
     pub start_timeout: Duration,
     /// How large one answer may be, in bytes.
     pub max_result_bytes: usize,
+    /// What is taken out of what it says.
+    pub scrub: Classes,
     /// The secrets of the vault that it gets, where each of them says.
     pub secrets: BTreeSet<SecretName>,
 }
@@ -248,6 +256,8 @@ impl Default for Config {
             gateway: Gateway::default(),
             servers: BTreeMap::new(),
             tools: BTreeMap::new(),
+            scrub_tools: BTreeMap::new(),
+            scrub_rules: CustomRules::default(),
             questions: BTreeMap::new(),
             profiles: profiles::all(None, Path::new("")).unwrap_or_default(),
             agents: BTreeMap::new(),
@@ -277,11 +287,17 @@ impl Config {
         let profiles = profiles::all(top.take("profiles").as_ref(), folder)?;
         let servers = named(&mut top, "servers", |item| server(item, folder, &profiles))?;
         let gateway = top.take("gateway").map(|item| gateway(&item, folder, &servers)).transpose()?;
-        let mut tools = tools(&mut top, &servers)?;
+        let declared = tools(&mut top, &servers)?;
+        let scrub_tools = declared.iter().filter_map(|(name, said)| Some((name.clone(), said.scrub?)));
+        let scrub_tools = scrub_tools.collect();
+        let mut tools: BTreeMap<_, _> =
+            declared.into_iter().filter_map(|(name, said)| Some((name, said.effects?))).collect();
         of_builtins(&mut tools, &servers, &profiles);
         let config = Self {
             gateway: gateway.unwrap_or_default(),
             tools,
+            scrub_tools,
+            scrub_rules: top.take("scrub").map(|item| scrub::rules(&item)).transpose()?.unwrap_or_default(),
             servers,
             questions: named(&mut top, "questions", question)?,
             profiles,
@@ -291,6 +307,14 @@ impl Config {
         };
         top.finish()?;
         Ok(config)
+    }
+
+    /// Servers and tools of whose answers nothing is taken out.
+    #[must_use]
+    pub fn unscrubbed(&self) -> BTreeSet<String> {
+        let servers = self.servers.iter().map(|(name, server)| (name.to_string(), server.scrub));
+        let tools = self.scrub_tools.iter().map(|(name, classes)| (name.to_string(), *classes));
+        servers.chain(tools).filter(|(_, classes)| *classes == Classes::NONE).map(|(name, _)| name).collect()
     }
 }
 
@@ -430,6 +454,7 @@ fn server(
             Duration::from_secs(600),
         )?,
         max_result_bytes: bytes(table.take("max_result_kib"), 16 << 20)?,
+        scrub: table.take("scrub").map(|item| scrub::classes(&item)).transpose()?.unwrap_or_default(),
         secrets,
     };
     table.finish()?;
@@ -706,28 +731,32 @@ pub fn looks_secret(name: &str) -> bool {
         .any(|part| name.contains(part))
 }
 
+/// What a table `[tools."server/tool"]` says.
+struct Declared {
+    effects: Option<BTreeSet<Effect>>,
+    scrub: Option<Classes>,
+}
+
 fn tools(
     top: &mut Table<'_>,
     servers: &BTreeMap<ServerName, Server>,
-) -> Result<BTreeMap<ToolName, BTreeSet<Effect>>, ConfigError> {
+) -> Result<BTreeMap<ToolName, Declared>, ConfigError> {
     named(top, "tools", |item| {
         let mut table = item.table()?;
-        let Some(effects) = table.take("effects") else {
+        let scrub = table.take("scrub").map(|item| scrub::classes(&item)).transpose()?;
+        let effects = table.take("effects");
+        if effects.is_none() && scrub.is_none() {
             let what = format!("`[{}]` does not say what the tool does", table.name());
             return Err(table.error(what, "add `effects = [\"read\"]`, or what else fits"));
-        };
-        let set = effects.parsed_list::<Effect>()?;
-        if set.is_empty() {
-            let what = format!("`{}` is empty, but every tool does something", effects.name());
-            return Err(effects.error(what, "a tool that only looks has `effects = [\"read\"]`"));
         }
+        let effects = effects.map(|item| of_effects(&item)).transpose()?;
         table.finish()?;
-        Ok((set, item.error("", "")))
+        Ok((Declared { effects, scrub }, item.error("", "")))
     })?
     .into_iter()
-    .map(|(name, (effects, place)): (ToolName, _)| {
+    .map(|(name, (declared, place)): (ToolName, _)| {
         if servers.contains_key(name.server()) {
-            return Ok((name, effects));
+            return Ok((name, declared));
         }
         let known: Vec<&str> = servers.keys().map(ServerName::as_str).collect();
         let hint = match closest(name.server().as_str(), &known) {
@@ -737,6 +766,15 @@ fn tools(
         Err(place.saying(format!("`{name}` is a tool of a server that is not configured"), hint))
     })
     .collect()
+}
+
+fn of_effects(item: &Item<'_>) -> Result<BTreeSet<Effect>, ConfigError> {
+    let set = item.parsed_list::<Effect>()?;
+    if set.is_empty() {
+        let what = format!("`{}` is empty, but every tool does something", item.name());
+        return Err(item.error(what, "a tool that only looks has `effects = [\"read\"]`"));
+    }
+    Ok(set)
 }
 
 fn question(item: &Item<'_>) -> Result<QuestionRules, ConfigError> {
@@ -1082,6 +1120,11 @@ origin = "gate.example.org/log"
             "[servers.mail]\ncommand = [\"a\"]\n[tools.\"mail/send\"]\neffects = []",
             "[servers.mail]\ncommand = [\"a\"]\n[tools.\"mail/send\"]\neffects = [\"egress\", \"sends\"]",
             "[servers.mail]\ncommand = [\"a\"]\n[tools.\"mail/send\"]\neffects = [\"egress\", \"egress\"]",
+            "[servers.mail]\ncommand = [\"a\"]\nscrub = [\"secret\"]",
+            "[servers.mail]\ncommand = [\"a\"]\nscrub = \"secrets\"",
+            "[scrub.rules.\"A B\"]\nprefix = \"acme-\"",
+            "[scrub.rules.acme]\nprefix = \"acme-\"\nlength = 8",
+            "[scrub.rules.acme]\nprefix = \"acme-\"\nlength = 8\nexamples = [\"acme-1\"]",
             "[questions.finance]",
             "[questions.finance]\npeople = []",
             "[questions.finance]\npeople = [\"ada\"]\nquorum = 2",
@@ -1116,7 +1159,7 @@ hint: every key stands in a table such as `[gateway]`, as in `key = "value"`
 error: `toolgate.toml`, line 1: unknown table `gatway`
 hint: did you mean `gateway`?
 error: `toolgate.toml`, line 1: unknown key `listen`
-hint: known here: `agents`, `gateway`, `log`, `oauth`, `profiles`, `questions`, `servers`, `tools`
+hint: known here: `agents`, `gateway`, `log`, `oauth`, `profiles`, `questions`, `scrub`, `servers`, `tools`
 error: `toolgate.toml`, line 3: unknown key `lissten` in `[gateway]`
 hint: did you mean `listen`?
 error: `toolgate.toml`, line 2: unknown key `port` in `[gateway]`
@@ -1185,6 +1228,16 @@ error: `toolgate.toml`, line 4: `sends` is no effect; the effects are delete, eg
 hint: change `tools."mail/send".effects`
 error: `toolgate.toml`, line 4: `tools."mail/send".effects` names `egress` twice
 hint: name each one once
+error: `toolgate.toml`, line 3: `secret` is no class of what can be scrubbed; there are `secrets`, `pii`, `pii.card`, `pii.email`, `pii.iban`, `pii.id`, `pii.ip`, `pii.phone`
+hint: name some of them; `scrub = []` takes nothing out, and is said aloud
+error: `toolgate.toml`, line 3: `servers.mail.scrub` is a text, not a list
+hint: write it as `scrub = ["…"]`
+error: `toolgate.toml`, line 1: `A B` is no name of a rule: it is part of what stands in place of values
+hint: use up to 48 of a-z, 0-9 and `-`
+error: `toolgate.toml`, line 1: rule `acme` has no example; `examples = ["…"]` shows what it has to find
+hint: `docs/scrub.md` has an example of a rule
+error: `toolgate.toml`, line 1: rule `acme` finds nothing in its example `acme-1`
+hint: `docs/scrub.md` has an example of a rule
 error: `toolgate.toml`, line 1: `[questions.finance]` does not say who is asked
 hint: add `people = ["name"]`, with names given to `toolgate person add`
 error: `toolgate.toml`, line 2: `questions.finance.people` is empty, so nobody could ever answer

@@ -520,6 +520,7 @@ group_scopes = { "toolgate:admin" = "admins" }
             call_timeout: std::time::Duration::from_secs(1),
             start_timeout: std::time::Duration::from_secs(1),
             max_result_bytes: 1,
+            scrub: toolgate_core::scrub::detect::Classes::default(),
             secrets: BTreeSet::new(),
         };
         let config = Config { servers: [(DEMO.parse().unwrap(), office)].into(), ..Config::default() };

@@ -22,6 +22,7 @@ pub mod port;
 pub mod publish;
 pub mod randomness;
 pub mod rulebook;
+pub mod scrub;
 pub mod store;
 pub mod totp;
 mod unstoppable;

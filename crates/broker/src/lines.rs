@@ -26,6 +26,7 @@ use crate::port::{
     CellEnd, Clock, Disclosed, Line, NoRandomnessError, Position, Question, QuestionState, StoreError, Unread,
 };
 use crate::rulebook::{QuestionRules, Rulebook};
+use crate::scrub::Counts;
 
 /// How many permitting rules a record names: an entry has to stay small, and one is enough to permit.
 const MAX_RULES: usize = 16;
@@ -147,13 +148,16 @@ pub(crate) struct Told {
     bytes_out: u64,
     /// The cell it ran in.
     pub(crate) cell: Option<CellRecord>,
+    /// What was taken out of what the server said.
+    pub(crate) scrubbed: Counts,
     started_ms: u64,
 }
 
 impl Told {
     pub(crate) fn of(call: &Call, started_ms: u64) -> Self {
         let bytes_out = call.arguments.as_bytes().len() as u64;
-        Self { agent: call.agent.id.to_string(), bytes_out, cell: None, started_ms }
+        let agent = call.agent.id.to_string();
+        Self { agent, bytes_out, cell: None, scrubbed: Counts::new(), started_ms }
     }
 }
 
@@ -258,6 +262,7 @@ pub(crate) fn outcome<C: Clock>(
         ended_ms: clock.now_ms(),
         intent: entry.intent().0,
         result,
+        scrubbed: told.scrubbed.clone(),
         started_ms: told.started_ms,
         status: status(outcome),
     });

@@ -82,6 +82,8 @@ pub enum WithheldWhy {
     Schema(String),
     /// It is larger than the call was allowed to bring back.
     TooLarge,
+    /// It could not be looked through for what may not be shown.
+    Unsearchable,
 }
 
 /// Proof that both lines of a call are on the log.

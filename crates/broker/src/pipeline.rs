@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
-use toolgate_core::call::{Call, CallId};
+use toolgate_core::call::{Action, Call, CallId};
+use toolgate_core::json::Document;
 use toolgate_core::name::AgentId;
 use toolgate_core::policy::Facts;
 use toolgate_core::refusal::Refusal;
-use toolgate_core::scrub::{Raw, ScrubRules};
+use toolgate_core::scrub::Raw;
 use toolgate_core::tool::Effect;
 use toolgate_core::verdict::{Obligations, Verdict};
 
@@ -25,6 +26,7 @@ use crate::port::{
     StoreError, Unread,
 };
 use crate::rulebook::{AcceptedTool, Rulebook};
+use crate::scrub::Cleaning;
 use crate::unstoppable::Unstoppable;
 
 /// How long the answer of a call that does more than read is kept for a client that lost it, in milliseconds.
@@ -220,12 +222,13 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
                 Err(_unwritable) => return Err(Refusal::Unavailable),
             };
             let may_repeat = alone && repeats(tool.as_deref());
+            let cleaning = cleaning(&rulebook, &call);
             match authorized::open(&*self.inner.store, call, tool, grounds, may_repeat, intent).await {
                 Ok(Gate::Authorized(authorized, entry)) => {
                     return Ok(Admitted::Authorized(authorized, entry));
                 }
                 Ok(Gate::ApprovalGone(back)) => call = back,
-                Ok(Gate::Repeat(repeat)) => return self.repeated(repeat).await,
+                Ok(Gate::Repeat(repeat)) => return self.repeated(repeat, &cleaning).await,
                 Err(_store) => return Err(Refusal::Unavailable),
             }
         }
@@ -275,8 +278,10 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
     /// Between the opening and the closing line there is no `?`: an opened entry is closed.
     async fn run(&self, call: Authorized<Call>, line: AgentLine, told: &mut Told) -> Outcome {
         let (tell, stop) = Stop::new();
-        let outcome = self.run_until(call, line, tell, stop.clone()).await;
+        let cleaning = cleaning(&self.rulebook(), call.get());
+        let outcome = self.run_until(call, cleaning.line(line), tell, stop.clone(), &cleaning).await;
         told.cell = stop.cell().map(|(gauge, per)| lines::cell(gauge, per, stop.end()));
+        told.scrubbed = cleaning.counts();
         outcome
     }
 
@@ -286,20 +291,23 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
         line: AgentLine,
         tell: watch::Sender<Option<StopReason>>,
         stop: Stop,
+        cleaning: &Cleaning,
     ) -> Outcome {
-        let Obligations { timeout_ms, max_result_bytes } = *call.obligations();
+        let Obligations { timeout_ms, max_result_bytes: max_bytes } = *call.obligations();
         let tool = call.tool().cloned();
+        let own = own_members(&call.get().action);
+        let clean = |executed| clean(executed, Clean { cleaning: cleaning.clone(), own, max_bytes, tool });
         let nested: Arc<dyn Handle> = Arc::new(self.clone());
         let executing = self.inner.executor.execute(call, Arc::clone(&line), stop, nested);
         let mut executing = Box::pin(executing);
         let reason = tokio::select! {
-            executed = &mut executing => return clean(executed, max_result_bytes, tool.as_deref()),
+            executed = &mut executing => return clean(executed).await,
             () = line.gone() => StopReason::Gone,
             () = tokio::time::sleep(Duration::from_millis(timeout_ms)) => StopReason::Deadline,
         };
         tell.send_replace(Some(reason));
         match (tokio::time::timeout(STOP_GRACE, executing).await, reason) {
-            (Ok(executed), _) => clean(executed, max_result_bytes, tool.as_deref()),
+            (Ok(executed), _) => clean(executed).await,
             (Err(_elapsed), StopReason::Deadline) => Outcome::TimedOut,
             (Err(_elapsed), StopReason::Gone) => Outcome::Cancelled,
         }
@@ -344,7 +352,11 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
     }
 
     /// Releases the answer of a call that ran before and whose answer got lost on the way.
-    async fn repeated(&self, Repeat { call, intent, outcome, answer }: Repeat) -> Result<Admitted, Refusal> {
+    async fn repeated(
+        &self,
+        Repeat { call, intent, outcome, answer }: Repeat,
+        cleaning: &Cleaning,
+    ) -> Result<Admitted, Refusal> {
         let (Ok(Some(answer)), Ok(line)) =
             (Answer::decode(&answer), lines::delivered(&self.inner.clock, call, outcome))
         else {
@@ -352,9 +364,9 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
         };
         self.inner.store.append(line).await.map_err(|_store| Refusal::Unavailable)?;
         // It was scrubbed before it was stored; the rules are applied again because they may have grown since.
-        let rules = ScrubRules { max_bytes: usize::MAX };
-        let outcome_shown = Outcome::Ran(Raw::new(answer).scrub(&rules, |answer, _rules| answer));
-        Ok(Admitted::Repeated(outcome_shown, Receipt { call, intent, outcome }))
+        let whole = Clean { cleaning: cleaning.clone(), own: &[], max_bytes: usize::MAX, tool: None };
+        let shown = clean(Executed::Answered(Raw::new(answer)), whole).await;
+        Ok(Admitted::Repeated(shown, Receipt { call, intent, outcome }))
     }
 
     /// Counts the call among those under way; `None` if the agent has too many.
@@ -399,14 +411,50 @@ fn repeats(tool: Option<&AcceptedTool>) -> bool {
     tool.is_some_and(|tool| tool.tool.effects.iter().any(|effect| *effect != Effect::Read))
 }
 
+/// What takes out of what the server says about this call.
+fn cleaning(rulebook: &Rulebook, call: &Call) -> Cleaning {
+    rulebook.scrub.cleaning(&call.server, &call.action, &call.session)
+}
+
+/// The members of an answer by which a server knows again what it had begun. Who changes them breaks what they stand for.
+const OWN: &[&str] = &["requestState", "taskId"];
+
+/// Those that stay as they are in the answer to a call. In one that is over, they would be a way past the detectors.
+const fn own_members(action: &Action) -> &'static [&'static str] {
+    match action {
+        Action::TaskCancel | Action::TaskGet | Action::TaskUpdate => OWN,
+        Action::Complete
+        | Action::Elicit
+        | Action::GetPrompt
+        | Action::ListRoots
+        | Action::ReadResource
+        | Action::Sample
+        | Action::Subscribe
+        | Action::Tool(_) => &[],
+    }
+}
+
+/// How what came back is cleaned.
+struct Clean {
+    cleaning: Cleaning,
+    own: &'static [&'static str],
+    max_bytes: usize,
+    tool: Option<Arc<AcceptedTool>>,
+}
+
 /// Turns what came back into what may be shown.
-fn clean(executed: Executed, max_bytes: usize, tool: Option<&AcceptedTool>) -> Outcome {
+async fn clean(executed: Executed, clean: Clean) -> Outcome {
+    /// What is larger is cleaned where nobody else waits for it.
+    const LARGE: usize = 64 << 10;
     match executed {
         Executed::Answered(raw) => {
-            let answer = raw.scrub(&ScrubRules { max_bytes }, |answer, _rules| answer);
-            match withheld(answer.get(), max_bytes, tool) {
-                Some(why) => Outcome::Withheld(why),
-                None => Outcome::Ran(answer),
+            let large = raw.is(|answer: &Answer| answer.document().root().raw().len() > LARGE);
+            let scrub = move || raw.scrub(clean.cleaning.scrubber(), |answer, _| clean.answer(answer));
+            let scrubbed = if large { tokio::task::spawn_blocking(scrub).await } else { Ok(scrub()) };
+            match scrubbed {
+                Ok(Ok(answer)) => Outcome::Ran(answer),
+                Ok(Err(why)) => Outcome::Withheld(why),
+                Err(_panicked) => Outcome::Withheld(WithheldWhy::Unsearchable),
             }
         }
         Executed::Cancelled => Outcome::Cancelled,
@@ -417,17 +465,40 @@ fn clean(executed: Executed, max_bytes: usize, tool: Option<&AcceptedTool>) -> O
     }
 }
 
-fn withheld(answer: &Answer, max_bytes: usize, tool: Option<&AcceptedTool>) -> Option<WithheldWhy> {
-    let root = answer.document().root();
-    if root.raw().len() > max_bytes {
-        return Some(WithheldWhy::TooLarge);
+impl Clean {
+    fn answer(&self, answer: Answer) -> Result<Answer, WithheldWhy> {
+        if answer.document().root().raw().len() > self.max_bytes {
+            return Err(WithheldWhy::TooLarge);
+        }
+        let own = if is_open(&answer) { OWN } else { self.own };
+        let object = |document: &Document| {
+            self.cleaning.object(document, own).map_err(|_withheld| WithheldWhy::Unsearchable)
+        };
+        match answer {
+            Answer::Error(error) => Ok(Answer::Error(object(&error)?)),
+            Answer::Result(result) => {
+                let result = object(&result)?;
+                // Afterwards: what is shown is what the schema promises.
+                self.check_schema(&result)?;
+                Ok(Answer::Result(result))
+            }
+        }
     }
-    let (Answer::Result(_), Some(schema)) = (answer, tool.and_then(|tool| tool.output.as_ref())) else {
-        return None;
-    };
-    let failed = root.get("isError").and_then(|value| value.as_bool()) == Some(true);
-    let structured = root.get("structuredContent").filter(|_content| !failed)?;
-    schema.validate(&structured).err().map(|error| WithheldWhy::Schema(error.to_string()))
+
+    fn check_schema(&self, result: &Document) -> Result<(), WithheldWhy> {
+        let Some(schema) = self.tool.as_ref().and_then(|tool| tool.output.as_ref()) else { return Ok(()) };
+        let root = result.root();
+        let failed = root.get("isError").and_then(|value| value.as_bool()) == Some(true);
+        let structured = root.get("structuredContent").filter(|_content| !failed);
+        let checked = structured.map_or(Ok(()), |structured| schema.validate(&structured));
+        checked.map_err(|error| WithheldWhy::Schema(error.to_string()))
+    }
+}
+
+/// Whether an answer says that the call goes on: as a task, or once the server has got more input.
+fn is_open(answer: &Answer) -> bool {
+    let kind = answer.document().root().get("resultType").and_then(|kind| kind.as_str());
+    matches!(answer, Answer::Result(_)) && matches!(kind, Some("input_required" | "task"))
 }
 
 /// Whether there is an answer, and the call is over. One that asks for more input is not: its continuation is used up
@@ -436,7 +507,6 @@ fn is_final(outcome: &Outcome) -> bool {
     let Outcome::Ran(answer) = outcome else {
         return false;
     };
-    let open =
-        answer.get().document().root().get("resultType").and_then(|v| v.as_str()) == Some("input_required");
-    !open
+    let kind = answer.get().document().root().get("resultType").and_then(|kind| kind.as_str());
+    kind != Some("input_required")
 }

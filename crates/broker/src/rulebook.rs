@@ -13,6 +13,7 @@ use toolgate_core::verdict::Obligations;
 
 use crate::config::Config;
 use crate::port::VerifyAnswer;
+use crate::scrub::ScrubRules;
 use crate::vault::Uses;
 use crate::vault::process::Known;
 
@@ -51,6 +52,8 @@ pub struct Rulebook {
     pub limits: HashMap<ServerName, Obligations>,
     /// What the secrets are good for that servers get. A server that gets one serves the calls that all of them permit.
     pub lent: HashMap<ServerName, Vec<Uses>>,
+    /// What is taken out of what servers say.
+    pub scrub: ScrubRules,
     /// The accepted tools.
     pub tools: HashMap<ToolName, Arc<AcceptedTool>>,
     /// The questions that rules may ask.

@@ -146,6 +146,12 @@ fn of_config(place: &Place, config: &Config, found: &mut Findings) {
             }
         }
     }
+    for name in config.unscrubbed() {
+        found.limit(
+            format!("nothing is taken out of what `{name}` says (`scrub = []`): secrets in its answers reach agents"),
+            "remove `scrub = []`, or name what is to be taken out",
+        );
+    }
     for (name, rules) in config.agents.iter().filter_map(|(name, rules)| Some((name, rules.peer_uid?))) {
         if rules == place.surroundings.uid {
             found.limit(format!("agent `{name}` is user {rules}, who also owns the gate: it could read the keys and write the store directly"), "run the gate as a user of its own");

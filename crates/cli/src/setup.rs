@@ -13,6 +13,7 @@ use toolgate_broker::store::{AgentRow, Pin, SqliteStore};
 use toolgate_core::json::{Document, Limits};
 use toolgate_core::name::{ProfileName, ServerName, ToolName};
 use toolgate_core::policy::{DEMO, PolicySource};
+use toolgate_core::scrub::detect::Classes;
 use toolgate_core::tool;
 
 use crate::{demo_server, rules};
@@ -99,6 +100,7 @@ fn office() -> anyhow::Result<Server> {
         call_timeout: Duration::from_secs(30),
         start_timeout: Duration::from_secs(30),
         max_result_bytes: 1 << 20,
+        scrub: Classes::default(),
         secrets: BTreeSet::new(),
     })
 }

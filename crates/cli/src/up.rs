@@ -364,6 +364,9 @@ fn greet(
     for server in setup.config.servers.keys().filter(|server| in_no_cell(&setup.config, server)) {
         note(paint.red(said_of_no_cell(server)));
     }
+    for name in setup.config.unscrubbed() {
+        note(paint.red(said_of_unscrubbed(&name)));
+    }
     // That no tool is accepted yet is said above.
     for warning in rules::warnings(&rulebook).filter(|_| tools > 0) {
         note(format_args!("{} {warning}", paint.yellow("warning:")));
@@ -379,6 +382,10 @@ fn in_no_cell(config: &Config, server: &ServerName) -> bool {
 
 fn said_of_no_cell(server: &ServerName) -> String {
     format!("SERVER `{server}` RUNS IN NO CELL: it can read and change your files, and reach your network.")
+}
+
+fn said_of_unscrubbed(name: &str) -> String {
+    format!("NOTHING IS TAKEN OUT of what `{name}` says (`scrub = []`): secrets in it reach agents.")
 }
 
 /// How many new records are shown one by one. Of more, those about calls that were permitted and answered are counted.
@@ -505,6 +512,9 @@ impl Watch {
             if in_no_cell(&config, server) {
                 note(said_of_no_cell(server));
             }
+        }
+        for name in config.unscrubbed().difference(&self.config.unscrubbed()) {
+            note(said_of_unscrubbed(name));
         }
         let waiting = waiting_for_restart(&config, &written);
         if !waiting.is_empty() {
@@ -668,6 +678,7 @@ mod tests {
                 ended_ms,
                 intent: 7,
                 result: None,
+                scrubbed: std::collections::BTreeMap::new(),
                 started_ms,
                 status,
             })

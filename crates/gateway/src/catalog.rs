@@ -256,7 +256,11 @@ fn showable(rulebook: &Rulebook, naming: &Naming) -> BTreeMap<String, Arc<Shown>
             Some(schema) => headers::params(schema).ok()?,
             None => return None,
         };
-        let definition = definition.rewrite(&[("name", Edit::Set(quote(&shown).as_bytes()))]);
+        // The pin is of what the server says and a person accepted, and not of what agents are shown: else it would change with
+        // every new detector, and hide that a server changes what is taken out. No session's own: all are shown the same.
+        let cleaning = rulebook.scrub.cleaning(tool.name.server(), &Action::Tool(tool.name.clone()), "");
+        let cleaned = cleaning.object(&tool.definition, &["name"]).ok()?;
+        let definition = cleaned.root().rewrite(&[("name", Edit::Set(quote(&shown).as_bytes()))]);
         Some((
             shown.clone(),
             Arc::new(Shown { name: tool.name.clone(), pin: tool.pin, headers, shown, definition }),

@@ -96,8 +96,17 @@ pub struct Answered {
     pub status: Status,
 }
 
-/// What of a server's offers is listed where: the items, in order.
-type Items = Arc<Vec<(ServerName, Document)>>;
+/// What servers offer, in order.
+type Items = Arc<Vec<Item>>;
+
+/// Something that a server offers besides tools.
+struct Item {
+    server: ServerName,
+    /// As the server lists it.
+    listed: Document,
+    /// As agents are shown it, cleaned. What cannot be looked through is not shown.
+    shown: Option<Document>,
+}
 
 /// The agents' side behind its fronts.
 pub struct Router {
@@ -734,7 +743,7 @@ fn explain(outcome: Outcome) -> Result<Answer, &'static str> {
             "Toolgate: the server did not answer in time and was told to stop. The call may have run in whole or in part; find out before you try again.",
         ),
         Outcome::Withheld(_) => Err(
-            "Toolgate: the call ran, but its answer may not be shown: it is too large, or not what the tool's schema promises. Do not run it again to see it.",
+            "Toolgate: the call ran, but its answer may not be shown: it is too large, not what the tool's schema promises, or takes too long to be looked through for secrets. Do not run it again to see it.",
         ),
     }
 }

@@ -83,6 +83,7 @@ fn rulebook(rules: &str) -> Rulebook {
         servers: BTreeSet::from(["s".parse().unwrap()]),
         limits: HashMap::new(),
         lent: HashMap::new(),
+        scrub: toolgate_broker::scrub::ScrubRules::default(),
         tools,
         questions,
         people: Arc::new(Gullible),

@@ -314,6 +314,7 @@ fn rulebook() -> anyhow::Result<Rulebook> {
         servers,
         limits: HashMap::new(),
         lent: HashMap::new(),
+        scrub: toolgate_broker::scrub::ScrubRules::default(),
         tools,
         questions,
         people: Arc::new(Gullible),

@@ -14,7 +14,7 @@ use toolgate_broker::port::{
     VerifyAnswer,
 };
 use toolgate_core::call::{Call, CallDigest, CallId};
-use toolgate_core::json::{Document, Limits};
+use toolgate_core::json::{Document, Limits, quote};
 use toolgate_core::scrub::Raw;
 
 /// What was written down, in order.
@@ -272,6 +272,8 @@ pub enum Server {
     Hangs,
     /// The call cannot be sent.
     IsAway,
+    /// It tells this along the way, and says it again in its answer.
+    Says(String),
 }
 
 /// An executor that keeps the minutes.
@@ -287,7 +289,7 @@ impl Executor for FakeExecutor {
     async fn execute(
         &self,
         call: Authorized<Call>,
-        _line: AgentLine,
+        line: AgentLine,
         mut stop: Stop,
         _nested: Arc<dyn Handle>,
     ) -> Executed {
@@ -305,6 +307,17 @@ impl Executor for FakeExecutor {
                 Executed::Cancelled
             }
             Server::IsAway => Executed::NotSent("away".into()),
+            Server::Says(text) => {
+                let text = quote(text);
+                line.notify("notifications/message", format!(r#"{{"level":"info","data":{text}}}"#).into());
+                let progress = format!(r#"{{"progressToken":{text},"progress":1,"message":{text}}}"#);
+                line.notify("notifications/progress", progress.into());
+                let result = format!(r#"{{"content":[{{"type":"text","text":{text}}}]}}"#);
+                match Document::parse(result, &Limits::default()) {
+                    Ok(document) => Executed::Answered(Raw::new(Answer::Result(document))),
+                    Err(error) => Executed::Lost(error.to_string()),
+                }
+            }
         }
     }
 }
@@ -343,8 +356,8 @@ pub struct FakeAgent {
 }
 
 impl Agentward for FakeAgent {
-    fn notify(&self, method: &str, _params: Bytes) {
-        self.minutes.note(format!("tell {method}"));
+    fn notify(&self, method: &str, params: Bytes) {
+        self.minutes.note(format!("tell {method} {}", String::from_utf8_lossy(&params)));
     }
 
     fn ask(&self, method: &str, _params: Bytes) -> BoxFuture<'_, Answer> {

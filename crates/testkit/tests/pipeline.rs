@@ -5,10 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use toolgate_broker::config::Config;
 use toolgate_broker::outcome::{Outcome, Reply};
 use toolgate_broker::pipeline::{Broker, MAX_CALLS_PER_AGENT};
 use toolgate_broker::port::{AgentLine, Answered, Client, Question, QuestionState, Store as _, VerifyAnswer};
 use toolgate_broker::rulebook::{AcceptedTool, QuestionRules, Rulebook};
+use toolgate_broker::scrub::ScrubRules;
 use toolgate_core::call::{Action, Agent, Call, CallId, Proof};
 use toolgate_core::json::{Document, Limits};
 use toolgate_core::name::ToolName;
@@ -89,6 +91,7 @@ fn rulebook(rules: &str) -> Rulebook {
         servers,
         limits: HashMap::new(),
         lent: HashMap::new(),
+        scrub: ScrubRules::default(),
         tools,
         questions,
         people: Arc::new(Gullible),
@@ -260,6 +263,61 @@ async fn answers_that_may_not_be_shown_are_withheld() {
         let bench = Bench::new(None, Server::Answers(answer), None);
         let minutes = bench.minutes_of(call(1, "web/look", r#"{"at":"x"}"#)).await;
         assert!(minutes.contains(&format!("close | => {want}")), "{minutes}");
+    }
+}
+
+/// What a server says is cleaned before the agent or the disk has it, and the log says how much was taken out, and nothing else.
+#[tokio::test]
+async fn secrets_in_what_a_server_says_reach_neither_agent_nor_log() {
+    // Assembled here, so that no file holds what a scanner would take for one.
+    let secret = format!("ghp_{}", "Zq3vN8xK2mW7tR5yB9cD4fG6hJ1kL0pS3aQe");
+    let bench = Bench::new(None, Server::Says(format!("the token is {secret}.")), None);
+    let minutes = bench.minutes_of(call(1, "web/look", r#"{"at":"x"}"#)).await;
+    let token = minutes.split('⟦').nth(1).unwrap().split('⟧').next().unwrap();
+    assert!(token.starts_with("secret:github-pat#"), "{minutes}");
+    let said = format!("the token is ⟦{token}⟧.");
+    assert_eq!(
+        minutes,
+        format!(
+            r#"open | run web/look {{"at":"x"}} | tell notifications/message {{"level":"info","data":"{said}"}} | tell notifications/progress {{"progressToken":"the token is {secret}.","progress":1,"message":"{said}"}} | close | => {{"content":[{{"type":"text","text":"{said}"}}]}}"#
+        ),
+        "only the agent's own progress token is as it was"
+    );
+    let outcome = String::from_utf8(bench.broker.store().leaves().pop().unwrap()).unwrap();
+    assert!(outcome.contains(r#""scrubbed":{"github-pat":3}"#), "{outcome}");
+    assert!(!outcome.contains(&secret) && !outcome.contains(token), "{outcome}");
+    // Told apart from what is off.
+    let mut off = rulebook(RULES);
+    let config = "[servers.web]\nurl = \"http://127.0.0.1:1/\"\nscrub = []\n";
+    off.scrub = ScrubRules::new(&Config::parse(std::path::Path::new("t.toml"), config).unwrap());
+    let bench = Bench::new(None, Server::Says(secret.clone()), None);
+    bench.broker.replace_rulebook(off);
+    let minutes = bench.minutes_of(call(1, "web/look", r#"{"at":"x"}"#)).await;
+    assert!(
+        minutes.ends_with(&format!(r#"=> {{"content":[{{"type":"text","text":"{secret}"}}]}}"#)),
+        "{minutes}"
+    );
+    let outcome = String::from_utf8(bench.broker.store().leaves().pop().unwrap()).unwrap();
+    assert!(!outcome.contains("scrubbed"), "{outcome}");
+}
+
+/// What would take too long to look through is withheld, and not told along the way either.
+#[tokio::test]
+async fn what_cannot_be_looked_through_is_withheld() {
+    let bench = Bench::new(None, Server::Says("cookie: a=b;".repeat(100_000)), None);
+    let minutes = bench.minutes_of(call(1, "web/look", r#"{"at":"x"}"#)).await;
+    assert_eq!(minutes, r#"open | run web/look {"at":"x"} | close | => Withheld(Unsearchable)"#);
+}
+
+/// What is said in an answer of a call that goes on, and by which a server knows it again, comes back to it as it was.
+#[tokio::test]
+async fn the_state_of_a_call_that_goes_on_is_its_servers() {
+    let state = format!("ghp_{}", "Zq3vN8xK2mW7tR5yB9cD4fG6hJ1kL0pS3aQe");
+    for (kind, stays) in [("input_required", true), ("task", true), ("complete", false)] {
+        let answer = format!(r#"{{"resultType":"{kind}","requestState":"{state}","taskId":"{state}"}}"#);
+        let bench = Bench::new(None, Server::Answers(answer.leak()), None);
+        let minutes = bench.minutes_of(call(1, "web/look", r#"{"at":"x"}"#)).await;
+        assert_eq!(minutes.contains(&state), stays, "{minutes}");
     }
 }
 

@@ -4,12 +4,13 @@
 //! members or elements is found too, since all of them are looked through one after the other as one text. A string that is JSON
 //! itself is taken apart in the same way, and so on. What is left alone goes on byte for byte.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashSet};
 
 use crate::json::{Document, Limits, Value, quote};
 
 use super::bits::{self, sextet};
-use super::{Cleaned, Found, Place, Removed, Scrubber, Withheld, without_overlaps};
+use super::{Cleaned, Found, Looked, Place, Removed, Scrubber, Withheld, without_overlaps};
 
 /// How often JSON lies in a string of JSON.
 const NESTED: usize = 4;
@@ -37,17 +38,30 @@ impl Scrubber {
         let (across, single): (Vec<_>, Vec<_>) =
             self.detectors.iter().enumerate().partition(|(_, detector)| detector.across());
         for (rank, detector) in across {
-            for text in [&batch.values, &batch.members] {
+            let (values, members) = batch.texts();
+            for text in [values, members] {
                 detector.find(&text.bytes, &Place::default(), &mut found)?;
                 found.drain(..).for_each(|found| text.distribute(&found, rank, &mut edits));
             }
         }
         if !single.is_empty() {
             let mut withheld = None;
+            let mut looked = vec![Looked::default(); single.len()];
             batch.walk(&mut |ordinal, leaf| {
                 let place = Place { key: leaf.key, sibling: leaf.sibling };
-                for (rank, detector) in &single {
-                    withheld = withheld.or(detector.find(leaf.text.as_bytes(), &place, &mut found).err());
+                let packed = packed(&leaf);
+                for ((rank, detector), looked) in single.iter().zip(&mut looked) {
+                    if withheld.is_some() {
+                        return;
+                    }
+                    withheld = detector.find_next(leaf.text.as_bytes(), &place, &mut found, looked).err();
+                    if let Some(bytes) = &packed {
+                        let first = found.len();
+                        let inside = detector.find_next(bytes, &Place::default(), &mut found, looked);
+                        withheld = withheld.or(inside.err());
+                        // Where in the text it stands does not matter: all of it is unpacked and cleaned.
+                        found.iter_mut().skip(first).for_each(|found| found.range = 0..leaf.text.len());
+                    }
                     let edit = |found| (*rank, Edit { found, goes_on: false });
                     if !found.is_empty() {
                         edits.entry(ordinal).or_default().extend(found.drain(..).map(edit));
@@ -79,9 +93,7 @@ impl Scrubber {
         edits: Vec<(usize, Edit)>,
         removed: &mut Removed,
     ) -> Result<String, Withheld> {
-        if matches!(leaf.key, Some("blob" | "data"))
-            && let Some(bytes) = unbase64(leaf.text)
-        {
+        if let Some(bytes) = packed(leaf) {
             let inner = self.scrub_text(&bytes)?;
             if inner.bytes != bytes {
                 inner
@@ -143,10 +155,8 @@ pub(super) enum Piece {
 /// Pieces with what their leaves say. A leaf is known by how many come before it, so that it needs no memory of its own.
 pub(super) struct Batch {
     pieces: Vec<Piece>,
-    /// All values in their order.
-    values: Text,
-    /// All names, each with its value if that is short.
-    members: Text,
+    /// All values in their order; and all names, each with its value if that is short. Once somebody asks for them.
+    texts: OnceCell<(Text, Text)>,
 }
 
 /// A name, string or number.
@@ -204,11 +214,18 @@ impl Text {
 }
 
 impl Batch {
-    pub(super) fn new(pieces: Vec<Piece>) -> Self {
+    pub(super) const fn new(pieces: Vec<Piece>) -> Self {
+        Self { pieces, texts: OnceCell::new() }
+    }
+
+    fn texts(&self) -> &(Text, Text) {
+        self.texts.get_or_init(|| self.joined())
+    }
+
+    fn joined(&self) -> (Text, Text) {
         let (mut values, mut members) = (Text::default(), Text::default());
-        let batch = Self { pieces, values: Text::default(), members: Text::default() };
         let mut after_name = false;
-        batch.walk(&mut |ordinal, leaf| {
+        self.walk(&mut |ordinal, leaf| {
             if leaf.object.is_some() {
                 members.add(ordinal, leaf.text);
             } else {
@@ -219,12 +236,12 @@ impl Batch {
             }
             after_name = leaf.object.is_some();
         });
-        Self { values, members, ..batch }
+        (values, members)
     }
 
     /// All values, each in a line.
     pub(super) fn values(&self) -> &[u8] {
-        &self.values.bytes
+        &self.texts().0.bytes
     }
 
     /// Visits all leaves, with their numbers. A string that is a document is none, but has some.
@@ -271,7 +288,10 @@ fn walk_nested(document: &Document, depth: usize, visit: &mut dyn FnMut(Leaf<'_>
 
 /// Visits names, strings and numbers in the order in which they stand there.
 fn walk(document: &Document, visit: &mut dyn FnMut(Leaf<'_>)) {
-    Walk { offset: document.root().offset(), objects: 0, visit }.value(document.root(), None, None);
+    let root = document.root();
+    // Of a whole document, what stands around the value is among its bytes.
+    let offset = if document.bytes().len() == root.raw().len() { root.offset() } else { 0 };
+    Walk { offset, objects: 0, visit }.value(root, None, None);
 }
 
 struct Walk<'w> {
@@ -284,8 +304,12 @@ impl Walk<'_> {
     /// Visits what is in a value; it is no deeper than documents may be.
     fn value(&mut self, value: Value<'_>, key: Option<&str>, sibling: Option<&str>) {
         if value.is_object() {
-            let says = ["name", "key", "field", "header", "label", "type", "id"];
-            let sibling = says.iter().find_map(|name| Some((*name, value.get(name)?.as_str()?)));
+            const SAYS: [&str; 7] = ["name", "key", "field", "header", "label", "type", "id"];
+            let says = value.members().filter_map(|(name, member)| {
+                let rank = SAYS.iter().position(|says| *says == name)?;
+                Some((rank, (name, member.as_str()?)))
+            });
+            let sibling = says.min_by_key(|(rank, _)| *rank).map(|(_, says)| says);
             let object = self.objects;
             self.objects += 1;
             for (name, member) in value.members_with_names() {
@@ -369,13 +393,18 @@ fn unique(name: &str, object: usize, names: &mut HashSet<(usize, String)>) -> St
     name.to_owned()
 }
 
-/// What a string says if it is base64 and nothing else.
+/// What is packed into a string, where members are that MCP has for it.
+fn packed(leaf: &Leaf<'_>) -> Option<Vec<u8>> {
+    matches!(leaf.key, Some("blob" | "data")).then(|| unbase64(leaf.text)).flatten()
+}
+
+/// What a string says if it is base64 and nothing else; as lenient as decoders are that agents use.
 fn unbase64(text: &str) -> Option<Vec<u8>> {
-    let digits = text.trim_end_matches('=');
-    if text.len() < BLOB || !text.len().is_multiple_of(4) || text.len() - digits.len() > 2 {
+    if text.len() < BLOB {
         return None;
     }
-    let digits: Option<Vec<u8>> = digits.bytes().map(sextet).collect();
+    let digits = text.bytes().filter(|byte| !byte.is_ascii_whitespace() && *byte != b'=').map(sextet);
+    let digits: Option<Vec<u8>> = digits.collect();
     Some(bits::bytes(digits?.into_iter(), 6))
 }
 

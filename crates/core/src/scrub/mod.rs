@@ -26,9 +26,21 @@ impl<T> Raw<T> {
         Self(value)
     }
 
-    /// Applies the rules; the only way to a [`Scrubbed`] value.
-    pub fn scrub<U>(self, rules: &ScrubRules, clean: impl FnOnce(T, &ScrubRules) -> U) -> Scrubbed<U> {
-        Scrubbed(clean(self.0, rules))
+    /// Asks something about it that says nothing of what is in it, such as how large it is.
+    pub fn is(&self, ask: impl FnOnce(&T) -> bool) -> bool {
+        ask(&self.0)
+    }
+
+    /// Cleans it; the only way to a [`Scrubbed`] value.
+    ///
+    /// # Errors
+    /// It may not be shown at all, as `clean` says.
+    pub fn scrub<U, E>(
+        self,
+        scrubber: &Scrubber,
+        clean: impl FnOnce(T, &Scrubber) -> Result<U, E>,
+    ) -> Result<Scrubbed<U>, E> {
+        clean(self.0, scrubber).map(Scrubbed)
     }
 }
 
@@ -38,7 +50,7 @@ impl<T> fmt::Debug for Raw<T> {
     }
 }
 
-/// The rules were applied: it may be shown to the agent.
+/// It was cleaned: it may be shown to the agent.
 #[derive(Debug, Clone)]
 pub struct Scrubbed<T>(T);
 
@@ -52,13 +64,6 @@ impl<T> Scrubbed<T> {
     pub fn into_inner(self) -> T {
         self.0
     }
-}
-
-/// What must not leave. The gate lends no secrets yet, so there is nothing to look for: only the size is bounded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScrubRules {
-    /// Answers above this size are withheld.
-    pub max_bytes: usize,
 }
 
 /// What was found.
@@ -103,6 +108,15 @@ pub enum Withheld {
     Unsettled,
 }
 
+/// What was looked at so far, of several texts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// How long they are.
+    pub bytes: usize,
+    /// How much was looked at in them, beyond reading them once.
+    pub work: usize,
+}
+
 /// Looks for something in a text. It owes an answer in linear time, the same for the same text, and never panics.
 pub trait Detect: Send + Sync {
     /// Adds what it finds; the order does not matter, and ranges may overlap.
@@ -110,6 +124,21 @@ pub trait Detect: Send + Sync {
     /// # Errors
     /// [`Withheld`] if it cannot say.
     fn find(&self, text: &[u8], place: &Place<'_>, found: &mut Vec<Found>) -> Result<(), Withheld>;
+
+    /// As [`find`](Self::find), in one of many texts that belong together, and that together may not cost more than one text of their
+    /// length. `looked` begins as nothing and is passed on from one to the next.
+    ///
+    /// # Errors
+    /// As there.
+    fn find_next(
+        &self,
+        text: &[u8],
+        place: &Place<'_>,
+        found: &mut Vec<Found>,
+        _looked: &mut Looked,
+    ) -> Result<(), Withheld> {
+        self.find(text, place, found)
+    }
 
     /// Whether it looks through all strings of a document as one text, in which each is a line: it finds what is split
     /// over several, and does not care where one stands. Others get each string, number and name by itself.
@@ -169,6 +198,12 @@ impl Scrubber {
     #[must_use]
     pub fn new(detectors: Vec<Arc<dyn Detect>>, tokens: Arc<Tokens>) -> Self {
         Self { detectors, tokens }
+    }
+
+    /// Whether it looks for nothing at all.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.detectors.is_empty()
     }
 
     /// Cleans a text that is no JSON.

@@ -178,6 +178,9 @@ impl Router {
                 if !listened || !may_see(server, Action::Subscribe) {
                     return None;
                 }
+                let cleaning = rulebook.scrub.cleaning(server, &Action::Subscribe, session);
+                // By its `uri`, which it named itself, the agent knows what it is about.
+                let params = cleaning.object(params, &["uri"]).ok()?;
                 let params = match listening {
                     None => params.root().raw().to_vec(),
                     Some((_, about)) => params.root().rewrite(&[("_meta", Edit::Set(about))]),

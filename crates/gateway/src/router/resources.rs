@@ -10,7 +10,7 @@ use toolgate_core::json::{Document, Edit, Limits, ObjectWriter, quote};
 use toolgate_core::name::ServerName;
 
 use super::feed::Held;
-use super::{Caller, Done, Fault, Items, REFUSED, Router, text, visible};
+use super::{Caller, Done, Fault, Item, Items, REFUSED, Router, text, visible};
 use crate::catalog::List;
 use crate::port::Offer;
 use crate::rpc;
@@ -136,11 +136,11 @@ impl Router {
         let fits = |items: &Items, key: &str, fits: &dyn Fn(&str) -> bool| {
             let mut owners: Vec<ServerName> = items
                 .iter()
-                .filter(|(server, item)| {
-                    candidates.contains(server)
-                        && item.root().get(key).and_then(|v| v.as_str()).is_some_and(fits)
+                .filter(|item| {
+                    candidates.contains(&item.server)
+                        && item.listed.root().get(key).and_then(|v| v.as_str()).is_some_and(fits)
                 })
-                .map(|(server, _)| server.clone())
+                .map(|item| item.server.clone())
                 .collect();
             owners.dedup();
             owners
@@ -183,7 +183,8 @@ impl Router {
             Offer::ResourceTemplates | Offer::Resources => Action::ReadResource,
         };
         let servers = visible(&self.broker.rulebook(), &caller.agent, &action);
-        let items: Vec<_> = items.iter().filter(|(server, _)| servers.contains(server)).collect();
+        let items = items.iter().filter(|item| servers.contains(&item.server));
+        let items: Vec<_> = items.filter_map(|item| Some((&item.server, item.shown.as_ref()?))).collect();
         let key = match offer {
             Offer::Prompts => "prompts",
             Offer::ResourceTemplates => "resourceTemplates",
@@ -235,9 +236,13 @@ impl Router {
             .iter()
             .zip(offered)
             .flat_map(|(server, items)| {
-                items.unwrap_or_default().into_iter().map(|item| (server.clone(), item))
+                let cleaning = rulebook.scrub.cleaning(server, &action, session);
+                items.unwrap_or_default().into_iter().map(move |listed| {
+                    let shown = cleaning.object(&listed, &[]).ok();
+                    Item { server: server.clone(), listed, shown }
+                })
             })
-            .filter(|(_, item)| item.root().is_object())
+            .filter(|item| item.listed.root().is_object())
             .take(MAX_ITEMS)
             .collect();
         let items: Items = Arc::new(items);

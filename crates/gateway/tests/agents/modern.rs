@@ -8,7 +8,7 @@ use toolgate_core::call::Agent;
 use toolgate_gateway::front::http::{Front, Settings};
 use toolgate_gateway::port::{Change, Identify, IdentifyError};
 
-use crate::world::{Http, World, agent, document, modern, request, rulebook};
+use crate::world::{Http, World, agent, document, modern, request, rulebook, secret};
 
 #[tokio::test]
 async fn headers_have_to_say_what_the_body_says() {
@@ -557,6 +557,53 @@ async fn a_flood_of_refusals_is_bounded_and_counted() {
     let minutes = world.minutes.take();
     let counted = format!("refuse all turned_away {turned_away} requests");
     assert_eq!(minutes, [counted, "refuse all hidden_or_unknown s__nothing".to_owned()]);
+}
+
+/// Secrets in what servers say about themselves reach no agent. The pin is of what they say: the tool can be called.
+#[tokio::test]
+async fn secrets_in_lists_and_announcements_are_taken_out() {
+    let secret = secret();
+    let echo = format!(
+        r#"{{"name":"echo","x-unknown":1.50,"description":"Sends {secret}.","inputSchema":{{"type":"object"}}}}"#
+    );
+    let world = World::with(rulebook(&[("s/echo", &echo)]));
+    let template = format!(r#"{{"uriTemplate":"v:{{id}}","description":"with {secret}"}}"#);
+    world.templates.lock().unwrap().push(document(template));
+    let http = world.http(Settings::default()).await;
+    for (method, begin) in [
+        ("tools/list", r#"{"name":"s__echo","x-unknown":1.50,"description":"Sends ⟦secret:github-pat#"#),
+        ("resources/templates/list", r#"{"uriTemplate":"v:{id}","description":"with ⟦secret:github-pat#"#),
+    ] {
+        let (headers, body) = modern(method, None, "");
+        let got = http.send("POST", &headers, &body).await;
+        assert!(got.body.contains(begin) && !got.body.contains(&secret), "{got:?}");
+    }
+    let (headers, body) = modern("tools/call", Some("s__echo"), r#""name":"s__echo","arguments":{}"#);
+    assert_eq!(http.send("POST", &headers, &body).await.status, 200);
+    assert!(world.minutes.take().iter().any(|line| line.starts_with("handle all s/echo {}")));
+
+    let filter = r#""notifications":{"resourceSubscriptions":["r:s"]}"#;
+    let (headers, body) = modern("subscriptions/listen", None, filter);
+    let mut stream = http.open(&request("POST", &headers, &body)).await;
+    let mut seen = String::new();
+    for text in ["subscriptions/acknowledged", "resources/updated"] {
+        while !seen.contains(text) {
+            let mut chunk = vec![0; 4096];
+            let read = stream.read(&mut chunk).await.unwrap();
+            assert!(read > 0, "ended: {seen}");
+            seen.push_str(&String::from_utf8_lossy(&chunk[..read]));
+        }
+        let params = document(format!(r#"{{"uri":"r:s","title":"now {secret}"}}"#));
+        let _nobody_listens_any_more = world.changes.send(Change::Resource {
+            server: "s".parse().unwrap(),
+            uri: "r:s".to_owned(),
+            params,
+        });
+    }
+    assert!(
+        seen.contains(r#"{"uri":"r:s","title":"now ⟦secret:github-pat#"#) && !seen.contains(&secret),
+        "{seen}"
+    );
 }
 
 #[tokio::test]

@@ -12,13 +12,14 @@ use toolgate_broker::port::{
     AgentLine, Answered, BoxFuture, Client, Handle, Position, Question, SystemClock, Unread, VerifyAnswer,
 };
 use toolgate_broker::rulebook::{AcceptedTool, Rulebook};
+use toolgate_broker::scrub::ScrubRules;
 use toolgate_core::call::{Action, Agent, Call, CallId, Proof};
 use toolgate_core::json::{Document, Limits};
 use toolgate_core::name::{ServerName, ToolName};
 use toolgate_core::policy::{KnownAgent, Policy, PolicySource, World as Names};
 use toolgate_core::refusal::Refusal;
 use toolgate_core::schema::Schema;
-use toolgate_core::scrub::{Raw, ScrubRules};
+use toolgate_core::scrub::{Raw, Scrubber};
 use toolgate_core::tool::{Tool, pin, undeclared_effects};
 use toolgate_gateway::catalog::Naming;
 use toolgate_gateway::front::http::{Front, Settings};
@@ -91,6 +92,7 @@ pub(crate) fn rulebook(definitions: &[(&str, &str)]) -> Rulebook {
         servers,
         limits: HashMap::new(),
         lent: HashMap::new(),
+        scrub: ScrubRules::default(),
         tools,
         questions: BTreeMap::new(),
         people: Arc::new(Nobody),
@@ -124,7 +126,9 @@ impl Minutes {
 }
 
 fn ran(answer: Answer) -> Outcome {
-    Outcome::Ran(Raw::new(answer).scrub(&ScrubRules { max_bytes: usize::MAX }, |answer, _| answer))
+    let idle = Scrubber::new(Vec::new(), Arc::new(|_, _: &[u8]| String::new()));
+    let cleaned = Raw::new(answer).scrub(&idle, |answer, _| Ok::<_, std::convert::Infallible>(answer));
+    Outcome::Ran(cleaned.unwrap())
 }
 
 impl Handle for Minutes {
@@ -200,6 +204,7 @@ impl Handle for Minutes {
 pub(crate) struct Offers {
     pub(crate) changes: broadcast::Sender<Change>,
     pub(crate) minutes: Arc<Minutes>,
+    templates: Arc<Mutex<Vec<Document>>>,
 }
 
 impl Servers for Offers {
@@ -210,6 +215,10 @@ impl Servers for Offers {
         _client: &'a Client,
         offer: Offer,
     ) -> BoxFuture<'a, Result<Vec<Document>, OfferError>> {
+        if (server.as_str(), offer) == ("s", Offer::ResourceTemplates) {
+            let templates = self.templates.lock().unwrap().clone();
+            return Box::pin(async move { Ok(templates) });
+        }
         let items: &[&str] = match (server.as_str(), offer) {
             ("s", Offer::Resources) => &[r#"{"uri":"r:both","x":1.0}"#, r#"{"uri":"r:s"}"#],
             ("t", Offer::Resources) => &[r#"{"uri":"r:both"}"#, r#"{"uri":"r:t"}"#],
@@ -237,6 +246,11 @@ impl Servers for Offers {
     }
 }
 
+/// What detectors take for a secret. Assembled here, so that no file holds what a scanner would find.
+pub(crate) fn secret() -> String {
+    format!("ghp_{}", "Zq3vN8xK2mW7tR5yB9cD4fG6hJ1kL0pS3aQe")
+}
+
 /// The token of an agent is its name.
 pub(crate) struct Tokens;
 
@@ -260,6 +274,8 @@ impl Identify for Tokens {
 pub(crate) struct World {
     pub(crate) minutes: Arc<Minutes>,
     pub(crate) router: Arc<Router>,
+    /// What server `s` has besides, of templates of resources.
+    pub(crate) templates: Arc<Mutex<Vec<Document>>>,
     pub(crate) changes: broadcast::Sender<Change>,
 }
 
@@ -272,10 +288,16 @@ impl World {
         let rulebook = Arc::new(Mutex::new(Arc::new(rulebook)));
         let minutes = Arc::new(Minutes { lines: Arc::default(), rulebook, wrote: Arc::default() });
         let (changes, _) = broadcast::channel(16);
-        let offers = Arc::new(Offers { changes: changes.clone(), minutes: Arc::clone(&minutes) });
+        let templates = Arc::default();
+        let offers = Offers {
+            changes: changes.clone(),
+            minutes: Arc::clone(&minutes),
+            templates: Arc::clone(&templates),
+        };
+        let offers = Arc::new(offers);
         let broker: Arc<dyn Handle> = Arc::clone(&minutes) as Arc<dyn Handle>;
         let router = Router::new(broker, offers, Arc::new(SystemClock), Naming::default()).unwrap();
-        Self { minutes, router: Arc::new(router), changes }
+        Self { minutes, router: Arc::new(router), changes, templates }
     }
 
     /// Serves HTTP and gives a client of it.

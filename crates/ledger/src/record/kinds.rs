@@ -1,5 +1,7 @@
 //! The bodies of records. Fields are in alphabetical order: they are written in the order they stand in.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::tree::Hash;
@@ -121,6 +123,10 @@ pub struct Outcome {
     /// Commitment to the exact bytes that are released, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Hash>,
+    /// How many of each kind were taken out of what the server said: `github-pat`, `pii.card`. Never what they were, nor anything
+    /// by which a guess could be tried.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scrubbed: BTreeMap<String, u64>,
     /// When it was sent, in milliseconds since 1970.
     pub started_ms: u64,
     /// How it ended.

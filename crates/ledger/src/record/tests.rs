@@ -78,6 +78,7 @@ fn one_of_each() -> Vec<Record> {
             ended_ms: 4,
             intent: 7,
             result: Some(hash(5)),
+            scrubbed: [("github-pat".to_owned(), 2), ("pii.card".to_owned(), 1)].into(),
             started_ms: 3,
             status: Status::InputRequired,
         }

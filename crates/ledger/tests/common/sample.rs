@@ -54,6 +54,7 @@ pub(crate) fn record(index: u64) -> Record {
             ended_ms: time_ms,
             intent: index - 1,
             result: Some(digest("result")),
+            scrubbed: std::collections::BTreeMap::new(),
             started_ms: time_ms - 1,
             status: Status::Answered,
         }

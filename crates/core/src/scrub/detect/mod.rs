@@ -24,10 +24,10 @@ use self::name::{Meaning, meaning, one_time};
 use self::shape::Shape;
 use self::special::{Handler, SPECIAL};
 use self::value::{Written, is_secret, stands_for};
-use super::{Detect, Found, Kind, Place, Withheld};
+use super::{Detect, Found, Kind, Looked, Place, Withheld};
 
 pub use self::class::{Class, ClassError, Classes};
-pub use self::custom::{CustomRule, CustomRules, RuleError};
+pub use self::custom::{CustomRule, CustomRules, Length, RuleError};
 
 /// Words that names of secrets are made of, in lower case. Those that are part of many other words have to stand apart.
 #[rustfmt::skip]
@@ -383,19 +383,76 @@ impl Default for Detector {
 
 impl Detect for Detector {
     fn find(&self, text: &[u8], place: &Place<'_>, found: &mut Vec<Found>) -> Result<(), Withheld> {
+        self.find_next(text, place, found, &mut Looked::default())
+    }
+
+    fn find_next(
+        &self,
+        text: &[u8],
+        place: &Place<'_>,
+        found: &mut Vec<Found>,
+        looked: &mut Looked,
+    ) -> Result<(), Withheld> {
+        let first = found.len();
         if self.classes.has(Class::Secrets) {
-            secrets(text, place, found)?;
+            secrets(text, place, found, looked)?;
         }
         self.custom.find(text, place, found);
         super::pii::find(self.classes, text, place, found);
+        if found.len() > first {
+            let tokens = tokens(text);
+            let inside = |found: &Found| {
+                let after = tokens.partition_point(|token| token.start <= found.range.start);
+                tokens.get(..after).and_then(<[_]>::last).is_some_and(|token| found.range.end <= token.end)
+            };
+            let mut number = 0;
+            found.retain(|found| {
+                number += 1;
+                number <= first || !inside(found)
+            });
+        }
         Ok(())
     }
 }
 
-fn secrets(text: &[u8], place: &Place<'_>, found: &mut Vec<Found>) -> Result<(), Withheld> {
+/// Where tokens stand that took the place of something already: `⟦secret:name#k3f9a2bq⟧`. They end with a tag of eight
+/// characters, or say that something is withheld, and nothing in them is in capitals, so that hardly anything else fits between
+/// such brackets.
+fn tokens(text: &[u8]) -> Vec<Range<usize>> {
+    const OPEN: &[u8] = "⟦".as_bytes();
+    const CLOSE: &[u8] = "⟧".as_bytes();
+    const LONGEST: usize = 96;
+    let mut tokens = Vec::new();
+    let mut here = 0;
+    while let Some(step) = bytes::find(cut(text, here, text.len()), OPEN) {
+        let start = here + step;
+        here = start + OPEN.len();
+        let inner = |byte: u8| {
+            byte.is_ascii_lowercase()
+                || byte.is_ascii_digit()
+                || matches!(byte, b':' | b'.' | b'_' | b'-' | b'#')
+        };
+        let end = bytes::run(text, here, LONGEST, inner);
+        let said = cut(text, here, end);
+        let tagged = said.len() > 9 && said.get(said.len() - 9) == Some(&b'#');
+        if goes_on(text, end, CLOSE) && (tagged || said.starts_with(b"withheld:") || said == b"secret") {
+            here = end + CLOSE.len();
+            tokens.push(start..here);
+        }
+    }
+    tokens
+}
+
+fn secrets(
+    text: &[u8],
+    place: &Place<'_>,
+    found: &mut Vec<Found>,
+    looked: &mut Looked,
+) -> Result<(), Withheld> {
     let Some(known) = KNOWN.as_ref() else { return Err(Withheld::TooMuch) };
-    let allowed = text.len().saturating_mul(WORK_PER_BYTE).saturating_add(WORK);
-    let mut scan = Scan { text, found, work: 0, done: 0, lines: 0, paired: 0, named: 0, stored: 0 };
+    looked.bytes = looked.bytes.saturating_add(text.len());
+    let allowed = looked.bytes.saturating_mul(WORK_PER_BYTE).saturating_add(WORK);
+    let mut scan = Scan { text, found, work: looked.work, done: 0, lines: 0, paired: 0, named: 0, stored: 0 };
     named_by_place(&mut scan, place);
     let mut three = 0;
     for (last, &byte) in text.iter().enumerate() {
@@ -413,6 +470,7 @@ fn secrets(text: &[u8], place: &Place<'_>, found: &mut Vec<Found>) -> Result<(),
             return Err(Withheld::TooMuch);
         }
     }
+    looked.work = scan.work;
     Ok(())
 }
 

@@ -240,8 +240,11 @@ impl<'a> Word<'a> {
     fn ends(&self, list: &[&str]) -> bool {
         let [.., before_last, last] = self.text else { return false };
         let (one, two) = (before_last.to_ascii_lowercase(), last.to_ascii_lowercase());
+        // Nearly all words end otherwise.
+        if ENDINGS.get(usize::from(one & 31)).is_none_or(|seconds| seconds >> (two & 31) & 1 == 0) {
+            return false;
+        }
         list.iter().map(|end| end.as_bytes()).any(|end| {
-            // Nearly all differ in the last two letters.
             end.ends_with(&[one, two])
                 && (self.text.len().checked_sub(end.len()))
                     .and_then(|at| self.text.get(at..))
@@ -257,6 +260,19 @@ impl<'a> Word<'a> {
         self.is(List::Secrets) || self.ends(SECRET_ENDS)
     }
 }
+
+/// The last two letters of all endings: for each letter before the last, a bit for each last one.
+static ENDINGS: LazyLock<[u32; 32]> = LazyLock::new(|| {
+    let mut endings = [0; 32];
+    for end in PASSWORD_ENDS.iter().chain(SECRET_ENDS) {
+        if let [.., one, two] = end.as_bytes()
+            && let Some(seconds) = endings.get_mut(usize::from(one & 31))
+        {
+            *seconds |= 1 << (two & 31);
+        }
+    }
+    endings
+});
 
 /// The lists, in the order of their bits.
 #[derive(Clone, Copy)]
