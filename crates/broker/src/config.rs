@@ -105,6 +105,8 @@ pub struct Server {
     pub max_result_bytes: usize,
     /// What is taken out of what it says.
     pub scrub: Classes,
+    /// The certificates that are believed of hosts where a secret is put in for its cell; if not the system's.
+    pub believed: Option<PathBuf>,
     /// The secrets of the vault that it gets, where each of them says.
     pub secrets: BTreeSet<SecretName>,
 }
@@ -444,6 +446,18 @@ fn server(
         }
     };
     let secrets = secrets(&mut table, &reach)?;
+    // That of a `url` was taken with it.
+    let believed = table.take("ca_file");
+    if let (Some(item), true) = (&believed, secrets.is_empty()) {
+        return Err(item.error(
+            format!(
+                "`{}` has `ca_file`, which is for hosts where its secrets are used, and gets no secrets",
+                table.name()
+            ),
+            "add `secrets`, or remove it",
+        ));
+    }
+    let believed = believed.map(|item| path(&item, folder)).transpose()?;
     let server = Server {
         reach,
         call_timeout: time(table.take("call_timeout"), usual_timeout, SECOND, HOUR)?,
@@ -455,6 +469,7 @@ fn server(
         )?,
         max_result_bytes: bytes(table.take("max_result_kib"), 16 << 20)?,
         scrub: table.take("scrub").map(|item| scrub::classes(&item)).transpose()?.unwrap_or_default(),
+        believed,
         secrets,
     };
     table.finish()?;
@@ -474,14 +489,10 @@ fn secrets(table: &mut Table<'_>, reach: &Reach) -> Result<BTreeSet<SecretName>,
         }
     }
     match reach {
-        Reach::Url { .. } | Reach::Command { profile: Some(_), .. } => Ok(secrets),
+        Reach::Builtin { .. } | Reach::Url { .. } | Reach::Command { profile: Some(_), .. } => Ok(secrets),
         Reach::Command { profile: None, .. } => Err(item.error(
             "a program without a cell gets no secrets: every process of its user could read them",
             "give it a cell: remove `profile = \"none\"`",
-        )),
-        Reach::Builtin { .. } => Err(item.error(
-            "what an agent writes gets no secrets",
-            "give them to a server whose tools do what the agent needs",
         )),
     }
 }
@@ -496,12 +507,6 @@ fn of_command(
         return Err(headers.error(
             format!("`{}` has `headers`, but a command takes none", table.name()),
             "pass values to a command by `env`",
-        ));
-    }
-    if let Some(ca) = table.take("ca_file") {
-        return Err(ca.error(
-            format!("`{}` has `ca_file`, but a command needs no certificates", table.name()),
-            "remove it",
         ));
     }
     let (program, arguments) = command_line(command)?;
@@ -537,7 +542,7 @@ fn of_builtin(
     folder: &Path,
     profiles: &BTreeMap<ProfileName, Profile>,
 ) -> Result<(Reach, Duration), ConfigError> {
-    let of_others = ["env", "cwd", "headers", "ca_file"].into_iter().find_map(|key| table.take(key));
+    let of_others = ["env", "cwd", "headers"].into_iter().find_map(|key| table.take(key));
     if let Some(item) = of_others {
         return Err(item.error(
             format!("`{}` is for other servers, but `{}` is a part of the gate", item.name(), table.name()),
@@ -1258,8 +1263,8 @@ error: `toolgate.toml`, line 1: `[oauth]` does not say where the issuer's keys a
 hint: add `jwks_url = "https://…/jwks.json"` or `jwks_file = "path"`
 error: `toolgate.toml`, line 4: `http://a.example/keys` is not encrypted
 hint: use `https://…`; `http://` is for 127.0.0.1, [::1] and localhost
-error: `toolgate.toml`, line 3: `servers.mail` has `ca_file`, but a command needs no certificates
-hint: remove it
+error: `toolgate.toml`, line 3: `servers.mail` has `ca_file`, which is for hosts where its secrets are used, and gets no secrets
+hint: add `secrets`, or remove it
 error: `toolgate.toml`, line 3: `http://127.0.0.1:1/` shows no certificate to check
 hint: use `https://…`, or remove `ca_file`
 error: `toolgate.toml`, line 2: `mail` is no part of the gate that offers tools

@@ -521,6 +521,7 @@ group_scopes = { "toolgate:admin" = "admins" }
             start_timeout: std::time::Duration::from_secs(1),
             max_result_bytes: 1,
             scrub: toolgate_core::scrub::detect::Classes::default(),
+            believed: None,
             secrets: BTreeSet::new(),
         };
         let config = Config { servers: [(DEMO.parse().unwrap(), office)].into(), ..Config::default() };

@@ -79,6 +79,7 @@ pub(crate) enum Command {
   toolgate exec --image python -- python3 x.py   on the files of an image, with none of the system's programs
   toolgate exec --read ~/.cargo --env RUST_LOG=debug -- cargo test --offline
   toolgate exec --net index.example:443 --net files.example:443 -- pip install requests
+  toolgate exec --secret github --net api.example.com:443 -- ./release.sh
 
 The exit status is the command's own; 124: its time was over; 127: it could not be started.")]
     Exec(Exec),
@@ -234,6 +235,13 @@ pub(crate) struct Exec {
     /// `NAME:PORT,private` is for addresses of private networks and of this machine
     #[arg(long, value_name = "NAME:PORT")]
     pub(crate) net: Vec<Rule>,
+    /// A secret of the vault that has a placeholder and serves `exec/*`: put into requests to its hosts, and never in the cell; can be
+    /// given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) secret: Vec<String>,
+    /// Believe these certificates of the hosts of its secrets, in place of the system's
+    #[arg(long, value_name = "FILE", requires = "secret")]
+    pub(crate) ca_file: Option<PathBuf>,
     /// How long it may take, in seconds [default: as the profile says; an hour]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) time: Option<u64>,
@@ -579,7 +587,11 @@ Then say in toolgate.toml which server gets it: `[servers.github]` `secrets = [\
     #[command(after_help = "Examples:
   toolgate secret use-where github                       what it is good for now
   toolgate secret use-where github --agent support --agent triage
-  toolgate secret use-where github --host api.example.com --host uploads.example.com")]
+  toolgate secret use-where github --host api.example.com --host uploads.example.com
+  toolgate secret use-where github --placeholder env:GH_TOKEN=ghp_ --tool 'shell/*' --tool 'exec/*'
+
+With a placeholder, a program in a cell has something that looks like the secret; its requests to
+the hosts of the secret get that itself on their way, and answers lose it.")]
     UseWhere {
         /// What it is called
         name: String,
@@ -608,6 +620,10 @@ pub(crate) struct UsesArgs {
     /// Where it goes: `header:NAME`, `header:NAME: Token {}`, `query:KEY`, `basic:USER`, `env:NAME` or `file:NAME`
     #[arg(long, value_name = "SLOT")]
     pub(crate) slot: Vec<String>,
+    /// Where a program in a cell finds what stands for it, until a request to one of the hosts is on its way: `env:NAME`, `file:NAME`,
+    /// or `env:NAME=PREFIX`, with what it has to begin with
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) placeholder: Vec<String>,
     /// A host that it may be sent to, and a port if that is not 443
     #[arg(long, value_name = "HOST")]
     pub(crate) host: Vec<String>,

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use toolgate_broker::config::profiles::{OnImage, Profile as Written};
 use toolgate_sandbox::cell::changes::{self, Change, What};
 use toolgate_sandbox::cell::{
-    self, Cell, CellError, Cells, Ended, Layers, Limits, Planned, Profile, Source, Tier, Workspace,
+    self, Cell, CellError, Cells, Ended, Layers, Lent, Limits, Planned, Profile, Source, Tier, Workspace,
 };
 
 use tokio::sync::mpsc;
@@ -19,18 +19,21 @@ use toolgate_sandbox::egress::{Attempt, Event, Refused, To, Verdict};
 
 use crate::args::{Exec, Keep};
 use crate::out;
-use crate::place::Place;
+use crate::place::{Place, read_pem};
 use crate::profile;
+use crate::vault::Vault;
 
 /// The exit status of a command whose time was over, as of `timeout`.
 const LATE: u8 = 124;
 /// The exit status of a command that could not be started, as in a shell.
 const NOT_STARTED: u8 = 127;
 
-pub(crate) fn run(exec: &Exec, place: impl FnOnce() -> anyhow::Result<Place>) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(exec: &Exec, place: impl Fn() -> anyhow::Result<Place>) -> anyhow::Result<ExitCode> {
     let folder = exec.workspace.clone().map_or_else(std::env::current_dir, Ok)?;
+    let vault = if exec.secret.is_empty() { None } else { Some(vault(&place()?)?) };
+    let believed = exec.ca_file.as_deref().map(read_pem).transpose()?;
     let profile = profile(exec, &folder, place)?;
-    let Planned { spec, opened } = profile.plan(exec.command.clone())?;
+    let mut planned = profile.plan(exec.command.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let program = std::env::current_exe().context("could not find this program")?;
@@ -38,7 +41,14 @@ pub(crate) fn run(exec: &Exec, place: impl FnOnce() -> anyhow::Result<Place>) ->
         if !cells.limits_memory() && exec.memory.is_some() {
             out::note("no cgroup can be used here: the limit of memory holds for each process alone");
         }
-        let mut cell = cells.run_with(&spec, streams()?).await.map_err(refused)?;
+        let lent = match &vault {
+            Some(vault) => vault.lend(&exec.secret, believed).await?,
+            None => Lent::default(),
+        };
+        planned.make_room(&lent);
+        let Planned { spec, opened } = planned;
+        let mut cell = cells.run_handed(&spec, streams()?, &lent).await.map_err(refused)?;
+        drop(lent);
         let tier = cell.enforced.tier;
         if tier < Tier::Native {
             out::note(format_args!("the cell is of the tier `{tier}`: names of files and other things of this machine can be found out"));
@@ -71,6 +81,12 @@ pub(crate) fn run(exec: &Exec, place: impl FnOnce() -> anyhow::Result<Place>) ->
         }
         Ok(status)
     })
+}
+
+/// The vault, unlocked.
+fn vault(place: &Place) -> anyhow::Result<Vault> {
+    let state = place.open()?;
+    Vault::open(&state.folder, &state.store)
 }
 
 /// What is said of Landlock in a cell; nothing, where there is another kernel between.

@@ -367,7 +367,8 @@ fn server(
         ..Bounds::default()
     };
     let secrets = server.secrets.iter().map(ToString::to_string).collect();
-    Ok(ServerConfig { per, bounds, secrets, ..ServerConfig::new(name.clone(), transport) })
+    let believed = server.believed.as_deref().map(read_pem).transpose()?.map(Arc::from);
+    Ok(ServerConfig { per, bounds, secrets, believed, ..ServerConfig::new(name.clone(), transport) })
 }
 
 /// What has to change for the files to be read again: names, times and lengths.

@@ -283,6 +283,9 @@ fn show(place: &Place, name: &str) -> anyhow::Result<()> {
     let servers = servers(&config, &name);
     line(format_args!("{name}"))?;
     line(format_args!("  goes to   {}", joined(&sealed.uses.slots, "nowhere")))?;
+    if !sealed.uses.placeholders.is_empty() {
+        line(format_args!("  stands in {}", joined(&sealed.uses.placeholders, "none")))?;
+    }
     line(format_args!("  hosts     {}", joined(&sealed.uses.hosts, "none")))?;
     line(format_args!("  tools     {}", joined(&sealed.uses.tools, "none")))?;
     line(format_args!("  agents    {}", joined(&sealed.uses.agents, "all of them")))?;
@@ -307,6 +310,7 @@ fn use_where(place: &Place, name: &str, uses: &UsesArgs) -> anyhow::Result<()> {
     let now = Uses {
         agents: if given.agents.is_empty() { before.agents } else { given.agents },
         hosts: if given.hosts.is_empty() { before.hosts } else { given.hosts },
+        placeholders: if given.placeholders.is_empty() { before.placeholders } else { given.placeholders },
         slots: if given.slots.is_empty() { before.slots } else { given.slots },
         tools: if given.tools.is_empty() { before.tools } else { given.tools },
     };
@@ -324,6 +328,12 @@ fn check(uses: &Uses) -> anyhow::Result<()> {
         return Err(hinted(
             "it goes into requests, and no host may have it",
             "say which: `--host api.example.com`",
+        ));
+    }
+    if !uses.placeholders.is_empty() && !in_requests {
+        return Err(hinted(
+            "something stands for it in a cell, and there is no place in a request where it is put in",
+            "say which: `--slot header:Authorization`, `--slot query:KEY` or `--slot basic:USER`",
         ));
     }
     if uses.tools.is_empty() {
@@ -490,6 +500,7 @@ impl UsesArgs {
         Ok(Uses {
             agents: all(&self.agent)?,
             hosts: all(&self.host)?,
+            placeholders: all(&self.placeholder)?,
             slots: all(&self.slot)?,
             tools: all(&self.tool)?,
         })

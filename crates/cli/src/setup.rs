@@ -101,6 +101,7 @@ fn office() -> anyhow::Result<Server> {
         start_timeout: Duration::from_secs(30),
         max_result_bytes: 1 << 20,
         scrub: Classes::default(),
+        believed: None,
         secrets: BTreeSet::new(),
     })
 }

@@ -3,16 +3,24 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use toolgate_broker::config::{Config, Reach};
+use anyhow::Context as _;
+use toolgate_broker::config::{Config, Reach, Server};
 use toolgate_broker::home::StateFolder;
 use toolgate_broker::store::{SqliteStore, VaultRow};
-use toolgate_broker::vault::Slot;
 use toolgate_broker::vault::process::{Known, Noted};
-use toolgate_gateway::proxy::Credentials;
+use toolgate_broker::vault::{Slot, Uses};
+use toolgate_core::name::ServerName;
+use toolgate_gateway::proxy::{Credentials, Passage};
 use toolgate_gateway::upstream::HttpServer;
+use toolgate_sandbox::cell::Lent;
 use toolgate_sandbox::guarded;
 
 use crate::out::hinted;
+
+/// What secrets serve that are used by `toolgate exec`: `exec/*`.
+const EXEC: &str = "exec";
+/// The longest message of those that are cleaned for it; there are none.
+const MAX_MESSAGE: usize = 1 << 20;
 
 /// The vault, unlocked if there is one.
 pub(crate) struct Vault {
@@ -20,6 +28,11 @@ pub(crate) struct Vault {
     credentials: Option<Arc<Credentials>>,
     known: Vec<Known>,
     noted: Option<VaultRow>,
+}
+
+/// Whether something stands for it in a cell, which is replaced in requests.
+fn is_replaced(uses: &Uses) -> bool {
+    !uses.placeholders.is_empty() && uses.slots.iter().any(Slot::is_in_request)
 }
 
 impl Vault {
@@ -63,9 +76,45 @@ impl Vault {
         &self.known
     }
 
+    /// What a command in a cell is lent that gets these secrets: what stands for them.
+    pub(crate) async fn lend(&self, secrets: &[String], believed: Option<Vec<u8>>) -> anyhow::Result<Lent> {
+        let server: ServerName = EXEC.parse()?;
+        for secret in secrets {
+            let known = self.known.iter().find(|known| known.name == *secret);
+            let hint = |what: &str| format!("`toolgate secret use-where {secret} {what}` says so");
+            match known {
+                None => {
+                    return Err(hinted(
+                        format!("there is no secret `{secret}` in the vault"),
+                        format!("`toolgate secret add {secret}` puts it there"),
+                    ));
+                }
+                Some(Known { uses, .. }) if !uses.serves(&server) => {
+                    return Err(hinted(
+                        format!("the secret `{secret}` is not for commands that people type"),
+                        hint("--tool 'exec/*'"),
+                    ));
+                }
+                Some(Known { uses, .. }) if !is_replaced(uses) => {
+                    return Err(hinted(
+                        format!("nothing stands for the secret `{secret}` in a cell"),
+                        hint("--placeholder env:NAME"),
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        let credentials = self.credentials.clone().context("there is no vault")?;
+        let session = format!("{EXEC}-{}", std::process::id());
+        let passage = Passage::new(credentials, server, session, MAX_MESSAGE, secrets.to_vec());
+        let lent = passage.believing(believed.map(Arc::from)).lend_placeholders().await;
+        lent.context("the secrets cannot be used")
+    }
+
     /// Whether each server can get what it is to get.
     pub(crate) fn check(&self, config: &Config) -> anyhow::Result<()> {
         for (name, server) in &config.servers {
+            self.check_rules(config, name, server)?;
             for secret in &server.secrets {
                 let Some(Known { uses, .. }) = self.known.iter().find(|known| known.name == secret.as_str())
                 else {
@@ -94,9 +143,12 @@ impl Vault {
                         }
                         (uses.slots.iter().any(Slot::is_in_request), "--slot header:Authorization")
                     }
-                    Reach::Command { .. } | Reach::Builtin { .. } => {
-                        (!uses.slots.iter().all(Slot::is_in_request), "--slot env:NAME")
+                    Reach::Command { .. } => {
+                        let is_handed = !uses.slots.iter().all(Slot::is_in_request);
+                        (is_handed || is_replaced(uses), "--slot env:NAME` or `--placeholder env:NAME")
                     }
+                    // What an agent has written is handed no secret.
+                    Reach::Builtin { .. } => (is_replaced(uses), "--placeholder env:NAME"),
                 };
                 if !fits {
                     return Err(hinted(
@@ -104,6 +156,32 @@ impl Vault {
                         anew(wanted),
                     ));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether each rule of a server's profile can be kept: one for requests inside TLS, where a secret is put in.
+    fn check_rules(&self, config: &Config, name: &ServerName, server: &Server) -> anyhow::Result<()> {
+        let profile = match &server.reach {
+            Reach::Builtin { profile, .. } | Reach::Command { profile: Some(profile), .. } => profile,
+            Reach::Command { profile: None, .. } | Reach::Url { .. } => return Ok(()),
+        };
+        let Some(profile) = config.profiles.get(profile) else { return Ok(()) };
+        for rule in profile.net.iter().filter(|rule| rule.is_inside()) {
+            let is_read = |known: &Known| {
+                let mut hosts = known.uses.hosts.iter();
+                server.secrets.iter().any(|secret| secret.as_str() == known.name)
+                    && is_replaced(&known.uses)
+                    && hosts.any(|host| host.host().parse().is_ok_and(|name| rule.covers(&name, host.port())))
+            };
+            if !self.known.iter().any(is_read) {
+                return Err(hinted(
+                    format!(
+                        "the rule `{rule}` of `{name}` is for requests inside TLS, which are read only where a secret is put in"
+                    ),
+                    "give the server a secret with a placeholder and that host, or leave out methods and paths",
+                ));
             }
         }
         Ok(())

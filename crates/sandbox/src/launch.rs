@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::{OnceCell, mpsc, oneshot};
 
-use crate::cell::{CellError, Cells, Handed, Layers, Place, Profile, SECRETS, Workspace};
+use crate::cell::{CellError, Cells, Layers, Lent, Profile, Workspace};
 use crate::child::Child;
 use crate::egress::{Attempt, Event, Verdict};
 use crate::stderr::StderrTail;
@@ -113,7 +113,7 @@ impl Launcher {
     /// # Errors
     /// The program cannot be found or started.
     pub async fn spawn(&self, launch: Launch) -> Result<Child, LaunchError> {
-        self.spawn_handed(launch, &[], None).await
+        self.spawn_handed(launch, &Lent::default(), None).await
     }
 
     /// The same, for a child in a cell that is handed something secret. What it writes to standard error is read from what
@@ -124,13 +124,13 @@ impl Launcher {
     pub async fn spawn_handed(
         &self,
         launch: Launch,
-        handed: &[(Handed, OwnedFd)],
+        lent: &Lent,
         errors: Option<&Through<'_>>,
     ) -> Result<Child, LaunchError> {
         if let Some(profile) = &launch.cell {
-            return self.spawn_in_cell(&launch, (**profile).clone(), handed, errors).await;
+            return self.spawn_in_cell(&launch, (**profile).clone(), lent, errors).await;
         }
-        if !handed.is_empty() {
+        if !lent.handed.is_empty() {
             return Err(LaunchError::NoCell);
         }
         let (done, started) = oneshot::channel();
@@ -161,7 +161,7 @@ impl Launcher {
         &self,
         launch: &Launch,
         mut profile: Profile,
-        handed: &[(Handed, OwnedFd)],
+        lent: &Lent,
         errors_through: Option<&Through<'_>>,
     ) -> Result<Child, LaunchError> {
         let pipe = |error| CellError::System("a pipe", error);
@@ -176,17 +176,13 @@ impl Launcher {
         }
         let argv = std::iter::once(program.as_os_str()).chain(launch.args.iter().map(OsString::as_os_str));
         let mut planned = profile.plan(argv.map(text).collect())?;
-        if handed.iter().any(|(place, _)| matches!(place, Handed::File(_))) {
-            let at = SECRETS.to_owned();
-            planned.spec.places.push(Place::Tmpfs { at: at.clone(), bytes: 1 << 20, inodes: 64 });
-            planned.spec.writable.push(at);
-        }
+        planned.make_room(lent);
         let (input, stdin) = io::pipe().map_err(pipe)?;
         let (stdout, output) = io::pipe().map_err(pipe)?;
         let (stderr, errors) = io::pipe().map_err(pipe)?;
         let streams = [input.into(), output.into(), errors.into()];
         cells.give(&streams)?;
-        let mut cell = cells.run_handed(&planned.spec, streams, handed).await?;
+        let mut cell = cells.run_handed(&planned.spec, streams, lent).await?;
         let stdin = ChildStdin::from_std(OwnedFd::from(stdin).into()).map_err(pipe)?;
         let stdout = ChildStdout::from_std(OwnedFd::from(stdout).into()).map_err(pipe)?;
         let stderr = match errors_through {

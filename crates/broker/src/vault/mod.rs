@@ -11,4 +11,4 @@ pub mod uses;
 
 pub use file::{Locked, Sealed, Vault, VaultError};
 pub use keys::{KeySlot, Opener};
-pub use uses::{HostPort, Slot, ToolPattern, UseError, Uses};
+pub use uses::{HostPort, Placeholder, Slot, ToolPattern, UseError, Uses};

@@ -21,6 +21,9 @@ pub struct Uses {
     /// The hosts that it may be sent to.
     #[serde(default, with = "texts", skip_serializing_if = "BTreeSet::is_empty")]
     pub hosts: BTreeSet<HostPort>,
+    /// What stands for it in a cell, until a request to one of the hosts is on its way.
+    #[serde(default, with = "texts", skip_serializing_if = "BTreeSet::is_empty")]
+    pub placeholders: BTreeSet<Placeholder>,
     /// Where it goes.
     #[serde(with = "texts")]
     pub slots: BTreeSet<Slot>,
@@ -70,6 +73,12 @@ pub enum UseError {
          `basic:USER` for a password, `env:NAME` and `file:NAME`"
     )]
     Slot(String),
+    /// It is no place for a placeholder.
+    #[error(
+        "`{0}` is no place for a placeholder; they are `env:NAME` and `file:NAME`, and with what it has to begin with: \
+         `env:NAME=ghp_`"
+    )]
+    Placeholder(String),
     /// It is no host with a port.
     #[error("`{0}` is no host; write `api.example.com`, or `api.example.com:8443`")]
     Host(String),
@@ -190,6 +199,36 @@ impl fmt::Display for Slot {
             Self::Header { name, before, after } => write!(f, "header:{name}: {before}{{}}{after}"),
             Self::Query { key } => write!(f, "query:{key}"),
         }
+    }
+}
+
+/// Where a cell finds what stands for a secret, and what that looks like. Written `env:NAME` or `file:NAME`, and, where a program
+/// wants to see a certain beginning, `env:NAME=ghp_`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Placeholder {
+    /// The variable or the file.
+    pub at: Slot,
+    /// What it begins with; may be empty.
+    pub prefix: String,
+}
+
+impl FromStr for Placeholder {
+    type Err = UseError;
+
+    fn from_str(text: &str) -> Result<Self, UseError> {
+        let (at, prefix) = text.split_once('=').unwrap_or((text, ""));
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        let fits = prefix.len() <= 32 && prefix.bytes().all(plain);
+        let at = Slot::read(at).filter(|at| fits && !at.is_in_request());
+        at.map(|at| Self { at, prefix: prefix.to_owned() })
+            .ok_or_else(|| UseError::Placeholder(text.escape_debug().to_string()))
+    }
+}
+
+impl fmt::Display for Placeholder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.at.fmt(f)?;
+        if self.prefix.is_empty() { Ok(()) } else { write!(f, "={}", self.prefix) }
     }
 }
 
@@ -382,6 +421,18 @@ mod tests {
     }
 
     #[test]
+    fn placeholders_are_variables_and_files() {
+        for text in ["env:GITHUB_TOKEN", "env:GITHUB_TOKEN=ghp_", "file:token=sk-proj-"] {
+            assert_eq!(text.parse::<Placeholder>().unwrap().to_string(), text);
+        }
+        for text in
+            ["", "GITHUB_TOKEN", "header:X", "basic:u", "env:", "env:A=gh p", "env:A=\u{e9}", "file:../x"]
+        {
+            assert!(text.parse::<Placeholder>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
     fn hosts_are_one_name_and_one_port() {
         for (text, want) in [
             ("api.Example.com", "api.example.com"),
@@ -421,6 +472,7 @@ mod tests {
         let uses = Uses {
             agents: BTreeSet::from(["support".parse().unwrap()]),
             hosts: BTreeSet::from(["api.example.com".parse().unwrap()]),
+            placeholders: BTreeSet::from(["env:GITHUB_TOKEN=ghp_".parse().unwrap()]),
             slots: BTreeSet::from(["header:authorization".parse().unwrap()]),
             tools: ["github/*", "mail/send"].iter().map(|text| text.parse().unwrap()).collect(),
         };

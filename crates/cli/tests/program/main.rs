@@ -10,6 +10,7 @@ mod credentials;
 mod help;
 mod home;
 mod init;
+mod inside;
 mod json;
 mod mistakes;
 mod review;

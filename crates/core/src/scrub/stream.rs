@@ -189,7 +189,8 @@ impl Events<'_> {
         }
         let cleaned = self.scrubber.scrub_batch(&batch, &mut self.removed)?;
         for ((event, raw), data) in events.iter().zip(&self.held).zip(cleaned.into_iter().skip(1)) {
-            event.write(raw, &data, out);
+            let raw = beside_data(self.scrubber, raw, &mut self.removed)?;
+            event.write(&raw, &data, out);
         }
         /// The longest spelling with much between.
         const BEFORE: usize = 4 << 10;
@@ -200,6 +201,27 @@ impl Events<'_> {
         self.held_bytes = 0;
         Ok(())
     }
+}
+
+/// An event whose lines of data are as they came, and the others cleaned: its name and number, and comments.
+fn beside_data(scrubber: &Scrubber, raw: &[u8], removed: &mut Removed) -> Result<Vec<u8>, Withheld> {
+    let mut all = Vec::with_capacity(raw.len());
+    for line in lines(raw) {
+        if data(line).is_some() {
+            all.extend_from_slice(line);
+            continue;
+        }
+        let cleaned = scrubber.scrub_text(line)?;
+        all.extend(cleaned.bytes);
+        for (kind, count) in cleaned.removed {
+            *removed.entry(kind).or_default() += count;
+        }
+        // What is taken out may have reached to the end of the line.
+        if line.ends_with(b"\n") && !all.ends_with(b"\n") {
+            all.push(b'\n');
+        }
+    }
+    Ok(all)
 }
 
 /// One event.

@@ -210,6 +210,10 @@ fn events_are_cleaned_within_and_across() {
             format!("event: message\ndata: {{\"k\":\"{VALUE}\"}}\nid: 4\n\n"),
             "event: message\ndata: {\"k\":\"⟦secret:1⟧\"}\nid: 4\n\n".to_owned(),
         ),
+        (
+            format!(": {VALUE}\nid: {VALUE}\nevent: x-{VALUE}\r\ndata: x\n\n"),
+            ": ⟦secret:1⟧\nid: ⟦secret:1⟧\nevent: x-⟦secret:1⟧\r\ndata: x\n\n".to_owned(),
+        ),
         (format!("data: {head}\ndata: {tail}\n\ndata: x\n\n"), "data: ⟦secret:1⟧\n\ndata: x\n\n".to_owned()),
         (format!("data:{head}\r\n\r\ndata:{tail}\r\n\r\n"), "data: ⟦secret:1⟧\n\r\ndata: \n\r\n".to_owned()),
         (

@@ -60,7 +60,7 @@ use toolgate_core::name::ServerName;
 use toolgate_core::scrub::Raw;
 use toolgate_core::tool::pin;
 use toolgate_sandbox::Launcher;
-use toolgate_sandbox::cell::{Cell, CellError, Cut, Folder, Given, Planned, Profile};
+use toolgate_sandbox::cell::{Cell, CellError, Cut, Folder, Given, Lent, Planned, Profile};
 
 use answer::Taken;
 use arguments::{Language, Order};
@@ -165,7 +165,7 @@ impl Tool {
         passage: Option<Passage>,
     ) -> Executed {
         let modern = is_modern(line.client());
-        let mut answer = self.answer(&call, &line, stop, over, passage.is_some()).await;
+        let mut answer = self.answer(&call, &line, stop, over, passage.as_ref()).await;
         if let (Ok(result), Some(passage)) = (&mut answer, passage) {
             match passage.once(result.bytes()).await {
                 Ok(cleaned) => *result = own_document(cleaned),
@@ -190,7 +190,7 @@ impl Tool {
         line: &AgentLine,
         mut stop: Stop,
         over: impl Future<Output = ()> + Send,
-        is_cleaned: bool,
+        passage: Option<&Passage>,
     ) -> Result<Document, Executed> {
         let not_sent = |error| self.not_sent(&error);
         let (_, pin) = self.defined().await.map_err(not_sent)?;
@@ -208,7 +208,13 @@ impl Tool {
         };
         let Order { argv, input, files, wanted, time, encoding } = order;
         let given = input.len() + files.iter().map(|file| file.content.len()).sum::<usize>();
-        let mut cell = self.cell(call, argv, files, !wanted.is_empty()).await.map_err(not_sent)?;
+        let lent = match passage {
+            Some(passage) => passage.lend_placeholders().await.map_err(|error| {
+                not_sent(CellError::System("placeholders for the secrets of its cell", error))
+            })?,
+            None => Lent::default(),
+        };
+        let mut cell = self.cell(call, argv, files, !wanted.is_empty(), &lent).await.map_err(not_sent)?;
         stop.runs_in(cell.gauge(), Per::Call);
         let gauge = cell.gauge();
         if let Some(network) = cell.network.take() {
@@ -230,7 +236,7 @@ impl Tool {
         let most = self.profile.limits.output_bytes;
         let finished = tokio::select! {
             finished = cell.finish_when(&input, most, end, |_stream, bytes| said.add(bytes)) => finished,
-            never = said.tell(line, is_cleaned) => match never {},
+            never = said.tell(line, passage.is_some()) => match never {},
         };
         let done = match finished {
             Ok(done) => done,
@@ -264,11 +270,14 @@ impl Tool {
         argv: Vec<String>,
         files: Vec<Given>,
         hands_out: bool,
+        lent: &Lent,
     ) -> Result<Cell, CellError> {
-        let Planned { mut spec, opened } = self.profile.plan(argv)?;
+        let mut planned = self.profile.plan(argv)?;
+        planned.make_room(lent);
+        let Planned { mut spec, opened } = planned;
         (spec.files, spec.hands_out) = (files, hands_out);
         let cells = self.launcher.cells().await?;
-        let cell = cells.run(&spec).await?;
+        let cell = cells.run_lent(&spec, lent).await?;
         if self.profile.workspace.is_none() {
             // What is below a folder of the host may change while a cell waits.
             cells.warm(&spec, WAITING);

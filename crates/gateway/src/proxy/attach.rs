@@ -78,25 +78,28 @@ pub(super) fn lent(
 
 /// Puts it into each place of a request that is its own. What was there already goes.
 pub(super) fn attach<B>(request: &mut Request<B>, value: &Value) -> Result<(), AttachError> {
+    value.uses.slots.iter().try_for_each(|slot| attach_at(request, value, slot))
+}
+
+/// Puts it into one place of a request. What was there already goes.
+pub(super) fn attach_at<B>(request: &mut Request<B>, value: &Value, slot: &Slot) -> Result<(), AttachError> {
     let unfit = || AttachError::Unfit(value.name.to_string());
-    for slot in &value.uses.slots {
-        match slot {
-            Slot::Header { name, before, after } => {
-                let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_invalid| unfit())?;
-                let text = Zeroizing::new([before.as_bytes(), &value.value, after.as_bytes()].concat());
-                request.headers_mut().insert(name, sensitive(&text).ok_or_else(unfit)?);
-            }
-            Slot::Basic { user } => {
-                let pair = Zeroizing::new([user.as_bytes(), b":", &value.value].concat());
-                let text = Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(&*pair))));
-                request.headers_mut().insert(AUTHORIZATION, sensitive(text.as_bytes()).ok_or_else(unfit)?);
-            }
-            Slot::Query { key } => {
-                let uri = with_query(request.uri(), key, &value.value).ok_or_else(unfit)?;
-                *request.uri_mut() = uri;
-            }
-            Slot::Env { .. } | Slot::File { .. } => {}
+    match slot {
+        Slot::Header { name, before, after } => {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_invalid| unfit())?;
+            let text = Zeroizing::new([before.as_bytes(), &value.value, after.as_bytes()].concat());
+            request.headers_mut().insert(name, sensitive(&text).ok_or_else(unfit)?);
         }
+        Slot::Basic { user } => {
+            let pair = Zeroizing::new([user.as_bytes(), b":", &value.value].concat());
+            let text = Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(&*pair))));
+            request.headers_mut().insert(AUTHORIZATION, sensitive(text.as_bytes()).ok_or_else(unfit)?);
+        }
+        Slot::Query { key } => {
+            let uri = with_query(request.uri(), key, &value.value).ok_or_else(unfit)?;
+            *request.uri_mut() = uri;
+        }
+        Slot::Env { .. } | Slot::File { .. } => {}
     }
     Ok(())
 }
@@ -150,6 +153,7 @@ mod tests {
             uses: Uses {
                 agents: BTreeSet::new(),
                 hosts: BTreeSet::from(["api.example.com".parse().unwrap()]),
+                placeholders: BTreeSet::new(),
                 slots: slots.iter().map(|slot| slot.parse().unwrap()).collect(),
                 tools: BTreeSet::from(["github/*".parse().unwrap()]),
             },

@@ -39,7 +39,7 @@ const WAITING: usize = 4;
 pub(super) struct Roots(Mutex<Option<Arc<ClientConfig>>>);
 
 impl Roots {
-    fn get(&self) -> Result<Arc<ClientConfig>, String> {
+    pub(super) fn get(&self) -> Result<Arc<ClientConfig>, String> {
         let mut roots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(roots) = &*roots {
             return Ok(Arc::clone(roots));
@@ -167,7 +167,10 @@ fn hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Headers of an answer, each value cleaned. One whose *name* is a value of the vault is left out.
-fn clean_headers(headers: &mut HeaderMap, scrubber: &Scrubber) -> Result<(), toolgate_core::scrub::Withheld> {
+pub(super) fn clean_headers(
+    headers: &mut HeaderMap,
+    scrubber: &Scrubber,
+) -> Result<(), toolgate_core::scrub::Withheld> {
     hop_by_hop(headers);
     let mut all = HeaderMap::with_capacity(headers.len());
     for (name, value) in &*headers {

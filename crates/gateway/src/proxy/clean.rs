@@ -65,6 +65,16 @@ impl Holding {
         Self { values, all, known: Arc::new(known), key }
     }
 
+    /// The secret of this name.
+    pub(super) fn value(&self, name: &str) -> Option<&Arc<Value>> {
+        self.values.iter().find(|value| value.name.as_str() == name)
+    }
+
+    /// The key for what stands for values.
+    pub(super) fn key(&self) -> &[u8; 32] {
+        &self.key
+    }
+
     /// What takes out the values, for one run of an agent: the same value has the same token there, and another one elsewhere.
     pub(super) fn scrubber(self: &Arc<Self>, session: &str) -> Scrubber {
         let (this, session) = (Arc::clone(self), session.to_owned());

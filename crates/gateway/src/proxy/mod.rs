@@ -7,14 +7,20 @@
 //!
 //! The gate asks it over a socket for one of four things, and hands it the descriptors for it:
 //! - *HTTP*: speak HTTP on this socket, and carry its requests to that server;
-//! - *lend*: give the files with what a program is handed in its cell, as variables or files;
+//! - *lend*: give the files with what a program is handed in its cell, as variables or files, and take its connections to hosts
+//!   where a secret is put in for what stands for it;
 //! - *lines*: copy what this pipe brings into that one, line by line: what a program in a cell answers;
 //! - *once*: clean what comes on this socket until its end, and send it back.
 
 mod attach;
+mod authority;
 mod carry;
+mod cell;
 mod clean;
+mod inside;
+mod placeholder;
 pub mod process;
+mod slots;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,13 +28,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use toolgate_broker::vault::process::{Known, Noted, ProcessError, VaultProcess};
 use toolgate_core::name::ServerName;
-use toolgate_sandbox::cell::Handed;
+use toolgate_sandbox::cell::Lent;
 use toolgate_sandbox::messages::{self, MAX_MESSAGE};
 
 use crate::upstream::HttpServer;
@@ -53,8 +58,12 @@ struct Ask {
 enum What {
     /// With it comes a socket; and the certificates that are believed, if not the system's, in a file.
     Http(Destination),
-    /// With it comes a socket on which the places are told, with a file for each that holds what goes there.
-    Lend,
+    /// With it comes a socket on which the places are told, with a file for each that holds what goes there; connections are handed
+    /// over on it, and it is closed when the cell is gone. And the certificates that are believed, if not the system's, in a file.
+    Lend {
+        /// Whether a secret itself goes nowhere into the cell.
+        placeholders_only: bool,
+    },
     /// With it come the pipe that is read and the pipe that is written.
     Lines,
     /// With it comes a socket.
@@ -155,6 +164,7 @@ pub struct Passage {
     session: String,
     max_message_bytes: usize,
     secrets: Vec<String>,
+    believed: Option<Arc<[u8]>>,
 }
 
 impl Passage {
@@ -167,7 +177,13 @@ impl Passage {
         max_message_bytes: usize,
         secrets: Vec<String>,
     ) -> Self {
-        Self { credentials, server, session, max_message_bytes, secrets }
+        Self { credentials, server, session, max_message_bytes, secrets, believed: None }
+    }
+
+    /// The same, believing these certificates, in PEM, of hosts where a secret of a cell is put in; and not the system's.
+    #[must_use]
+    pub fn believing(self, believed: Option<Arc<[u8]>>) -> Self {
+        Self { believed, ..self }
     }
 
     fn ask(&self, what: What, given: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -195,26 +211,34 @@ impl Passage {
         Ok(ours)
     }
 
-    /// What the server's program is handed in its cell. The gate does not read it.
+    /// What a program is lent in its cell, for as long as that is there. The gate does not read secrets.
     ///
     /// # Errors
     /// The proxy is gone, or a secret may not go there.
-    pub async fn lend(&self) -> io::Result<Vec<(Handed, OwnedFd)>> {
+    pub async fn lend(&self) -> io::Result<Lent> {
+        self.lent(false).await
+    }
+
+    /// The same, for what an agent has written: it gets what stands for secrets, and no secret.
+    ///
+    /// # Errors
+    /// The proxy is gone, or a secret may not go there.
+    pub async fn lend_placeholders(&self) -> io::Result<Lent> {
+        self.lent(true).await
+    }
+
+    async fn lent(&self, placeholders_only: bool) -> io::Result<Lent> {
         if self.secrets.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Lent::default());
         }
         let (ours, theirs) = messages::pair()?;
-        self.ask(What::Lend, &[theirs.as_fd()])?;
+        let certificates =
+            self.believed.as_ref().map(|pem| messages::sealed("toolgate-certificates", pem)).transpose()?;
+        let given: Vec<_> =
+            std::iter::once(theirs.as_fd()).chain(certificates.as_ref().map(AsFd::as_fd)).collect();
+        self.ask(What::Lend { placeholders_only }, &given)?;
         drop(theirs);
-        let wait = move || -> io::Result<_> {
-            let mut buffer = [0; MAX_MESSAGE];
-            let refused = || io::Error::other("a secret may not go to this server");
-            let (length, files) =
-                messages::receive(&ours, &mut buffer, RecvFlags::empty())?.ok_or_else(refused)?;
-            let places: Vec<Handed> = serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
-            Ok(places.into_iter().zip(files).collect())
-        };
-        tokio::task::spawn_blocking(wait).await?
+        tokio::task::spawn_blocking(move || cell::received(ours)).await?
     }
 
     /// The pipe that brings what `from` brings, cleaned.

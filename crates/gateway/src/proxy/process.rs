@@ -17,7 +17,8 @@ use toolgate_sandbox::guarded;
 use toolgate_sandbox::messages::{self, MAX_MESSAGE};
 
 use super::clean::{self, Holding, WHOLE};
-use super::{Ask, What, attach, carry};
+use super::{Ask, What, carry, cell};
+use crate::upstream::own_roots;
 
 /// The name (`argv[0]`) by which this program knows that it is to be the credential proxy.
 pub const PROXY: &str = "toolgate-proxy";
@@ -90,17 +91,14 @@ fn begin(ask: Ask, given: Vec<OwnedFd>, held: &Held, roots: &Arc<carry::Roots>) 
     match ask.what.clone() {
         What::Http(destination) => {
             let stream = stream(next()?)?;
-            let certificates = given.next().map(|file| {
-                let mut pem = Vec::new();
-                File::from(file).take(1 << 20).read_to_end(&mut pem).map(|_length| pem)
-            });
-            let certificates = certificates.transpose()?;
+            let certificates = given.next().map(certificates).transpose()?;
             tokio::spawn(carry::serve(stream, ask, destination, certificates, held, Arc::clone(roots)));
         }
-        What::Lend => {
-            let (places, files) = attach::lent(&held.load().values, &ask.server, &ask.secrets)?;
-            let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
-            messages::send(next()?, &serde_json::to_vec(&places)?, &files)?;
+        What::Lend { placeholders_only } => {
+            let channel = next()?;
+            let pem = given.next().map(certificates).transpose()?;
+            let believed = || pem.map_or_else(|| roots.get(), |pem| own_roots(&pem));
+            cell::begin(channel, ask, placeholders_only, held, believed)?;
         }
         What::Lines => {
             let from = pipe::Receiver::from_owned_fd(next()?)?;
@@ -113,6 +111,12 @@ fn begin(ask: Ask, given: Vec<OwnedFd>, held: &Held, roots: &Arc<carry::Roots>) 
         }
     }
     Ok(())
+}
+
+/// Certificates that the gate has read from a file.
+fn certificates(file: OwnedFd) -> io::Result<Vec<u8>> {
+    let mut pem = Vec::new();
+    File::from(file).take(1 << 20).read_to_end(&mut pem).map(|_length| pem)
 }
 
 fn stream(socket: OwnedFd) -> io::Result<UnixStream> {

@@ -31,6 +31,8 @@ pub struct ServerConfig {
     pub bounds: Bounds,
     /// The secrets of the vault that it gets, by name: the credential proxy attaches them, or its cell is handed them.
     pub secrets: Vec<String>,
+    /// The certificates that are believed of hosts where a secret is put in for its cell, in PEM; if not the system's.
+    pub believed: Option<Arc<[u8]>>,
 }
 
 impl ServerConfig {
@@ -44,6 +46,7 @@ impl ServerConfig {
             asks: Asks::default(),
             bounds: Bounds::default(),
             secrets: Vec::new(),
+            believed: None,
         }
     }
 }

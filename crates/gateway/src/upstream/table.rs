@@ -15,6 +15,7 @@ use toolgate_broker::port::{Client, Clock};
 use toolgate_core::call::Call;
 use toolgate_core::digest::Digest;
 use toolgate_core::name::ServerName;
+use toolgate_sandbox::cell::Lent;
 use toolgate_sandbox::{Launch, Launcher, Through};
 
 use super::UpstreamError;
@@ -187,9 +188,10 @@ impl Inner {
     /// What a server says in a session passes this, if there is a vault.
     pub(super) fn passage(&self, server: &ServerName, session: &str) -> Option<Passage> {
         let credentials = self.credentials.read().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let ServerConfig { bounds, secrets, .. } = &self.server(server)?.config;
+        let ServerConfig { bounds, secrets, believed, .. } = &self.server(server)?.config;
         let (most, secrets) = (bounds.max_message_bytes, secrets.clone());
-        Some(Passage::new(credentials, server.clone(), session.to_owned(), most, secrets))
+        let passage = Passage::new(credentials, server.clone(), session.to_owned(), most, secrets);
+        Some(passage.believing(believed.clone()))
     }
 
     fn server(&self, name: &ServerName) -> Option<Arc<Server>> {
@@ -416,13 +418,13 @@ impl Inner {
     async fn start(&self, launch: &Launch, bounds: &Bounds, told: &Arc<Told>) -> Result<Link, String> {
         let launcher = self.launcher.get().ok_or("no launcher")?;
         let passage = self.passage(&told.server, &told.session);
-        let handed = match &passage {
+        let lent = match &passage {
             Some(passage) => passage.lend().await.map_err(|error| format!("no secrets: {error}"))?,
-            None => Vec::new(),
+            None => Lent::default(),
         };
         let errors = passage.as_ref().map(|passage| move |errors| passage.lines(errors));
         let errors = errors.as_ref().map(|errors| errors as &Through<'_>);
-        let started = launcher.spawn_handed(launch.clone(), &handed, errors).await;
+        let started = launcher.spawn_handed(launch.clone(), &lent, errors).await;
         let mut child = started.map_err(|error| with_source(&error))?;
         let (stdin, mut stdout) = child.take_streams().ok_or("the process has no pipes")?;
         if let Some(passage) = passage {

@@ -73,10 +73,10 @@ use self::pool::Pool;
 pub use self::profile::{Base, Planned, Profile, Workspace};
 use self::reach::Reach;
 use self::spec::Shape;
-pub use self::spec::{Access, Handed, Layers, Limits, Opened, Place, SECRETS, Source, Spec};
+pub use self::spec::{Access, Handed, Layers, Lent, Limits, Opened, Place, SECRETS, Source, Spec};
 pub use self::tier::{Tier, TierError};
 use self::wire::FromCell;
-use crate::egress::{self, Event, HostResolver, Interface, Resolve};
+use crate::egress::{self, Event, HostResolver, Intercept, Interface, Resolve};
 
 /// Why there is no cell.
 #[derive(Debug, thiserror::Error)]
@@ -382,12 +382,20 @@ impl Cells {
     /// # Errors
     /// The cell could not be prepared as it has to be; then nothing ran.
     pub async fn run(&self, spec: &Spec) -> Result<Cell, CellError> {
+        self.run_lent(spec, &Lent::default()).await
+    }
+
+    /// The same, for a program that is lent something.
+    ///
+    /// # Errors
+    /// The cell could not be prepared as it has to be; then nothing ran.
+    pub async fn run_lent(&self, spec: &Spec, lent: &Lent) -> Result<Cell, CellError> {
         let (stdin, input) = pipe_to()?;
         let (stdout, output) = pipe_from()?;
         let (stderr, errors) = pipe_from()?;
         let streams = [input, output, errors];
         self.give(&streams)?;
-        let mut cell = self.run_with(spec, streams).await?;
+        let mut cell = self.run_handed(spec, streams, lent).await?;
         (cell.stdin, cell.stdout, cell.stderr) = (Some(stdin), Some(stdout), Some(stderr));
         Ok(cell)
     }
@@ -403,10 +411,10 @@ impl Cells {
     /// # Errors
     /// The cell could not be prepared as it has to be; then nothing ran.
     pub async fn run_with(&self, spec: &Spec, streams: [OwnedFd; 3]) -> Result<Cell, CellError> {
-        self.run_handed(spec, streams, &[]).await
+        self.run_handed(spec, streams, &Lent::default()).await
     }
 
-    /// The same, for a program that is handed something secret.
+    /// The same, for a program that is lent something.
     ///
     /// # Errors
     /// The cell could not be prepared as it has to be; then nothing ran.
@@ -414,7 +422,7 @@ impl Cells {
         &self,
         spec: &Spec,
         streams: [OwnedFd; 3],
-        handed: &[(Handed, OwnedFd)],
+        Lent { handed, intercept }: &Lent,
     ) -> Result<Cell, CellError> {
         let tier = self.tier_of(spec).await?;
         if tier == Tier::LandlockOnly {
@@ -424,7 +432,11 @@ impl Cells {
             let given = given(&command, &streams, handed);
             // A cell that has failed already does not hear it, and says why.
             let _deaf = wire::send(&*cell.gate, wire::RUN, &given);
-            return if cell.started().await? { self.bound(cell, spec) } else { Err(silent()) };
+            return if cell.started().await? {
+                self.bound(cell, spec, intercept.clone())
+            } else {
+                Err(silent())
+            };
         }
         let (mut shape, mut command) = spec.split();
         command.handed = handed.iter().map(|(place, _)| place.clone()).collect();
@@ -441,7 +453,7 @@ impl Cells {
             // One that died while it waited has started nothing; the next one is as good.
             if wire::send(&*cell.gate, wire::RUN, &given).is_ok() && cell.started().await? {
                 cell.waited = true;
-                return self.bound(cell, spec);
+                return self.bound(cell, spec, intercept.clone());
             }
         }
         let mut cell = self.pool.maker().begin(&shape).await?;
@@ -452,14 +464,20 @@ impl Cells {
         if !cell.started().await? {
             return Err(silent());
         }
-        self.bound(cell, spec)
+        self.bound(cell, spec, intercept.clone())
     }
 
     /// Gives a cell that runs what is the gate's own part of it.
-    fn bound(&self, mut cell: Cell, spec: &Spec) -> Result<Cell, CellError> {
+    fn bound(
+        &self,
+        mut cell: Cell,
+        spec: &Spec,
+        intercept: Option<Arc<dyn Intercept>>,
+    ) -> Result<Cell, CellError> {
         cell.enforced.limits = spec.limits;
         if let Some(interface) = cell.interface.take() {
-            let (network, way_out) = egress::start(interface, spec.net.clone(), Arc::clone(&self.resolver))
+            let resolver = Arc::clone(&self.resolver);
+            let (network, way_out) = egress::start(interface, spec.net.clone(), resolver, intercept)
                 .map_err(|error| CellError::System("a way out to the network", error))?;
             let tally = Arc::<Tally>::default();
             (cell.network, cell._way_out) = (Some(Tally::counting(&tally, network)), Some(way_out));

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::CellError;
-use super::spec::{Access, Limits, Opened, Place, Source, Spec};
+use super::spec::{Access, Handed, Lent, Limits, Opened, Place, SECRETS, Source, Spec};
 use super::tier::Tier;
-use crate::egress::{PROXY, RESOLV_CONF, Rule};
+use crate::egress::{BELIEVES, PROXY, RESOLV_CONF, Rule};
 
 /// Where the program's own files go: in memory, and gone with the cell.
 const HOME: &str = "/home/agent";
@@ -172,6 +172,26 @@ impl Profile {
         let (tier, limits) = (self.tier, self.limits);
         let spec = Spec { tier, argv, env, cwd, base, places, limits, writable, net, files, hands_out };
         Ok(Planned { spec, opened })
+    }
+}
+
+impl Planned {
+    /// Makes room for what the cell is handed, and has its programs believe the certificates among it, if there are such.
+    pub fn make_room(&mut self, lent: &Lent) {
+        let is_file = |(place, _): &(Handed, _)| matches!(place, Handed::File(_));
+        if !lent.handed.iter().any(is_file) {
+            return;
+        }
+        let at = SECRETS.to_owned();
+        self.spec.places.push(Place::Tmpfs { at: at.clone(), bytes: 2 << 20, inodes: 64 });
+        self.spec.writable.push(at);
+        if lent.intercept.is_some() {
+            let set = |name: &str| self.spec.env.iter().any(|(set, _)| set == name);
+            let believes: Vec<_> = BELIEVES.iter().filter(|(name, _)| !set(name)).collect();
+            self.spec
+                .env
+                .extend(believes.iter().map(|(name, file)| ((*name).to_owned(), (*file).to_owned())));
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat2};
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::CellError;
 use super::files::Given;
 use super::tier::Tier;
-use crate::egress::Rule;
+use crate::egress::{Intercept, Rule};
 
 /// What a cell is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +61,15 @@ pub enum Handed {
     Env(String),
     /// Into a file of this name below [`SECRETS`].
     File(String),
+}
+
+/// What a cell is handed besides its specification.
+#[derive(Debug, Default)]
+pub struct Lent {
+    /// Secrets, and what stands for them.
+    pub handed: Vec<(Handed, OwnedFd)>,
+    /// Who takes some of its connections.
+    pub intercept: Option<Arc<dyn Intercept>>,
 }
 
 /// The folder in a cell in which files are that it was handed.

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
@@ -16,6 +18,7 @@ use tokio::sync::mpsc::OwnedPermit;
 use super::address::{Reach, reach};
 use super::hello::{self, Beginning, HelloError};
 use super::http::{self, Asked, HttpError, Requests, Step};
+use super::inside::{Inside, Intercept, Taken};
 use super::name::HostName;
 use super::packet::Way;
 use super::rule::{Allowed, Terms};
@@ -55,6 +58,9 @@ pub(super) struct Connection {
     down: u64,
     /// A place among the events, kept from the beginning, so that no connection goes untold.
     told: OwnedPermit<Event>,
+    /// Who may take it, and has.
+    intercept: Option<Arc<dyn Intercept>>,
+    taken: Option<UnixStream>,
     stage: Stage,
     /// Whether there may be bytes to be had of the other side.
     readable: bool,
@@ -101,8 +107,11 @@ enum Stage {
 }
 
 struct Open {
+    /// The other side, or whoever has taken the connection.
     upstream: TcpStream,
     socket: SocketHandle,
+    /// What must not be said on it.
+    watch: Option<Watch>,
     /// What the program begins with does not have to be looked at, or was.
     checked: bool,
     /// Where each request has to be.
@@ -117,7 +126,14 @@ struct Open {
 
 impl Connection {
     /// One that a program has just asked for.
-    pub(super) fn new(number: u64, way: Way, syn: Vec<u8>, to: Towards, told: OwnedPermit<Event>) -> Self {
+    pub(super) fn new(
+        number: u64,
+        way: Way,
+        syn: Vec<u8>,
+        to: Towards,
+        told: OwnedPermit<Event>,
+        intercept: Option<Arc<dyn Intercept>>,
+    ) -> Self {
         let now = Instant::now();
         let (manner, stage, socket) = match to {
             Towards::Name(..) => (Manner::Address, Stage::Resolving, None),
@@ -141,6 +157,8 @@ impl Connection {
             up: 0,
             down: 0,
             told,
+            intercept,
+            taken: None,
             stage,
             readable: false,
             writable: false,
@@ -162,6 +180,16 @@ impl Connection {
     pub(super) fn is_bare(&self, port: u16, allowed: &Allowed) -> bool {
         let any_tls = allowed.private.as_ref().unwrap_or(&allowed.public).any_tls;
         self.manner == Manner::Requests && port == TLS_PORT && !any_tls
+    }
+
+    /// Whether a program speaks in the clear, by the proxy, where TLS is read.
+    pub(super) fn is_bare_inside(&self, name: &HostName, port: u16) -> bool {
+        self.manner == Manner::Requests && self.taker(name, port).is_some()
+    }
+
+    /// Who takes connections to a host, if somebody does.
+    fn taker(&self, name: &HostName, port: u16) -> Option<&Arc<dyn Intercept>> {
+        self.intercept.as_ref().filter(|intercept| intercept.covers(name, port))
     }
 
     /// What the program wants of the proxy is not allowed.
@@ -189,15 +217,21 @@ impl Connection {
         socket.close();
     }
 
-    /// Tells what came of it.
-    pub(super) fn tell(self, verdict: Verdict) {
-        let Self { target, way, up, down, begun, told, .. } = self;
+    /// Tells what came of it, or returns it if somebody else has yet to say so.
+    pub(super) fn tell(self, verdict: Verdict) -> Option<Untold> {
+        let Self { target, way, up, down, begun, told, taken, .. } = self;
         let (to, port) = match target {
             Some((name, port)) => (To::Name(name), port),
             None => (To::NotAName, way.port),
         };
         let attempt = Attempt { to, port, verdict, up, down, lasted: begun.elapsed() };
-        told.send(Event::Attempt(attempt));
+        match taken {
+            Some(from) if verdict == Verdict::Allowed => Some(Untold { from, attempt, told }),
+            Some(_) | None => {
+                told.send(Event::Attempt(attempt));
+                None
+            }
+        }
     }
 
     /// What it waits for, of whom.
@@ -329,13 +363,32 @@ impl Connection {
             // There is room: nothing was sent before.
             let _gone = stack.socket_mut(socket).send_slice(b"HTTP/1.1 200 Connection established\r\n\r\n");
         }
-        let proxied = self.manner == Manner::Requests;
-        let requests = (proxied || terms.requests.is_some())
-            .then(|| Requests::new(name.clone(), *port, terms.requests.clone(), proxied));
-        let checked = terms.any_tls || requests.is_some();
-        let written = Vec::new();
-        self.stage =
-            Stage::Open(Open { upstream, socket, checked, requests, written, ended: false, told_end: false });
+        let open = Open {
+            upstream,
+            socket,
+            watch: None,
+            checked: false,
+            requests: None,
+            written: Vec::new(),
+            ended: false,
+            told_end: false,
+        };
+        let open = if let Some(intercept) = self.taker(name, *port) {
+            let requests = terms.requests.as_ref().map(|all| all.iter().map(ToString::to_string).collect());
+            let (upstream, taken) = match hand_over(&**intercept, open.upstream, name, *port, requests) {
+                Ok(ends) => ends,
+                Err(_) => return Some(Verdict::Failed),
+            };
+            self.taken = Some(taken);
+            Open { upstream, ..open }
+        } else {
+            let proxied = self.manner == Manner::Requests;
+            let requests = (proxied || terms.requests.is_some())
+                .then(|| Requests::new(name.clone(), *port, terms.requests.clone(), proxied));
+            let watch = self.intercept.clone().map(Watch::new);
+            Open { checked: terms.any_tls || requests.is_some(), requests, watch, ..open }
+        };
+        self.stage = Stage::Open(open);
         (self.active, self.readable) = (Instant::now(), true);
         None
     }
@@ -354,8 +407,12 @@ impl Connection {
             let length = socket.peek_slice(scratch).unwrap_or(0);
             let bytes = scratch.get(..length).unwrap_or_default();
             let last = socket.state() != State::Established;
-            match beginning(bytes, last, name, *port) {
-                Ok(checked) => open.checked = checked,
+            let tls_only = *port == TLS_PORT || self.taken.is_some();
+            match beginning(bytes, last, name, tls_only) {
+                Ok(Some(Talk::Plain)) => open.checked = true,
+                // What is said inside cannot be told apart.
+                Ok(Some(Talk::Tls)) => (open.checked, open.watch) = (true, None),
+                Ok(None) => {}
                 Err(error) => {
                     socket.abort();
                     return Some(Verdict::Refused(Refused::Hello(error)));
@@ -374,6 +431,10 @@ impl Connection {
         // Where the cell has ended, nobody reads any more: what counts is that what it sent has gone out.
         let all_sent = finished && !socket.can_recv() && open.written.is_empty();
         match moved {
+            Err(Cut::Marked) => {
+                socket.abort();
+                return Some(Verdict::Refused(Refused::Marked));
+            }
             Err(Cut::Request(error)) => {
                 // One whose first request is refused is told.
                 if self.up > 0 || self.down > 0 {
@@ -396,6 +457,8 @@ impl Connection {
 enum Cut {
     /// One of the two is gone.
     Broken,
+    /// The program says what must not be said there.
+    Marked,
     /// The program asks for what is not allowed.
     Request(HttpError),
 }
@@ -411,16 +474,100 @@ fn begin(address: SocketAddr) -> Result<TcpStream, Errno> {
     }
 }
 
-/// Whether what the program begins with may go out; `last` is whether it sends no more. What comes from the other side meanwhile may come in: some begin there.
-fn beginning(bytes: &[u8], last: bool, name: &HostName, port: u16) -> Result<bool, HelloError> {
+/// What is spoken on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Talk {
+    Plain,
+    Tls,
+}
+
+/// What the program begins with, if it may go out; `last` is whether it sends no more. What comes from the other side meanwhile may come in: some begin there.
+fn beginning(bytes: &[u8], last: bool, name: &HostName, tls_only: bool) -> Result<Option<Talk>, HelloError> {
     match hello::read(bytes)? {
-        Beginning::Named(named) if named == *name => Ok(true),
+        Beginning::Named(named) if named == *name => Ok(Some(Talk::Tls)),
         Beginning::Named(_) => Err(HelloError::OtherName),
-        Beginning::Other if port == TLS_PORT => Err(HelloError::NotTls),
-        Beginning::Other => Ok(true),
+        Beginning::Other if tls_only => Err(HelloError::NotTls),
+        Beginning::Other => Ok(Some(Talk::Plain)),
         // Nothing more will come of a program that has stopped in the middle.
         Beginning::Incomplete(_) if last && !bytes.is_empty() => Err(HelloError::Malformed),
-        Beginning::Incomplete(_) => Ok(false),
+        Beginning::Incomplete(_) => Ok(None),
+    }
+}
+
+/// Hands a connection over. Returns the end that stands for the other side from now on, and where it is told what came of it.
+fn hand_over(
+    intercept: &dyn Intercept,
+    server: TcpStream,
+    name: &HostName,
+    port: u16,
+    requests: Option<Vec<String>>,
+) -> io::Result<(TcpStream, UnixStream)> {
+    let (ours, program) = UnixStream::pair()?;
+    let (hear, told) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    hear.set_nonblocking(true)?;
+    let (program, server, told) = (program.into(), server.into(), told.into());
+    intercept.take(Taken { name: name.clone(), port, requests, program, server, told })?;
+    // Only what all streams can do is done with it.
+    Ok((TcpStream::from(OwnedFd::from(ours)), hear))
+}
+
+/// A connection that has ended and was taken by somebody who says what came of it.
+pub(super) struct Untold {
+    pub(super) from: UnixStream,
+    attempt: Attempt,
+    told: OwnedPermit<Event>,
+}
+
+impl Untold {
+    /// Tells it, if it was said; else it is told later.
+    pub(super) fn hear(mut self) -> Option<Self> {
+        let mut byte = [0];
+        match self.from.read(&mut byte) {
+            Ok(0) => {}
+            Ok(_) => {
+                let [byte] = byte;
+                self.attempt.verdict = Verdict::Refused(Refused::Inside(Inside::from_byte(byte)));
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(self),
+            Err(_) => {}
+        }
+        self.tell();
+        None
+    }
+
+    /// Tells it as it is.
+    pub(super) fn tell(self) {
+        self.told.send(Event::Attempt(self.attempt));
+    }
+}
+
+/// Looks at what a program says in the clear for what must not be said there, wherever it is cut.
+struct Watch {
+    intercept: Arc<dyn Intercept>,
+    /// The end of what was said.
+    tail: Vec<u8>,
+}
+
+impl Watch {
+    /// As long as the longest spelling of a placeholder.
+    const TAIL: usize = 2 << 10;
+    /// How much is looked at before it goes.
+    const MOST: usize = 64 << 10;
+
+    const fn new(intercept: Arc<dyn Intercept>) -> Self {
+        Self { intercept, tail: Vec::new() }
+    }
+
+    /// Whether it must not be said after what was.
+    fn stops(&self, bytes: &[u8]) -> bool {
+        self.intercept.marks(&[&self.tail, bytes].concat())
+    }
+
+    fn said(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+        let over = self.tail.len().saturating_sub(Self::TAIL);
+        self.tail.drain(..over);
     }
 }
 
@@ -440,18 +587,39 @@ fn upwards(
             break;
         }
         let written = if !open.written.is_empty() {
+            if open.watch.as_ref().is_some_and(|watch| watch.stops(&open.written)) {
+                return Err(Cut::Marked);
+            }
             let written = open.upstream.write(&open.written);
-            open.written.drain(..*written.as_ref().unwrap_or(&0));
+            let gone = open.written.drain(..*written.as_ref().unwrap_or(&0));
+            match &mut open.watch {
+                Some(watch) => watch.said(&gone.collect::<Vec<_>>()),
+                None => drop(gone),
+            }
             written
         } else if !socket.can_recv() {
             break;
         } else if let Some(most) = may_pass(socket, open, scratch)? {
             let most = usize::try_from(most).unwrap_or(usize::MAX);
-            let upstream = &mut open.upstream;
-            let written = socket.recv(|bytes| match upstream.write(bytes.get(..most).unwrap_or(bytes)) {
-                Ok(written) => (written, Ok(written)),
-                Err(error) => (0, Err(error)),
+            let (upstream, watch) = (&mut open.upstream, &mut open.watch);
+            let most = if watch.is_some() { most.min(Watch::MOST) } else { most };
+            let mut stopped = false;
+            let written = socket.recv(|bytes| {
+                let bytes = bytes.get(..most).unwrap_or(bytes);
+                stopped = watch.as_ref().is_some_and(|watch| watch.stops(bytes));
+                match if stopped { Ok(0) } else { upstream.write(bytes) } {
+                    Ok(written) => {
+                        if let Some(watch) = watch {
+                            watch.said(bytes.get(..written).unwrap_or_default());
+                        }
+                        (written, Ok(written))
+                    }
+                    Err(error) => (0, Err(error)),
+                }
             });
+            if stopped {
+                return Err(Cut::Marked);
+            }
             let written = written.map_err(|_closed| Cut::Broken)?;
             if let (Some(requests), Ok(written)) = (&mut open.requests, &written) {
                 requests.passed(*written as u64);
@@ -537,20 +705,20 @@ mod tests {
     fn what_a_program_begins_with_decides() {
         let name: HostName = "server.example".parse().unwrap();
         let (right, wrong) = (hello_for("server.example"), hello_for("other.example"));
-        for (bytes, last, port, want) in [
-            (&b""[..], false, 443, Ok(false)),
-            (b"", true, 443, Ok(false)),
-            (&right, false, 443, Ok(true)),
-            (&right, false, 80, Ok(true)),
-            (&wrong, false, 443, Err(HelloError::OtherName)),
-            (&wrong, false, 80, Err(HelloError::OtherName)),
-            (b"GET / HTTP/1.1", false, 80, Ok(true)),
-            (b"GET / HTTP/1.1", false, 443, Err(HelloError::NotTls)),
-            (&right[..20], false, 80, Ok(false)),
-            (&right[..20], true, 80, Err(HelloError::Malformed)),
-            (b"\x16", true, 80, Err(HelloError::Malformed)),
+        for (bytes, last, tls_only, want) in [
+            (&b""[..], false, true, Ok(None)),
+            (b"", true, true, Ok(None)),
+            (&right, false, true, Ok(Some(Talk::Tls))),
+            (&right, false, false, Ok(Some(Talk::Tls))),
+            (&wrong, false, true, Err(HelloError::OtherName)),
+            (&wrong, false, false, Err(HelloError::OtherName)),
+            (b"GET / HTTP/1.1", false, false, Ok(Some(Talk::Plain))),
+            (b"GET / HTTP/1.1", false, true, Err(HelloError::NotTls)),
+            (&right[..20], false, false, Ok(None)),
+            (&right[..20], true, false, Err(HelloError::Malformed)),
+            (b"\x16", true, false, Err(HelloError::Malformed)),
         ] {
-            assert_eq!(beginning(bytes, last, &name, port), want, "{bytes:?} at {port}");
+            assert_eq!(beginning(bytes, last, &name, tls_only), want, "{bytes:?}, TLS only: {tls_only}");
         }
     }
 }

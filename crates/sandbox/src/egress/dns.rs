@@ -74,6 +74,20 @@ impl<'a> Question<'a> {
         Ok(Self { header, text, name, kind: u16::from_be_bytes([kind0, kind1]) })
     }
 
+    /// The name as it was asked for, whatever it is, with dots between its labels.
+    pub(super) fn said(&self) -> Vec<u8> {
+        let (mut said, mut rest) = (Vec::with_capacity(self.text.len()), self.text);
+        while let Some((length, after)) = rest.split_first()
+            && *length > 0
+            && let Some((label, after)) = after.split_at_checked(usize::from(*length))
+        {
+            said.extend_from_slice(label);
+            said.push(b'.');
+            rest = after;
+        }
+        said
+    }
+
     /// Whether an address is asked for that there is here.
     pub(super) const fn wants_address(&self) -> bool {
         self.kind == A

@@ -15,9 +15,10 @@ use rustix::io::Errno;
 use smoltcp::iface::SocketHandle;
 use tokio::sync::mpsc;
 
-use super::connection::{Connection, Towards, Turn};
+use super::connection::{Connection, Towards, Turn, Untold};
 use super::dns::{NotAsked, Question};
 use super::hello::{self, HelloError};
+use super::inside::Intercept;
 use super::name::HostName;
 use super::packet::{self, Packet, Way};
 use super::rule::{self, Allowed, Rule};
@@ -48,6 +49,7 @@ pub(crate) fn start(
     Interface { device, keeper }: Interface,
     rules: Vec<Rule>,
     resolver: Arc<dyn Resolve>,
+    intercept: Option<Arc<dyn Intercept>>,
 ) -> io::Result<(mpsc::Receiver<Event>, PipeWriter)> {
     let (stopped, stop) = io::pipe()?;
     let (woken, waker) = io::pipe()?;
@@ -57,6 +59,7 @@ pub(crate) fn start(
         stack: Stack::new(device)?,
         names: Names {
             rules,
+            intercept,
             given: Vec::new(),
             known: HashMap::new(),
             left: QUESTIONS,
@@ -64,6 +67,7 @@ pub(crate) fn start(
         },
         connections: Vec::new(),
         lingering: Vec::new(),
+        untold: Vec::new(),
         resolving: Resolving { resolver, resolved, waker: Arc::new(waker) },
         answers,
         teller: Teller { events, untold: 0, last: None },
@@ -81,6 +85,8 @@ struct Engine {
     connections: Vec<Connection>,
     /// Sockets of the stack whose connection has ended.
     lingering: Vec<(SocketHandle, Way, Instant)>,
+    /// Connections that have ended, and of which somebody else has yet to tell what came of them.
+    untold: Vec<Untold>,
     resolving: Resolving,
     answers: answers::Receiver<(u64, io::Result<Vec<IpAddr>>)>,
     teller: Teller,
@@ -125,17 +131,20 @@ impl Engine {
             }
             self.resolved();
             self.look_after(until.is_some());
+            self.untold = self.untold.drain(..).filter_map(Untold::hear).collect();
             self.stack.send();
             self.forget();
-            if until.is_some_and(|until| self.connections.is_empty() || Instant::now() >= until) {
+            let done = self.connections.is_empty() && self.untold.is_empty();
+            if until.is_some_and(|until| done || Instant::now() >= until) {
                 break;
             }
         }
-        let Self { stack, connections, teller, keeper, .. } = self;
+        let Self { stack, connections, mut untold, teller, keeper, .. } = self;
         for connection in connections {
             let verdict = if connection.is_open() { Verdict::Allowed } else { Verdict::Failed };
-            connection.tell(verdict);
+            untold.extend(connection.tell(verdict));
         }
+        untold.into_iter().filter_map(Untold::hear).for_each(Untold::tell);
         teller.finish();
         // Only now the interface: whoever waits for the events has had their end.
         drop(stack);
@@ -178,7 +187,10 @@ impl Engine {
                 numbers.push(connection.number);
             }
         }
+        let untold = polled.len();
+        polled.extend(self.untold.iter().map(|untold| PollFd::new(&untold.from, PollFlags::IN)));
         poll(&mut polled, timeout.as_ref())?;
+        polled.truncate(untold);
         let mut flags = polled.iter().map(PollFd::revents);
         let (stop, answers, _packets) = (flags.next(), flags.next(), flags.next());
         let some = |flags: Option<PollFlags>| flags.is_some_and(|flags| !flags.is_empty());
@@ -275,7 +287,8 @@ impl Engine {
             Some((name, allowed)) => Towards::Name(name, allowed),
             None => Towards::Proxy(self.stack.accept(way, &syn).ok_or(Refused::Busy)?),
         };
-        self.connections.push(Connection::new(self.next, way, syn, to, told));
+        let intercept = self.names.intercept.clone();
+        self.connections.push(Connection::new(self.next, way, syn, to, told, intercept));
         self.next += 1;
         Ok(())
     }
@@ -285,7 +298,7 @@ impl Engine {
         let connection = self.connections.get_mut(at)?;
         let number = connection.number;
         let allowed = self.names.allow(&name, port).and_then(|allowed| {
-            if connection.is_bare(port, &allowed) {
+            if connection.is_bare(port, &allowed) || connection.is_bare_inside(&name, port) {
                 return Err(Refused::Hello(HelloError::NotTls));
             }
             self.resolving.begin(number, name.clone())?;
@@ -338,7 +351,7 @@ impl Engine {
             Some(socket) => self.lingering.push((socket, connection.way, Instant::now())),
             None => self.stack.give(&connection.syn),
         }
-        connection.tell(verdict);
+        self.untold.extend(connection.tell(verdict));
     }
 
     /// Forgets sockets that have said their last word.
@@ -357,6 +370,7 @@ impl Engine {
 /// The names that were looked up, and what they are known by in this cell.
 struct Names {
     rules: Vec<Rule>,
+    intercept: Option<Arc<dyn Intercept>>,
     given: Vec<HostName>,
     known: HashMap<HostName, u32>,
     /// How many questions are answered yet in the second that began then.
@@ -381,6 +395,9 @@ impl Names {
             Ok(question) => question,
             Err(NotAsked(answer)) => return (answer, Some((To::NotAName, Refused::Name))),
         };
+        if self.marks(&question.said()) {
+            return (Some(question.no_such_name()), Some((To::NotAName, Refused::Marked)));
+        }
         let Some(name) = &question.name else {
             return (Some(question.no_such_name()), Some((To::NotAName, Refused::Name)));
         };
@@ -414,7 +431,17 @@ impl Names {
         if !rule::knows(&self.rules, name) {
             return Err(Refused::Name);
         }
-        rule::allow(&self.rules, name, port).ok_or(Refused::Port)
+        // What is below a name can be any text, and is asked of that name's own DNS.
+        if self.marks(name.as_str().as_bytes()) {
+            return Err(Refused::Marked);
+        }
+        let allowed = rule::allow(&self.rules, name, port).ok_or(Refused::Port)?;
+        let is_read = self.intercept.as_ref().is_some_and(|intercept| intercept.covers(name, port));
+        if allowed.is_inside(port) && !is_read { Err(Refused::Unread) } else { Ok(allowed) }
+    }
+
+    fn marks(&self, said: &[u8]) -> bool {
+        self.intercept.as_ref().is_some_and(|intercept| intercept.marks(said))
     }
 
     /// The name that an address was given to.
@@ -488,7 +515,14 @@ mod tests {
 
     fn names(rules: &[&str]) -> Names {
         let rules = rules.iter().map(|rule| rule.parse().unwrap()).collect();
-        Names { rules, given: Vec::new(), known: HashMap::new(), left: QUESTIONS, since: Instant::now() }
+        Names {
+            rules,
+            intercept: None,
+            given: Vec::new(),
+            known: HashMap::new(),
+            left: QUESTIONS,
+            since: Instant::now(),
+        }
     }
 
     fn question(name: &str) -> Vec<u8> {

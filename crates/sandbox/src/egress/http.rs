@@ -30,6 +30,11 @@ pub enum HttpError {
     /// No rule has this method and path.
     #[error("no rule has this method and path")]
     Request,
+    /// It asks for another protocol, where what is said has to be read.
+    #[error(
+        "another protocol cannot be changed to here (WebSocket, HTTP/2): what is said on it could not be read"
+    )]
+    Upgrade,
 }
 
 /// Whom a program wants, as it tells a proxy.
@@ -57,15 +62,17 @@ pub(super) fn asked(bytes: &[u8]) -> Result<Asked, HttpError> {
     Ok(Asked::Pass(authority(host, Some(80))?))
 }
 
-/// The requests of one connection.
+/// The requests of one connection, as they come and as they leave.
 #[derive(Debug)]
-pub(super) struct Requests {
+pub struct Requests {
     name: HostName,
     port: u16,
     /// Those that are allowed; without, all.
     allowed: Option<Vec<Request>>,
     /// Whether they name the host as to a proxy.
     proxied: bool,
+    /// Whether they were inside TLS.
+    inside: bool,
     next: Next,
 }
 
@@ -88,7 +95,7 @@ enum Next {
 
 /// What may leave.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub enum Step {
     /// In place of so many bytes, these.
     Instead(usize, Vec<u8>),
     /// There is more to come.
@@ -99,11 +106,26 @@ pub(super) enum Step {
 
 impl Requests {
     pub(super) const fn new(name: HostName, port: u16, allowed: Option<Vec<Request>>, proxied: bool) -> Self {
-        Self { name, port, allowed, proxied, next: Next::Head }
+        Self { name, port, allowed, proxied, inside: false, next: Next::Head }
+    }
+
+    /// Those of a connection that was [taken](super::Intercept), of which these are allowed: to one host, with nothing but HTTP/1.
+    /// What is no kind of request allows none.
+    #[must_use]
+    pub fn inside(name: HostName, port: u16, allowed: Option<&[String]>) -> Self {
+        let read = |all: &[String]| all.iter().filter_map(|text| super::rule::request(text)).collect();
+        Self { inside: true, ..Self::new(name, port, allowed.map(read), false) }
+    }
+
+    /// Whether the next thing is another request.
+    #[must_use]
+    pub const fn is_between(&self) -> bool {
+        matches!(self.next, Next::Head)
     }
 
     /// How many bytes may leave without being looked at.
-    pub(super) const fn unread(&self) -> Option<u64> {
+    #[must_use]
+    pub const fn unread(&self) -> Option<u64> {
         match self.next {
             Next::Body(left) | Next::Chunk(left) => Some(left),
             Next::ChunkEnd | Next::End | Next::Head | Next::Size => None,
@@ -111,7 +133,8 @@ impl Requests {
     }
 
     /// How many bytes are enough to tell what comes next.
-    pub(super) const fn looks_at(&self) -> usize {
+    #[must_use]
+    pub const fn looks_at(&self) -> usize {
         match self.next {
             Next::Head => usize::MAX,
             Next::Body(_) | Next::Chunk(_) | Next::ChunkEnd | Next::End | Next::Size => LONGEST_SIZE + 2,
@@ -119,7 +142,7 @@ impl Requests {
     }
 
     /// So many bytes have left as they are.
-    pub(super) const fn passed(&mut self, length: u64) {
+    pub const fn passed(&mut self, length: u64) {
         self.next = match self.next {
             Next::Body(left) if left <= length => Next::Head,
             Next::Body(left) => Next::Body(left - length),
@@ -130,7 +153,10 @@ impl Requests {
     }
 
     /// Looks at the bytes that come next.
-    pub(super) fn step(&mut self, bytes: &[u8]) -> Result<Step, HttpError> {
+    ///
+    /// # Errors
+    /// It is not passed on, and nothing that follows it.
+    pub fn step(&mut self, bytes: &[u8]) -> Result<Step, HttpError> {
         let (after, end) = match self.next {
             Next::Body(left) | Next::Chunk(left) => return Ok(Step::Pass(left)),
             Next::Head => return self.head(bytes),
@@ -180,6 +206,9 @@ impl Requests {
             _ => return Err(HttpError::Malformed),
         }
         self.may(head.method, target)?;
+        if self.inside && head.values("upgrade").next().is_some() {
+            return Err(HttpError::Upgrade);
+        }
         if self.allowed.is_some() && !head.is_plain() {
             return Err(HttpError::Malformed);
         }

@@ -22,9 +22,11 @@
 //! | `packet.rs`, `dns.rs`, `hello.rs`, `http.rs` | parsers of what programs send |
 //! | `stack.rs` | the TCP stack |
 //! | `connection.rs` | one connection |
+//! | `inside.rs` | connections that somebody else reads |
 //! | `engine.rs` | the thread |
 //!
-//! What it cannot see is what is said inside TLS: an allowed server that passes on what it is sent, to others, is a way out.
+//! What it cannot see is what is said inside TLS: an allowed server that passes on what it is sent, to others, is a way out. Where a
+//! secret is put in on the way, somebody else reads what is inside ([`Intercept`]): by the same rules, and to the same address.
 
 mod address;
 mod connection;
@@ -32,6 +34,7 @@ mod dns;
 mod engine;
 mod hello;
 mod http;
+mod inside;
 mod name;
 mod packet;
 mod rule;
@@ -46,7 +49,8 @@ use std::time::Duration;
 
 pub(crate) use self::engine::start;
 pub use self::hello::HelloError;
-pub use self::http::HttpError;
+pub use self::http::{HttpError, Requests, Step};
+pub use self::inside::{Inside, Intercept, Taken};
 pub use self::name::{HostName, NameError};
 pub use self::rule::{Rule, RuleError};
 
@@ -86,6 +90,27 @@ pub(crate) struct Interface {
     pub(crate) device: OwnedFd,
     pub(crate) keeper: OwnedFd,
 }
+
+/// The file in which a cell is told what certificates to believe, where some of its connections are [taken](Intercept).
+pub const BELIEVED: &str = "toolgate-ca.pem";
+
+/// Where programs look for that.
+pub const BELIEVES: [(&str, &str); 11] = {
+    const FILE: &str = "/run/secrets/toolgate-ca.pem";
+    [
+        ("AWS_CA_BUNDLE", FILE),
+        ("CARGO_HTTP_CAINFO", FILE),
+        ("CURL_CA_BUNDLE", FILE),
+        ("DENO_CERT", FILE),
+        ("GIT_SSL_CAINFO", FILE),
+        ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", FILE),
+        ("NODE_EXTRA_CA_CERTS", FILE),
+        ("PIP_CERT", FILE),
+        ("REQUESTS_CA_BUNDLE", FILE),
+        ("SSL_CERT_FILE", FILE),
+        ("npm_config_cafile", FILE),
+    ]
+};
 
 /// What `/etc/resolv.conf` holds in a cell with a way out.
 pub const RESOLV_CONF: &str = "nameserver 198.18.0.1\n";
@@ -184,6 +209,12 @@ pub enum Refused {
     /// What is asked for, by HTTP.
     #[error(transparent)]
     Http(HttpError),
+    /// What was said inside TLS, to a host where a secret is put in.
+    #[error(transparent)]
+    Inside(Inside),
+    /// The placeholder of a secret was on its way to where it has no business.
+    #[error("ALARM: the placeholder of a secret was on its way to another place than its own")]
+    Marked,
     /// No rule has this name.
     #[error("no rule has this name")]
     Name,
@@ -199,6 +230,11 @@ pub enum Refused {
     /// An address that no name was looked up for.
     #[error("only names can be connected to")]
     Unnamed,
+    /// The rule is for requests inside TLS, and nobody reads them.
+    #[error(
+        "the rule names requests, which are inside TLS: they are read only where a secret is used that has a placeholder"
+    )]
+    Unread,
 }
 
 impl fmt::Display for To {

@@ -13,7 +13,8 @@ use super::name::{HostName, NameError};
 ///
 /// `NAME:PORT,private` allows addresses of private networks and of this machine for that name.
 /// `NAME:PORT,danger-any-tls` leaves unread for whom a TLS connection is meant.
-/// `NAME:PORT,GET=/v1,ANY=/v2` allows HTTP without TLS only, and these methods and paths (and what is below them) only.
+/// `NAME:PORT,GET=/v1,ANY=/v2` allows HTTP only, and these methods and paths (and what is below them) only: without TLS, or inside
+/// TLS where somebody reads what is ([`Intercept`](super::Intercept)). At port 443 there is nothing without TLS.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Rule {
@@ -73,6 +74,20 @@ pub enum RuleError {
     Word(String),
 }
 
+impl Rule {
+    /// Whether it can only be kept by somebody who [reads](super::Intercept) what is inside TLS.
+    #[must_use]
+    pub fn is_inside(&self) -> bool {
+        self.port == TLS_PORT && !self.requests.is_empty()
+    }
+
+    /// Whether it is for this host and port.
+    #[must_use]
+    pub fn covers(&self, name: &HostName, port: u16) -> bool {
+        self.port == port && self.names.cover(name)
+    }
+}
+
 /// What the rules say about one destination, by the address that it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Allowed {
@@ -113,6 +128,20 @@ fn together<'r>(rules: impl Iterator<Item = &'r Rule>) -> Option<Terms> {
         any_tls: one.any_tls || other.any_tls,
         requests: one.requests.zip(other.requests).map(|(one, other)| [one, other].concat()),
     })
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.method, self.path)
+    }
+}
+
+impl Allowed {
+    /// Whether there are requests that are allowed where there is nothing but TLS.
+    pub(super) fn is_inside(&self, port: u16) -> bool {
+        let named = |terms: &Terms| terms.requests.is_some();
+        port == TLS_PORT && (named(&self.public) || self.private.as_ref().is_some_and(named))
+    }
 }
 
 impl Request {
@@ -200,14 +229,14 @@ impl FromStr for Rule {
                 other => return Err(RuleError::Word(shown(other))),
             }
         }
-        if !rule.requests.is_empty() && (rule.any_tls || port == TLS_PORT) {
+        if !rule.requests.is_empty() && rule.any_tls {
             return Err(RuleError::Inside(shown(text)));
         }
         Ok(rule)
     }
 }
 
-fn request(text: &str) -> Option<Request> {
+pub(super) fn request(text: &str) -> Option<Request> {
     let (method, path) = text.split_once('=')?;
     let known = (1..=16).contains(&method.len()) && method.bytes().all(|byte| byte.is_ascii_uppercase());
     let plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !b"%?#".contains(&byte));
@@ -223,7 +252,7 @@ impl fmt::Display for Rule {
         }
         f.write_str(if self.private { ",private" } else { "" })?;
         f.write_str(if self.any_tls { ",danger-any-tls" } else { "" })?;
-        self.requests.iter().try_for_each(|Request { method, path }| write!(f, ",{method}={path}"))
+        self.requests.iter().try_for_each(|request| write!(f, ",{request}"))
     }
 }
 
@@ -277,10 +306,7 @@ mod tests {
                     "`public` means nothing here; there are `private`, `danger-any-tls` and kinds of requests as `GET=/path`",
                 ),
             ),
-            (
-                "a.b:443,GET=/",
-                Err("`a.b:443,GET=/` names requests where they are inside TLS and cannot be read"),
-            ),
+            ("a.b:443,GET=/", Ok("a.b:443,GET=/")),
             (
                 "a.b:80,GET=/,danger-any-tls",
                 Err(

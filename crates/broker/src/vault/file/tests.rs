@@ -74,6 +74,7 @@ fn uses(host: &str) -> Uses {
         slots: BTreeSet::from(["header:authorization".parse().unwrap()]),
         tools: BTreeSet::from(["github/*".parse().unwrap()]),
         agents: BTreeSet::new(),
+        placeholders: BTreeSet::new(),
     }
 }
 

@@ -252,6 +252,20 @@ pub(crate) fn checksum62(body: &[u8]) -> bool {
     sum == Some(u64::from(crc32(head)))
 }
 
+/// The six characters that make the checksum of those before.
+#[must_use]
+pub fn checksum62_of(head: &[u8]) -> String {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut sum = usize::try_from(crc32(head)).unwrap_or_default();
+    let mut digits = [0; 6].map(|_: u8| {
+        let digit = DIGITS.get(sum % 62).map_or('0', |digit| char::from(*digit));
+        sum /= 62;
+        digit
+    });
+    digits.reverse();
+    digits.iter().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,16 +281,8 @@ mod tests {
     fn checksums() {
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
         assert!(!checksum62(b"abc"));
-        let mut sum = u64::from(crc32(b"zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ"));
-        let mut tail = Vec::new();
-        for _ in 0..6 {
-            tail.insert(
-                0,
-                b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"[(sum % 62) as usize],
-            );
-            sum /= 62;
-        }
-        let token = [b"zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ".as_slice(), &tail].concat();
+        let tail = checksum62_of(b"zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ");
+        let token = [b"zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ".as_slice(), tail.as_bytes()].concat();
         assert!(checksum62(&token));
         assert!(!checksum62(&[&token[..35], b"!"].concat()));
     }

@@ -26,6 +26,7 @@ use self::special::{Handler, SPECIAL};
 use self::value::{Written, is_secret, stands_for};
 use super::{Detect, Found, Kind, Looked, Place, Withheld};
 
+pub use self::bytes::checksum62_of;
 pub use self::class::{Class, ClassError, Classes};
 pub use self::custom::{CustomRule, CustomRules, Length, RuleError};
 
