@@ -31,6 +31,9 @@ use crate::scrub::Counts;
 /// How many permitting rules a record names: an entry has to stay small, and one is enough to permit.
 const MAX_RULES: usize = 16;
 
+/// How many kinds of what a call carries a record names.
+const MAX_KINDS: usize = 32;
+
 /// Why a line cannot be written. It does not happen with the limits on names and rules; if it does, nothing runs.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LineError {
@@ -75,9 +78,11 @@ impl From<&RefusedBy> for Refusal {
             }
             RefusedBy::Denied(
                 DenyReason::Broken { rule: _, error: _ }
+                | DenyReason::Honeytoken
                 | DenyReason::Inexpressible { argument: _ }
                 | DenyReason::NotPermitted,
             ) => Self::NotPermitted { because: None },
+            RefusedBy::Denied(DenyReason::Carries) => Self::Carries,
             RefusedBy::Invalid(why) => Self::Invalid { why: why.clone() },
             RefusedBy::Hidden => Self::Unknown,
             RefusedBy::NoYes(NoYes::AgentLeft { question }) => {
@@ -104,7 +109,9 @@ impl RefusedBy {
         match self {
             Self::Busy => "busy",
             Self::Denied(DenyReason::Broken { .. }) => "broken_rule",
+            Self::Denied(DenyReason::Carries) => "carries_secret",
             Self::Denied(DenyReason::Forbidden { .. }) => "forbidden",
+            Self::Denied(DenyReason::Honeytoken) => "honeytoken",
             Self::Denied(DenyReason::Inexpressible { .. }) => "inexpressible_argument",
             Self::Denied(DenyReason::NotPermitted) => "not_permitted",
             Self::Invalid(_) => "invalid_arguments",
@@ -304,6 +311,7 @@ pub(crate) fn unread<C: Clock>(clock: &C, unread: &Unread) -> Result<Line, LineE
         action: shown(&unread.action),
         agent: agent_info(&unread.agent),
         arguments: None,
+        carries: Vec::new(),
         id: unread.id.to_string(),
         params: None,
         pin: None,
@@ -436,6 +444,7 @@ fn call_info<C: Clock>(clock: &C, call: &Call) -> Result<(CallInfo, Vec<Disclose
         action: call.action.to_string(),
         agent: agent_info(&call.agent),
         arguments: Some(arguments),
+        carries: call.carries.kinds().iter().take(MAX_KINDS).map(|kind| shown(kind)).collect(),
         id: call.id.to_string(),
         params: Some(params),
         pin: call.pin.map(|pin| Hash(*pin.as_bytes())),
@@ -472,9 +481,12 @@ fn judged(rulebook: &Rulebook, verdict: &Verdict) -> Judged {
         Verdict::Deny(DenyReason::Broken { rule, .. } | DenyReason::Forbidden { rule, .. }) => {
             (VerdictWord::Deny, vec![rule.to_string()])
         }
-        Verdict::Deny(DenyReason::Inexpressible { .. } | DenyReason::NotPermitted) => {
-            (VerdictWord::Deny, Vec::new())
-        }
+        Verdict::Deny(
+            DenyReason::Carries
+            | DenyReason::Honeytoken
+            | DenyReason::Inexpressible { .. }
+            | DenyReason::NotPermitted,
+        ) => (VerdictWord::Deny, Vec::new()),
     };
     Judged { policy: Hash(*rulebook.policy.digest().as_bytes()), rules, verdict }
 }

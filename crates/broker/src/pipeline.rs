@@ -2,13 +2,14 @@
 //!
 //! There is no middleware: the order is the security property, so the order is what one sees.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::sync::{Notify, watch};
-use toolgate_core::call::{Action, Call, CallId};
+use toolgate_core::call::{Action, Call, CallId, Carries};
 use toolgate_core::json::Document;
 use toolgate_core::name::AgentId;
 use toolgate_core::policy::Facts;
@@ -23,10 +24,10 @@ use crate::lines::{self, RefusedBy, Told};
 use crate::outcome::{Answer, Delivery, Live, LiveCalls, Outcome, Receipt, Reply, WithheldWhy};
 use crate::port::{
     AgentLine, BoxFuture, Clock, Closing, Executed, Executor, Handle, Repeat, Stop, StopReason, Store,
-    StoreError, Unread,
+    StoreError, Unread, UnsearchableError,
 };
 use crate::rulebook::{AcceptedTool, Rulebook};
-use crate::scrub::Cleaning;
+use crate::scrub::{self, Cleaning};
 use crate::unstoppable::Unstoppable;
 
 /// How long the answer of a call that does more than read is kept for a client that lost it, in milliseconds.
@@ -46,6 +47,9 @@ const NEWS: Duration = Duration::from_secs(2);
 
 /// How often a call is judged anew because its approval was gone or the rules were others when it was to be opened.
 const MAX_ATTEMPTS: usize = 8;
+
+/// What is larger is looked through where nobody else waits for it, in bytes.
+const LARGE: usize = 64 << 10;
 
 /// The pipeline and what it works with.
 pub struct Broker<S, E, C> {
@@ -156,12 +160,13 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
         Ok(open.len())
     }
 
-    async fn pipeline(&self, call: Call, line: AgentLine) -> Result<Reply, Refusal> {
+    async fn pipeline(&self, mut call: Call, line: AgentLine) -> Result<Reply, Refusal> {
         let Some(_under_way) = self.enter(&call.agent.id) else {
             return Err(self.refuse(&self.rulebook(), &call, None, RefusedBy::Busy).await);
         };
         let (live, alone) = Live::enter(&self.inner.live, call.digest());
         let live = Some(Arc::new(live));
+        call.carries = self.carries(&call).await;
         let (authorized, entry) = match self.authorize(call, &line, alone).await? {
             Admitted::Authorized(authorized, entry) => (authorized, entry),
             Admitted::Repeated(outcome, receipt) => {
@@ -177,6 +182,23 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
         let outcome = self.run(authorized, line, &mut told).await;
         let receipt = self.close(entry, &told, keep, &outcome).await?;
         Ok(Reply { delivery: Delivery { call: receipt.call, _live: live }, outcome, receipt })
+    }
+
+    /// What is in what the call would send. What cannot be looked through may hold anything.
+    async fn carries(&self, call: &Call) -> Carries {
+        let sent = Bytes::from(scrub::sent(call));
+        let (rules, text) = (self.rulebook().scrub.clone(), sent.clone());
+        let look = move || rules.carried(&text);
+        let looks_like_one = if sent.len() > LARGE {
+            tokio::task::spawn_blocking(look).await.unwrap_or(Err(UnsearchableError))
+        } else {
+            look()
+        };
+        let of_the_vault = self.inner.executor.carried(call, &sent).await;
+        let unsearchable = || BTreeSet::from([Carries::UNSEARCHABLE.to_owned()]);
+        let mut kinds = looks_like_one.unwrap_or_else(|_error| unsearchable());
+        kinds.extend(of_the_vault.map_or_else(|_error| unsearchable(), BTreeSet::from_iter));
+        Carries::new(kinds)
     }
 
     /// Judged, approved if asked, and written down; or refused, and that written down. `alone` says that no other call is live
@@ -444,8 +466,6 @@ struct Clean {
 
 /// Turns what came back into what may be shown.
 async fn clean(executed: Executed, clean: Clean) -> Outcome {
-    /// What is larger is cleaned where nobody else waits for it.
-    const LARGE: usize = 64 << 10;
     match executed {
         Executed::Answered(raw) => {
             let large = raw.is(|answer: &Answer| answer.document().root().raw().len() > LARGE);

@@ -234,8 +234,22 @@ pub enum Executed {
     TimedOut,
 }
 
+/// It could not be looked through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it could not be looked through")]
+pub struct UnsearchableError;
+
 /// What acts: MCP servers, APIs, and the agent itself for what servers ask of it.
 pub trait Executor: Send + Sync + 'static {
+    /// Which values of the vault are in what a call would send, by name: `vault:NAME`, and
+    /// [`honeytoken`](toolgate_core::call::Carries::HONEYTOKEN) too for those that are one. Whoever holds the values is asked; where
+    /// there is no vault, nothing is. `sent` is a JSON document.
+    fn carried(
+        &self,
+        call: &Call,
+        sent: &[u8],
+    ) -> impl Future<Output = Result<Vec<String>, UnsearchableError>> + Send;
+
     /// Sends the call once, never twice, and waits for the answer until `stop` says otherwise; then it tells the server,
     /// waits a short grace time and returns. It does not panic and does not return before it is done with the call.
     fn execute(

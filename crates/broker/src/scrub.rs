@@ -3,20 +3,20 @@
 //!
 //! Values of the vault are gone by then: the credential proxy takes them out, and holds them. What is here needs no vault.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use bytes::Bytes;
-use toolgate_core::call::Action;
+use toolgate_core::call::{Action, Call};
 use toolgate_core::json::{Document, Edit, Limits, ObjectWriter, Value};
 use toolgate_core::name::{ServerName, ToolName};
-use toolgate_core::scrub::detect::{Classes, CustomRules, Detector};
+use toolgate_core::scrub::detect::{Class, Classes, CustomRules, Detector};
 use toolgate_core::scrub::{Kind, Removed, Scrubber, Withheld};
 use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::outcome::Answer;
-use crate::port::{AgentLine, Agentward, BoxFuture, Client};
+use crate::port::{AgentLine, Agentward, BoxFuture, Client, UnsearchableError};
 use crate::randomness;
 use crate::totp::base32;
 use crate::vault::keys::derive;
@@ -48,6 +48,20 @@ impl ScrubRules {
         Self { custom: config.scrub_rules.clone(), servers: servers.collect(), tools: tools.collect() }
     }
 
+    /// What looks like a secret or like personal data in what a call would [send](sent), by kinds, whatever is taken out of the
+    /// answer: what may leave is for the policy to say.
+    ///
+    /// # Errors
+    /// It could not be looked through.
+    pub fn carried(&self, sent: &[u8]) -> Result<BTreeSet<String>, UnsearchableError> {
+        let all = Class::ALL.iter().fold(Classes::NONE, |all, (_, class)| all.with(*class));
+        let detector = Detector::new(all, self.custom.clone());
+        let scrubber = Scrubber::new(vec![Arc::new(detector)], Arc::new(|_, _: &[u8]| String::new()));
+        let sent = parse(sent.to_vec()).map_err(|_withheld| UnsearchableError)?;
+        let found = scrubber.scrub_json(&sent).map_err(|_withheld| UnsearchableError)?.removed;
+        Ok(found.keys().map(|kind| name_of(*kind, &self.custom)).collect())
+    }
+
     /// What takes out of what a server says, about something in a run of an agent: the same value has the same token there, and
     /// another one elsewhere.
     #[must_use]
@@ -61,6 +75,21 @@ impl ScrubRules {
         let detectors = if classes == Classes::NONE { Vec::new() } else { vec![detector as _] };
         Cleaning { scrubber: Scrubber::new(detectors, Arc::new(token)), custom, removed: Arc::default() }
     }
+}
+
+/// What a call would send to its server, as one JSON document: the arguments, and what the client put around them. Without what a
+/// server gets back that it sent itself, and the agent's progress token, in whose place it gets the gate's.
+#[must_use]
+pub fn sent(call: &Call) -> Vec<u8> {
+    let params = call.params.root();
+    let meta = params.get("_meta").map(|meta| meta.rewrite(&[("progressToken", Edit::Remove)]));
+    let mut edits = vec![("requestState", Edit::Remove)];
+    if call.action.tool().is_some() {
+        edits.push(("arguments", Edit::Remove));
+    }
+    edits.extend(meta.as_ref().map(|meta| ("_meta", Edit::Set(meta))));
+    let around = params.rewrite(&edits);
+    [b"[", call.arguments.as_bytes(), b",", &around, b"]"].concat()
 }
 
 /// What a kind is called in tokens and records.

@@ -545,11 +545,15 @@ pub(crate) enum VaultCommand {
   toolgate secret add github --slot header:Authorization --host api.example.com --tool 'github/*'
   pass show api | toolgate secret add search --slot query:key --host search.example --tool search/query
   toolgate secret add db --slot env:PGPASSWORD --tool 'database/*' --agent reports
+  toolgate secret add aws-decoy --honeytoken --value-file decoy.txt
 
 Then say in toolgate.toml which server gets it: `[servers.github]` `secrets = [\"github\"]`.")]
     Add {
         /// What it is called
         name: String,
+        /// It goes nowhere, and is there to be recognized: whatever call would send it is refused
+        #[arg(long, conflicts_with_all = ["slot", "placeholder", "host", "tool", "agent"])]
+        honeytoken: bool,
         #[command(flatten)]
         uses: UsesArgs,
         #[command(flatten)]

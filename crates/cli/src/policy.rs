@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::json;
 use toolgate_broker::port::Position;
 use toolgate_broker::rulebook::Rulebook;
-use toolgate_core::call::{Action, Agent, Call, CallId, Proof};
+use toolgate_broker::scrub;
+use toolgate_core::call::{Action, Agent, Call, CallId, Carries, Proof};
 use toolgate_core::json::{Document, Limits};
 use toolgate_core::name::{GroupName, ServerName, ToolName};
 use toolgate_core::policy::{DEMO, Facts, Finding, Policy, PolicySource, trial_call};
@@ -157,6 +158,11 @@ fn words(verdict: &Verdict) -> (&'static str, String) {
         Verdict::Deny(DenyReason::Broken { rule, error }) => {
             ("deny", format!("rule {rule} cannot be evaluated: {error}"))
         }
+        Verdict::Deny(DenyReason::Carries) => (
+            "deny",
+            "it would carry a secret out, and no rule that permits it has @carries(\"allow\")".to_owned(),
+        ),
+        Verdict::Deny(DenyReason::Honeytoken) => ("deny", "it would send a honeytoken".to_owned()),
         Verdict::Deny(DenyReason::Forbidden { rule, because }) => {
             ("deny", format!("by rule {rule}: {because}"))
         }
@@ -176,10 +182,17 @@ fn paint(word: &str) -> String {
     }
 }
 
+/// The call with what is found in its arguments. What the vault holds is not known here.
+fn looked_through(rulebook: &Rulebook, mut call: Call) -> Call {
+    let unsearchable = |_error| [Carries::UNSEARCHABLE.to_owned()].into();
+    call.carries = Carries::new(rulebook.scrub.carried(&scrub::sent(&call)).unwrap_or_else(unsearchable));
+    call
+}
+
 fn attempt(place: &Place, call: &Try) -> anyhow::Result<()> {
     let state = place.open_or_make()?;
     let rulebook = load(place, &state, call.policy.as_deref())?;
-    let call = typed(place, &state, call)?;
+    let call = looked_through(&rulebook, typed(place, &state, call)?);
     let (word, why) = match before_rules(&rulebook, &call) {
         Some(why) => ("deny", why),
         None => words(&rulebook.policy.judge(&call, &Facts { now_ms: now_ms() })),
@@ -195,7 +208,7 @@ fn attempt(place: &Place, call: &Try) -> anyhow::Result<()> {
 fn explain(place: &Place, call: &Try) -> anyhow::Result<()> {
     let state = place.open_or_make()?;
     let rulebook = load(place, &state, call.policy.as_deref())?;
-    let call = typed(place, &state, call)?;
+    let call = looked_through(&rulebook, typed(place, &state, call)?);
     let explanation = rulebook.policy.explain(&call, &Facts { now_ms: now_ms() });
     let (word, why) = match before_rules(&rulebook, &call) {
         Some(why) => ("deny", format!("{why}; whatever the rules say")),
@@ -337,6 +350,7 @@ fn logged(place: &Place, state: &State, index: Position, info: &CallInfo) -> any
         return Ok(None);
     };
     let mut call = trial_call(Agent { id, groups, proof }, action, server, arguments);
+    call.carries = Carries::new(info.carries.iter().cloned().collect());
     call.session.clone_from(&info.session);
     if let Some(id) = CallId::parse(&info.id) {
         call.id = id;

@@ -28,7 +28,10 @@ pub(crate) fn run(place: &Place, command: VaultCommand) -> anyhow::Result<()> {
     // Values pass through this process: nobody else's may look into it, and it leaves nothing behind when it breaks.
     guarded::keep_to_ourselves().context("this process cannot be kept to itself")?;
     match command {
-        VaultCommand::Add { name, uses, value } => add(place, &name, &uses, &value),
+        VaultCommand::Add { name, honeytoken, uses, value } => {
+            let uses = if honeytoken { Uses::default() } else { useful(&uses)? };
+            add(place, &name, uses, &value)
+        }
         VaultCommand::List => list(place),
         VaultCommand::Remove { name } => remove(place, &name),
         VaultCommand::Rotate { name, value } => rotate(place, &name, &value),
@@ -106,16 +109,21 @@ fn noted(
     Ok(())
 }
 
-fn add(place: &Place, name: &str, uses: &UsesArgs, value: &ValueArgs) -> anyhow::Result<()> {
-    let name: SecretName = name.parse()?;
+/// What a new secret is good for.
+fn useful(uses: &UsesArgs) -> anyhow::Result<Uses> {
     let uses = uses.read()?;
     if uses.slots.is_empty() {
         return Err(hinted(
             "nothing says where the secret goes",
-            "for an API: `--slot header:Authorization --host api.example.com --tool 'SERVER/*'`; for a server in a cell: `--slot env:NAME --tool 'SERVER/*'`",
+            "for an API: `--slot header:Authorization --host api.example.com --tool 'SERVER/*'`; for a server in a cell: `--slot env:NAME --tool 'SERVER/*'`; a honeytoken goes nowhere: `--honeytoken`",
         ));
     }
     check(&uses)?;
+    Ok(uses)
+}
+
+fn add(place: &Place, name: &str, uses: Uses, value: &ValueArgs) -> anyhow::Result<()> {
+    let name: SecretName = name.parse()?;
     let state = place.open_or_make()?;
     if !state.folder.vault().exists() {
         make(place, &state)?;
@@ -126,9 +134,13 @@ fn add(place: &Place, name: &str, uses: &UsesArgs, value: &ValueArgs) -> anyhow:
         return Err(VaultError::SecretThere(name).into());
     }
     let text = value.read()?;
-    opened.vault.add(&name, uses.clone(), &text, now_ms())?;
+    let said = match uses.slots.is_empty() {
+        true => format!("The honeytoken `{name}` is in the vault: a call that would send it is refused."),
+        false => format!("The secret `{name}` is in the vault: {}.", in_words(&uses)),
+    };
+    opened.vault.add(&name, uses, &text, now_ms())?;
     opened.save(place, SecretAction::Added, Some(&name))?;
-    note(format_args!("The secret `{name}` is in the vault: {}.", in_words(&uses)));
+    note(said);
     warn(&text);
     place.tell(|| json!({ "secret": name.as_str(), "version": 1 }))
 }
@@ -282,7 +294,7 @@ fn show(place: &Place, name: &str) -> anyhow::Result<()> {
     }
     let servers = servers(&config, &name);
     line(format_args!("{name}"))?;
-    line(format_args!("  goes to   {}", joined(&sealed.uses.slots, "nowhere")))?;
+    line(format_args!("  goes to   {}", joined(&sealed.uses.slots, "nowhere: a honeytoken")))?;
     if !sealed.uses.placeholders.is_empty() {
         line(format_args!("  stands in {}", joined(&sealed.uses.placeholders, "none")))?;
     }

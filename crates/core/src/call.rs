@@ -1,5 +1,6 @@
 //! A call: one request to use one tool, or one of the other things MCP lets an agent or a server ask for.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -200,6 +201,44 @@ pub struct Call {
     pub arguments: Canonical,
     /// The `params` of the request as it came.
     pub params: Document,
+    /// What was found in what it would send. The broker looks before it is judged.
+    pub carries: Carries,
+}
+
+/// What is in what a call would send that should not leave unseen, by the names of the kinds: of a secret that looks like one
+/// (`github-pat`), of personal data (`pii.card`), of a value of the vault (`vault:NAME`); `honeytoken` and `unsearchable`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Carries(BTreeSet<String>);
+
+impl Carries {
+    /// A value that nobody has a use for: who sends it has been where nothing is to be fetched.
+    pub const HONEYTOKEN: &'static str = "honeytoken";
+    /// It could not be looked through, so there may be anything in it.
+    pub const UNSEARCHABLE: &'static str = "unsearchable";
+
+    /// What was found.
+    #[must_use]
+    pub const fn new(kinds: BTreeSet<String>) -> Self {
+        Self(kinds)
+    }
+
+    /// The names of the kinds.
+    #[must_use]
+    pub const fn kinds(&self) -> &BTreeSet<String> {
+        &self.0
+    }
+
+    /// Whether a secret is among them, or could be: everything but personal data.
+    #[must_use]
+    pub fn secret(&self) -> bool {
+        self.0.iter().any(|kind| !kind.starts_with("pii."))
+    }
+
+    /// Whether a honeytoken is among them.
+    #[must_use]
+    pub fn honeytoken(&self) -> bool {
+        self.0.contains(Self::HONEYTOKEN)
+    }
 }
 
 /// What an approval is bound to: two calls share it only if they would do the same thing.

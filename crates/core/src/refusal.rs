@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Refusal {
     /// Too many calls of this agent are under way.
     Busy,
+    /// Its arguments hold something that looks like a secret, and no rule lets it out.
+    Carries,
     /// A person said no.
     Denied {
         /// The question's number.
@@ -45,6 +47,7 @@ impl Refusal {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Busy => "busy",
+            Self::Carries => "carries_secret",
             Self::Denied { .. } => "denied_by_person",
             Self::Invalid { .. } => "invalid_arguments",
             Self::NotPermitted { .. } => "not_permitted",
@@ -61,6 +64,9 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Busy => f.write_str("Refused by Toolgate: too many calls are under way. Wait for one to end, then try again."),
+            Self::Carries => f.write_str(
+                "Refused by Toolgate: the arguments hold something that looks like a secret, and no rule lets it out by this tool. It did not run. Leave it out.",
+            ),
             Self::Denied { question } => {
                 write!(f, "Refused by Toolgate: a person was asked ({question}) and said no. Do not try it again.")
             }

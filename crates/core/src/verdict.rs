@@ -56,6 +56,8 @@ pub enum DenyReason {
         /// What went wrong, for the operator.
         error: String,
     },
+    /// It would carry a secret out, and no rule that permits it allows that.
+    Carries,
     /// A `forbid` rule matched.
     Forbidden {
         /// The rule.
@@ -63,6 +65,8 @@ pub enum DenyReason {
         /// The rule's `@because`, for the agent.
         because: String,
     },
+    /// It would send a honeytoken.
+    Honeytoken,
     /// An argument has a value that a rule reads but cannot be shown.
     Inexpressible {
         /// Which argument.

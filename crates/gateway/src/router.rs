@@ -26,7 +26,7 @@ use toolgate_broker::outcome::{Answer, Delivery, Outcome, Reply};
 use toolgate_broker::port::{AgentLine, Client, Clock, Handle, Unread};
 use toolgate_broker::randomness;
 use toolgate_broker::rulebook::Rulebook;
-use toolgate_core::call::{Action, Agent, Call, CallId};
+use toolgate_core::call::{Action, Agent, Call, CallId, Carries};
 use toolgate_core::json::{Canonical, Document, Edit, Limits, ObjectWriter, quote};
 use toolgate_core::name::ServerName;
 use toolgate_core::refusal::Refusal;
@@ -565,6 +565,7 @@ impl Router {
             pin: None,
             arguments,
             params,
+            carries: Carries::default(),
         })
     }
 

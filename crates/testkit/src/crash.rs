@@ -18,12 +18,12 @@ use toolgate_broker::outcome::Answer;
 use toolgate_broker::pipeline::Broker;
 use toolgate_broker::port::{
     AgentLine, Agentward, Answered, BoxFuture, Client, Clock, Closing, Executed, Executor, Handle, Line,
-    Opened, Opening, Position, Question, Stop, Store, StoreError, SystemClock,
+    Opened, Opening, Position, Question, Stop, Store, StoreError, SystemClock, UnsearchableError,
 };
 use toolgate_broker::publish::LogPublisher;
 use toolgate_broker::rulebook::{AcceptedTool, QuestionRules, Rulebook};
 use toolgate_broker::store::{NewAnswer, SqliteStore};
-use toolgate_core::call::{Action, Agent, Call, CallId, Proof};
+use toolgate_core::call::{Action, Agent, Call, CallId, Carries, Proof};
 use toolgate_core::json::{Document, Limits};
 use toolgate_core::name::ToolName;
 use toolgate_core::policy::{KnownAgent, Policy, PolicySource, World};
@@ -189,6 +189,10 @@ pub struct Effects {
 }
 
 impl Executor for Effects {
+    async fn carried(&self, _call: &Call, _sent: &[u8]) -> Result<Vec<String>, UnsearchableError> {
+        Ok(Vec::new())
+    }
+
     async fn execute(
         &self,
         call: Authorized<Call>,
@@ -367,6 +371,7 @@ impl Gate {
             pin: Some(tool.tool.pin),
             arguments: arguments.root().canonical()?,
             params: document("{}")?,
+            carries: Carries::default(),
         };
         let line: AgentLine = Arc::new(YesMan { store: Arc::clone(&self.store), client: Client::default() });
         let answered = self.broker.handle(call, line).await.is_ok();

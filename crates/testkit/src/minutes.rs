@@ -11,9 +11,9 @@ use toolgate_broker::pipeline::MAX_OPEN_QUESTIONS_PER_AGENT;
 use toolgate_broker::port::{
     AgentLine, Agentward, Answered, BoxFuture, Client, Clock, Closing, Executed, Executor, Handle, Line,
     NoRandomnessError, Opened, Opening, Position, Question, QuestionState, Repeat, Stop, Store, StoreError,
-    VerifyAnswer,
+    UnsearchableError, VerifyAnswer,
 };
-use toolgate_core::call::{Call, CallDigest, CallId};
+use toolgate_core::call::{Call, CallDigest, CallId, Carries};
 use toolgate_core::json::{Document, Limits, quote};
 use toolgate_core::scrub::Raw;
 
@@ -286,6 +286,19 @@ pub struct FakeExecutor {
 }
 
 impl Executor for FakeExecutor {
+    /// There is a vault with `github` (the text `of-the-vault`) and a honeytoken (`for-nobody`) in it, and what says `broken` breaks it.
+    async fn carried(&self, _call: &Call, sent: &[u8]) -> Result<Vec<String>, UnsearchableError> {
+        let sent = String::from_utf8_lossy(sent);
+        let names = [
+            ("of-the-vault", "vault:github"),
+            ("for-nobody", "vault:decoy"),
+            ("for-nobody", Carries::HONEYTOKEN),
+        ];
+        let names =
+            names.into_iter().filter(|(value, _)| sent.contains(value)).map(|(_, name)| name.to_owned());
+        if sent.contains("broken") { Err(UnsearchableError) } else { Ok(names.collect()) }
+    }
+
     async fn execute(
         &self,
         call: Authorized<Call>,

@@ -11,7 +11,7 @@ use toolgate_broker::pipeline::{Broker, MAX_CALLS_PER_AGENT};
 use toolgate_broker::port::{AgentLine, Answered, Client, Question, QuestionState, Store as _, VerifyAnswer};
 use toolgate_broker::rulebook::{AcceptedTool, QuestionRules, Rulebook};
 use toolgate_broker::scrub::ScrubRules;
-use toolgate_core::call::{Action, Agent, Call, CallId, Proof};
+use toolgate_core::call::{Action, Agent, Call, CallId, Carries, Proof};
 use toolgate_core::json::{Document, Limits};
 use toolgate_core::name::ToolName;
 use toolgate_core::policy::{KnownAgent, Policy, PolicySource, World};
@@ -110,6 +110,7 @@ fn call_as(agent: &str, number: u8, name: &str, arguments: &str) -> Call {
         pin,
         arguments: json(arguments).root().canonical().unwrap(),
         params: json(&format!(r#"{{"name":"x","arguments":{arguments}}}"#)),
+        carries: Carries::default(),
     }
 }
 
@@ -299,6 +300,53 @@ async fn secrets_in_what_a_server_says_reach_neither_agent_nor_log() {
     );
     let outcome = String::from_utf8(bench.broker.store().leaves().pop().unwrap()).unwrap();
     assert!(!outcome.contains("scrubbed"), "{outcome}");
+}
+
+/// What a call would send is looked through before it is judged: arguments, and what the client puts around them. The record says what
+/// was found, and not what it was.
+#[tokio::test]
+async fn what_a_call_would_send_is_looked_through_before_it_is_judged() {
+    let secret = format!("ghp_{}", "Zq3vN8xK2mW7tR5yB9cD4fG6hJ1kL0pS3aQe");
+    let card = "4111 1111 1111 1111";
+    let post = |text: &str| call(1, "web/post", &format!(r#"{{"text":"{text}"}}"#));
+    let around = |around: &str| {
+        let mut call = post("hi");
+        call.params = json(&format!(r#"{{"name":"x","arguments":{{}},{around}}}"#));
+        call
+    };
+    let refused = "write down | => carries_secret";
+    let asked = r#"ask owner | yes | open | run web/post"#;
+    for (call, want, carries) in [
+        (post(&secret), refused, r#""carries":["github-pat"]"#),
+        (post("of-the-vault"), refused, r#""carries":["vault:github"]"#),
+        (post("broken"), refused, r#""carries":["unsearchable"]"#),
+        (post(&"cookie: a=b;".repeat(100_000)), refused, r#""carries":["unsearchable"]"#),
+        (post("for-nobody"), "write down | => not_permitted", r#""carries":["honeytoken","vault:decoy"]"#),
+        (around(&format!(r#""more":"{secret}""#)), refused, r#""carries":["github-pat"]"#),
+        (around(&format!(r#""_meta":{{"baggage":"{secret}"}}"#)), refused, r#""carries":["github-pat"]"#),
+        // By these a client knows its calls again; servers do not get them, or sent them.
+        (around(&format!(r#""_meta":{{"progressToken":"{secret}"}}"#)), asked, r#""kind":"intent""#),
+        (around(&format!(r#""requestState":"{secret}""#)), asked, r#""kind":"intent""#),
+        (post("password=⟦pii.card#k3f9a2bq⟧"), asked, r#""kind":"intent""#),
+        // Personal data is for rules to say.
+        (post(card), asked, r#""carries":["pii.card"]"#),
+        // It does not leave.
+        (
+            call(1, "web/look", &format!(r#"{{"at":"{secret}"}}"#)),
+            "open | run web/look",
+            r#""carries":["github-pat"]"#,
+        ),
+    ] {
+        let bench = Bench::new(Some(true), DONE, None);
+        let minutes = bench.minutes_of(call).await;
+        let leaves = bench.broker.store().leaves().into_iter().map(|leaf| String::from_utf8(leaf).unwrap());
+        let leaves = leaves.collect::<Vec<_>>().join("\n");
+        assert!(minutes.starts_with(want), "{minutes}");
+        assert!(leaves.contains(carries), "{leaves}");
+        for value in [&secret, card, "of-the-vault", "for-nobody"] {
+            assert!(!leaves.contains(value), "{leaves}");
+        }
+    }
 }
 
 /// What would take too long to look through is withheld, and not told along the way either.

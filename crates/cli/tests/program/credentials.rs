@@ -256,6 +256,64 @@ fn a_server_gets_the_credential_and_the_agent_never_does() {
     }
 }
 
+/// All files below a folder, in one.
+fn files(folder: &std::path::Path) -> Vec<u8> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => all.extend(files(&entry.path())),
+            kind if kind.is_file() => all.extend(fs::read(entry.path()).unwrap()),
+            _ => {}
+        }
+    }
+    all
+}
+
+/// An agent that has found a value of the vault elsewhere does not get it out, nor onto the disk; a honeytoken gets out by no rule.
+#[test]
+fn values_of_the_vault_in_arguments_do_not_leave() {
+    let home = Home::new("credentials-out");
+    let echo = Echo::start();
+    keep(&home, "decoy", &value("decoy"), &["--honeytoken"]);
+    let shown = home.done(&["secret", "show", "decoy"]);
+    assert!(shown.contains("nowhere: a honeytoken"), "{shown}");
+    let gate = with_echo(&home, &echo);
+    assert!(gate.call("echo__whoami", &json!({ "text": "nothing" })).contains("you are"));
+    let heads = echo.heads().len();
+    for spelling in spellings(&value("api")) {
+        let said = gate.call("echo__whoami", &json!({ "a": [{ "text": format!("it is {spelling}") }] }));
+        assert!(said.contains("looks like a secret"), "{spelling}: {said}");
+    }
+    let said = gate.call("echo__whoami", &json!({ "text": value("decoy") }));
+    assert!(said.contains("no rule permits this call"), "nothing tells it from others: {said}");
+    assert_eq!(echo.heads().len(), heads, "nothing was sent");
+    let tail = home.done(&["log", "tail", "-n", "50", "--json"]);
+    assert!(
+        tail.contains(r#""carries":["vault:api"]"#) && tail.contains(r#""code":"carries_secret""#),
+        "{tail}"
+    );
+    assert!(
+        tail.contains(r#""honeytoken","vault:decoy""#) && tail.contains(r#""code":"honeytoken""#),
+        "{tail}"
+    );
+    let state = files(&home.path().join(".local/state/toolgate"));
+    for spelling in [spellings(&value("api")), spellings(&value("decoy"))].concat() {
+        assert!(!tail.contains(&spelling) && !contains(&state, &spelling), "{spelling} is on the disk");
+    }
+    // A rule that says so lets a secret out, and no honeytoken.
+    home.policy(&format!("@carries(\"allow\") {POLICY}"));
+    gate.err.until("The new policy is in force");
+    assert!(gate.call("echo__whoami", &json!({ "text": value("api") })).contains("you are"));
+    let heads = echo.heads().len();
+    let said = gate.call("echo__whoami", &json!({ "text": value("decoy") }));
+    assert!(said.contains("no rule permits this call"), "{said}");
+    assert_eq!(echo.heads().len(), heads, "nothing was sent");
+    assert!(
+        !contains(&files(&home.path().join(".local/state/toolgate")), &value("api")),
+        "it is on the disk"
+    );
+}
+
 #[test]
 fn a_new_value_is_in_force_at_once_and_the_old_one_is_not_sent_again() {
     let home = Home::new("credentials-rotate");

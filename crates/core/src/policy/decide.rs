@@ -15,9 +15,10 @@ use super::shape::{Shape, Trail, show};
 use super::vocabulary::Subject;
 use super::want::Want;
 use super::{Facts, Policy};
-use crate::call::{Agent, Call};
+use crate::call::{Action, Agent, Call};
 use crate::json::Value;
 use crate::name::QuestionName;
+use crate::tool::Effect;
 use crate::verdict::{Allowed, Asked, DenyReason, Obligations, Verdict};
 
 /// What is known about an action on a server before there is a call.
@@ -27,6 +28,8 @@ pub(super) struct Entry {
     pub(super) context: Arc<Shape>,
     action: Entity,
     server: EntityUid,
+    /// Whether what it sends leaves: what has the effect, and what is sent to a server that is no tool and has none declared.
+    egress: bool,
 }
 
 impl Entry {
@@ -37,6 +40,18 @@ impl Entry {
             context: Arc::clone(&subject.context),
             action: Entity::new_no_attrs(uid(&KINDS.action, id), effects),
             server: uid(&KINDS.server, server),
+            egress: match subject.action {
+                Action::Tool(_) => subject.effects.contains(&Effect::Egress),
+                // These are asked of the agent.
+                Action::Elicit | Action::ListRoots | Action::Sample => false,
+                Action::Complete
+                | Action::GetPrompt
+                | Action::ReadResource
+                | Action::Subscribe
+                | Action::TaskCancel
+                | Action::TaskGet
+                | Action::TaskUpdate => true,
+            },
         }
     }
 }
@@ -69,19 +84,24 @@ pub(super) struct Case<'a> {
     /// The paths, from the context on, of what rules read and cannot be shown.
     pub(super) hidden: Vec<Vec<String>>,
     entities: OnceCell<Option<Entities>>,
+    honeytoken: bool,
+    /// Whether a secret would leave.
+    leaks: bool,
 }
 
 impl<'a> Case<'a> {
     pub(super) fn new(entry: &'a Entry, call: &'a Call, facts: &Facts) -> Self {
         let mut hidden = Vec::new();
         let context = context(entry, call, facts, &mut hidden);
-        Self { entry, agent: &call.agent, context, hidden, entities: OnceCell::new() }
+        let (honeytoken, leaks) = (call.carries.honeytoken(), entry.egress && call.carries.secret());
+        Self { entry, agent: &call.agent, context, hidden, entities: OnceCell::new(), honeytoken, leaks }
     }
 
     /// A case without a call.
     fn bare(entry: &'a Entry, agent: &'a Agent) -> Self {
         let context = Shown::empty_record(None);
-        Self { entry, agent, context, hidden: Vec::new(), entities: OnceCell::new() }
+        let (hidden, entities) = (Vec::new(), OnceCell::new());
+        Self { entry, agent, context, hidden, entities, honeytoken: false, leaks: false }
     }
 
     /// Whether the conditions hold of rules whose scope covers the call.
@@ -153,10 +173,19 @@ impl Conditions<'_> {
 /// The part of the context that some rule for this action reads.
 fn context(entry: &Entry, call: &Call, facts: &Facts, hidden: &mut Vec<Vec<String>>) -> Shown {
     let want = &entry.parts.want;
-    let mut members = Vec::with_capacity(4);
+    let mut members = Vec::with_capacity(5);
     if let (Some(want), Some(shape)) = (want.member("args"), entry.context.at(&["args"])) {
         let args = show(shape, call.arguments.root(), want, &Trail::new("args"), hidden);
         members.extend(args.map(|args| ("args", args)));
+    }
+    if want.member("carries").is_some() {
+        let kinds = call.carries.kinds().iter().map(|kind| Shown::from(kind.as_str()));
+        let carries = [
+            ("honeytoken", Shown::from(call.carries.honeytoken())),
+            ("kinds", Shown::set(kinds, None)),
+            ("secret", Shown::from(call.carries.secret())),
+        ];
+        members.push(("carries", Shown::record(carries, None)));
     }
     if want.member("session").is_some() {
         let id = Shown::from(call.session.as_str());
@@ -205,6 +234,16 @@ pub(super) struct Weighed {
     forbid: Vec<usize>,
     ask: Vec<usize>,
     permit: Vec<usize>,
+    /// What forbids it whatever permits it.
+    carried: Option<Carried>,
+}
+
+/// What a call carries that does not leave.
+#[derive(Debug, Clone, Copy)]
+enum Carried {
+    Honeytoken,
+    /// And no rule that permits it allows that.
+    Secret,
 }
 
 impl Weighed {
@@ -229,6 +268,12 @@ impl Weighed {
                 (Ok(true), RuleKind::Permit) => weighed.permit.push(number),
             }
         }
+        let mut permitting = weighed.ask.iter().chain(&weighed.permit).filter_map(|n| policy.rules.get(*n));
+        weighed.carried = match (case.honeytoken, case.leaks) {
+            (true, _) => Some(Carried::Honeytoken),
+            (false, true) if !permitting.any(|rule| rule.carries) => Some(Carried::Secret),
+            (false, _) => None,
+        };
         weighed
     }
 
@@ -239,15 +284,17 @@ impl Weighed {
         let hidden = self.hidden.first();
         let forbid = self.forbid.first();
         let ask = self.ask.first();
-        match (broken, hidden, forbid, ask, self.permit.is_empty()) {
+        match (broken, hidden, forbid, self.carried, ask, self.permit.is_empty()) {
             (Some((number, error)), ..) => broken_by(rule(number), error.clone()),
             (None, Some((_, argument)), ..) => {
                 Verdict::Deny(DenyReason::Inexpressible { argument: argument.clone() })
             }
             (None, None, Some(number), ..) => forbidden_by(rule(number)),
-            (None, None, None, Some(number), _) => asked_by(rule(number)),
-            (None, None, None, None, true) => Verdict::Deny(DenyReason::NotPermitted),
-            (None, None, None, None, false) => Verdict::Allow(Allowed {
+            (None, None, None, Some(Carried::Honeytoken), ..) => Verdict::Deny(DenyReason::Honeytoken),
+            (None, None, None, _, None, true) => Verdict::Deny(DenyReason::NotPermitted),
+            (None, None, None, Some(Carried::Secret), ..) => Verdict::Deny(DenyReason::Carries),
+            (None, None, None, None, Some(number), _) => asked_by(rule(number)),
+            (None, None, None, None, None, false) => Verdict::Allow(Allowed {
                 rules: self.permit.iter().filter_map(rule).map(|rule| rule.name.clone()).collect(),
                 obligations: Obligations::default(),
             }),

@@ -59,6 +59,14 @@ pub enum LoadPolicyError {
         /// The rule.
         rule: RuleName,
     },
+    /// It is neither said that it permits calls that carry secrets, nor left out.
+    #[error("{at}: `@carries` of rule `{rule}` is not `@carries(\"allow\")` of a `permit`")]
+    BadCarries {
+        /// Where the rule begins.
+        at: Place,
+        /// The rule.
+        rule: RuleName,
+    },
     /// The rule has no name that the log could show.
     #[error("{at}: the rule has no name; write `@id(\"…\")` before it")]
     NoName {
@@ -223,6 +231,7 @@ impl LoadPolicyError {
     pub const fn place(&self) -> &Place {
         match self {
             Self::AskOnForbid { at, .. }
+            | Self::BadCarries { at, .. }
             | Self::BadName { at, .. }
             | Self::DuplicateRule { at, .. }
             | Self::ExampleFails { at, .. }
@@ -249,6 +258,9 @@ impl LoadPolicyError {
             Self::AskOnForbid { .. } => {
                 Some("write `permit` to have a person asked, or remove `@ask` to forbid".to_owned())
             }
+            Self::BadCarries { .. } => Some(
+                "a `forbid` reads `context.carries.secret`; a `permit` without `@carries(\"allow\")` lets no secret out".to_owned(),
+            ),
             Self::ExampleFails { rule: Some(_), .. } => Some(
                 "`toolgate policy explain --agent AGENT TOOL 'ARGUMENTS'` shows every rule that matched"
                     .to_owned(),
@@ -261,7 +273,7 @@ impl LoadPolicyError {
             }
             Self::Template { .. } => Some("write one rule for each agent, or one for a group".to_owned()),
             Self::UnknownAnnotation { .. } => {
-                Some("rules have `@id`, `@because` and, to have a person asked, `@ask`".to_owned())
+                Some("rules have `@id`, `@because`, to have a person asked `@ask`, and to let secrets out `@carries`".to_owned())
             }
             Self::UnknownArgument { hint, .. }
             | Self::UnknownName { hint, .. }

@@ -7,6 +7,7 @@
 //! args = { amount_cents = 5000 }
 //! expect = "ask"
 //! rule = "payments-are-asked" # the rule that has to decide; optional
+//! carries = ["github-pat"]    # what is found in what it would send; optional
 //! ```
 
 use std::collections::BTreeSet;
@@ -20,7 +21,7 @@ use super::error::{ExampleMismatch, LoadPolicyError, Place, PolicyWarning};
 use super::shape::Shape;
 use super::vocabulary::{Subject, context};
 use super::{ExamplesSource, Facts, Policy, PolicySource, World, suggest};
-use crate::call::{Action, Agent, Call, CallId, Proof};
+use crate::call::{Action, Agent, Call, CallId, Carries, Proof};
 use crate::json::{Canonical, Document, Limits};
 use crate::name::{AgentId, GroupName, RuleName, ServerName, ToolName};
 use crate::tool::Effect;
@@ -52,6 +53,8 @@ struct Written {
     effects: Option<Vec<String>>,
     #[serde(default)]
     args: toml::Table,
+    #[serde(default)]
+    carries: BTreeSet<String>,
     session: Option<String>,
     time: Option<u64>,
     expect: Expected,
@@ -89,6 +92,7 @@ pub fn trial_call(agent: Agent, action: Action, server: ServerName, arguments: C
         pin: None,
         arguments,
         params: Canonical::empty_object().document().clone(),
+        carries: Carries::default(),
     }
 }
 
@@ -197,6 +201,7 @@ impl Example {
         }
         let agent = Agent { id, groups, proof: Proof::Bearer };
         let mut call = trial_call(agent, action, server, arguments(&written.args)?);
+        call.carries = Carries::new(written.carries.clone());
         call.session = written.session.clone().unwrap_or(call.session);
         let facts = Facts { now_ms: written.time.unwrap_or(0).saturating_mul(1000) };
         Ok(Self { call, effects, facts, expect: written.expect, rule })
@@ -274,7 +279,11 @@ fn found(verdict: &Verdict) -> String {
         Verdict::Deny(DenyReason::Broken { rule, error }) => {
             format!("rule `{rule}` cannot be evaluated: {error}")
         }
+        Verdict::Deny(DenyReason::Carries) => {
+            "it would carry a secret out, and no rule that permits it has `@carries(\"allow\")`".to_owned()
+        }
         Verdict::Deny(DenyReason::Forbidden { rule, .. }) => format!("rule `{rule}` forbids it"),
+        Verdict::Deny(DenyReason::Honeytoken) => "it would send a honeytoken".to_owned(),
         Verdict::Deny(DenyReason::Inexpressible { argument }) => {
             format!("a rule reads argument `{argument}`, whose value cannot be shown to it")
         }

@@ -115,6 +115,10 @@ fn readings(rule: &Rule, call: &Call, facts: &Facts, unseen: &[String]) -> Vec<R
                 Some((&"args", members)) => {
                     call.arguments.root().path(members).map(|value| value.raw_str().to_owned())
                 }
+                Some((&"carries", _)) => {
+                    let names: Vec<_> = call.carries.kinds().iter().map(|kind| quote(kind)).collect();
+                    Some(format!("[{}]", names.join(",")))
+                }
                 Some((&"session", _)) => Some(quote(&call.session)),
                 Some((&"time", _)) => Some(seconds(facts).to_string()),
                 Some((&"unseen", _)) => {

@@ -15,11 +15,15 @@
 //!   its own, such as `Action::"resources/read"`, and is in no effect.
 //! * The resource is the server, `Server::"bank"`.
 //! * `context.args` has the arguments, typed by the tool's JSON schema ([the table](shape)); `context.unseen` the names
-//!   of those present that rules cannot see; `context.session.id` and `context.time` (seconds since 1970) the rest.
+//!   of those present that rules cannot see; `context.carries` what was found in what would be sent (`secret`, `kinds`,
+//!   `honeytoken`); `context.session.id` and `context.time` (seconds since 1970) the rest.
 //!
 //! Nothing is permitted unless a rule permits it, and the strictest rule that matches wins: `forbid`, then `@ask`, then
 //! `permit`. Of several that ask, the one written first does, the files taken in the order of their names. A rule
 //! that cannot be evaluated, and one that reads an argument whose value cannot be shown to it, refuse the call.
+//!
+//! A call that would carry a secret out, by the effect `egress` or to a server's resources and prompts, is refused unless a
+//! rule that permits it has `@carries("allow")`. One that would send a honeytoken is refused whatever permits it.
 //!
 //! Everything is checked when the policy is loaded: names and arguments against the configuration and the accepted
 //! tools, types by Cedar's validator in its strict mode, and each rule against its own examples.

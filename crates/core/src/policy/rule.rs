@@ -51,6 +51,8 @@ pub struct Rule {
     pub kind: RuleKind,
     /// Its `@because`.
     pub because: String,
+    /// Whether it permits calls that carry a secret out: `@carries("allow")`.
+    pub carries: bool,
     /// The rule as it is written.
     pub text: String,
     pub(super) scope: Scope,
@@ -234,6 +236,7 @@ impl Draft<'_> {
             errors.push(LoadPolicyError::NoReason { at: at.clone(), rule: name.clone() });
         }
         let kind = self.kind(&at, &name, words, errors)?;
+        let carries = self.carries(&at, &name, &kind, errors);
         let policy = self.policy.new_id(PolicyId::new(name.as_str()));
         // A rule that parsed has a tree; were there none, the rule is taken to read everything.
         let reads = self.policy.to_pst().map_or_else(|_| Reads::everything(), |tree| Reads::of(&tree));
@@ -244,6 +247,7 @@ impl Draft<'_> {
             place: at,
             kind,
             because,
+            carries,
             text: self.written,
             scope,
             reads,
@@ -253,7 +257,7 @@ impl Draft<'_> {
     }
 
     fn check_annotations(&self, at: &Place, rule: &RuleName, errors: &mut Vec<LoadPolicyError>) {
-        let unknown = |name: &str| !matches!(name, "id" | "because" | "ask");
+        let unknown = |name: &str| !matches!(name, "id" | "because" | "ask" | "carries");
         for (annotation, _) in self.policy.annotations().filter(|(name, _)| unknown(name)) {
             errors.push(LoadPolicyError::UnknownAnnotation {
                 at: at.clone(),
@@ -261,6 +265,21 @@ impl Draft<'_> {
                 annotation: annotation.to_owned(),
             });
         }
+    }
+
+    fn carries(
+        &self,
+        at: &Place,
+        rule: &RuleName,
+        kind: &RuleKind,
+        errors: &mut Vec<LoadPolicyError>,
+    ) -> bool {
+        let Some(said) = self.policy.annotation("carries") else { return false };
+        let fits = said == "allow" && *kind != RuleKind::Forbid;
+        if !fits {
+            errors.push(LoadPolicyError::BadCarries { at: at.clone(), rule: rule.clone() });
+        }
+        fits
     }
 
     fn kind(

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::*;
-use crate::call::Proof;
+use crate::call::{Carries, Proof};
 use crate::json::{Canonical, Document, Limits};
 use crate::name::ToolName;
 use crate::tool::{Effect, pin};
@@ -117,7 +117,9 @@ fn words(verdict: &Verdict) -> String {
         }
         Verdict::Ask(asked) => format!("ask {} {}", asked.question, asked.rule),
         Verdict::Deny(DenyReason::Broken { rule, .. }) => format!("broken {rule}"),
+        Verdict::Deny(DenyReason::Carries) => "carries a secret".to_owned(),
         Verdict::Deny(DenyReason::Forbidden { rule, .. }) => format!("forbidden {rule}"),
+        Verdict::Deny(DenyReason::Honeytoken) => "honeytoken".to_owned(),
         Verdict::Deny(DenyReason::Inexpressible { argument }) => format!("inexpressible {argument}"),
         Verdict::Deny(DenyReason::NotPermitted) => "not permitted".to_owned(),
     }
@@ -126,6 +128,81 @@ fn words(verdict: &Verdict) -> String {
 fn judged(conditions: &[&str], who: Agent, tool: &str, arguments: &str) -> String {
     let policy = load(&rules(conditions)).unwrap();
     words(&policy.judge(&call(who, tool, arguments), &FACTS))
+}
+
+/// A secret leaves only by a rule that says so, and a honeytoken by none.
+#[test]
+fn what_a_call_carries_is_held_back() {
+    const PERMIT: &str = "permit(principal, action, resource);";
+    const ALLOWS: &str = "@carries(\"allow\") permit(principal, action, resource);";
+    const ASKS: &str = "@ask(\"owner\") permit(principal, action, resource);";
+    const ASKS_AND_ALLOWS: &str = "@carries(\"allow\") @ask(\"owner\") permit(principal, action, resource);";
+    const NO_CARDS: &str =
+        "forbid(principal, action, resource) when { context.carries.kinds.contains(\"pii.card\") };";
+    const NO_SECRETS: &str = "forbid(principal, action, resource) when { context.carries.secret };";
+    const NO_DECOYS: &str = "forbid(principal, action, resource) when { context.carries.honeytoken };";
+    const MAIL: (&str, &str) = ("demo/send_mail", r#"{"to":"a","subject":"b","body":"c"}"#);
+    const SEARCH: (&str, &str) = ("demo/search_mail", r#"{"query":"a"}"#);
+    for (conditions, (tool, arguments), kinds, want) in [
+        (&[PERMIT][..], MAIL, &[][..], "allow r0"),
+        (&[PERMIT], MAIL, &["github-pat"], "carries a secret"),
+        (&[PERMIT], MAIL, &["vault:github"], "carries a secret"),
+        (&[PERMIT], MAIL, &[Carries::UNSEARCHABLE], "carries a secret"),
+        (&[PERMIT], MAIL, &["pii.card"], "allow r0"),
+        (&[PERMIT], SEARCH, &["github-pat"], "allow r0"),
+        (&[], MAIL, &["github-pat"], "not permitted"),
+        (&[ALLOWS], MAIL, &["github-pat"], "allow r0"),
+        (&[PERMIT, ALLOWS], MAIL, &["github-pat"], "allow r0 r1"),
+        (&[ASKS], MAIL, &["github-pat"], "carries a secret"),
+        // That it may leave takes no question away.
+        (&[ASKS, ALLOWS], MAIL, &["github-pat"], "ask owner r0"),
+        (&[ASKS_AND_ALLOWS], MAIL, &["github-pat"], "ask owner r0"),
+        (&[ALLOWS, NO_CARDS], MAIL, &["github-pat"], "allow r0"),
+        (&[ALLOWS, NO_CARDS], MAIL, &["pii.card"], "forbidden r1"),
+        (&[ALLOWS, NO_SECRETS], SEARCH, &["github-pat"], "forbidden r1"),
+        (&[ALLOWS, NO_SECRETS], SEARCH, &["pii.card"], "allow r0"),
+        (&[ALLOWS], SEARCH, &[Carries::HONEYTOKEN], "honeytoken"),
+        (&[ALLOWS], MAIL, &["vault:decoy", Carries::HONEYTOKEN], "honeytoken"),
+        (&[ALLOWS, NO_DECOYS], MAIL, &[Carries::HONEYTOKEN], "forbidden r1"),
+        (&[], SEARCH, &[Carries::HONEYTOKEN], "honeytoken"),
+    ] {
+        let policy = load(&rules(conditions)).unwrap();
+        let mut call = call(agent("ann", &[]), tool, arguments);
+        call.carries = Carries::new(kinds.iter().map(|kind| (*kind).to_owned()).collect());
+        assert_eq!(words(&policy.judge(&call, &FACTS)), want, "{conditions:?} {tool} {kinds:?}");
+        assert_eq!(words(&policy.explain(&call, &FACTS).verdict), want, "{conditions:?} {tool} {kinds:?}");
+    }
+    // What is no tool has no declared effects; what is sent to its server leaves, what it asks of the agent does not.
+    let policy = load(&rules(&[PERMIT])).unwrap();
+    for (action, arguments, want) in [
+        (Action::ReadResource, r#"{"uri":"a"}"#, "carries a secret"),
+        (Action::GetPrompt, r#"{"name":"a"}"#, "carries a secret"),
+        (Action::Elicit, r#"{"message":"a"}"#, "allow r0"),
+    ] {
+        let mut call = trial_call(agent("ann", &[]), action, "demo".parse().unwrap(), canonical(arguments));
+        call.carries = Carries::new(["password".to_owned()].into());
+        assert_eq!(words(&policy.judge(&call, &FACTS)), want, "{}", call.action);
+    }
+    for (condition, expect) in [(PERMIT, "deny"), (ALLOWS, "allow")] {
+        let example = |carries: &str, expect: &str| {
+            format!(
+                "[[example]]\nagent = \"ann\"\neffects = [\"egress\"]\ncarries = [{carries}]\nexpect = \"{expect}\"\n"
+            )
+        };
+        let text = format!("{}{}", example("", "allow"), example("\"password\"", expect));
+        let examples = ExamplesSource { path: "test.examples.toml".to_owned(), text };
+        let source = PolicySource {
+            path: "test.cedar".to_owned(),
+            text: rules(&[condition]),
+            examples: Some(examples),
+        };
+        let loaded = Policy::load(&[source], &world()).map(|_policy| ()).map_err(|errors| shown(&errors));
+        assert_eq!(loaded, Ok(()), "{condition}");
+    }
+    for wrong in ["@carries(\"deny\") permit", "@carries(\"allow\") forbid", "@carries permit"] {
+        let shown = errors_of(&rules(&[&format!("{wrong}(principal, action, resource);")]));
+        assert!(shown.contains("is not `@carries(\"allow\")` of a `permit`"), "{wrong}: {shown}");
+    }
 }
 
 /// What a person sees of load errors.
@@ -605,7 +682,7 @@ fn load_errors() {
     insta::assert_snapshot!(errors_of("@id(\"a\") @because(\"x\") permit(principal, action, resource);\n  @id(\"a\") @because(\"x\") forbid(principal, action, resource);"), @r##"policies/test.cedar:2:3: rule `a` is defined twice; the first is at policies/test.cedar:1:1"##);
     insta::assert_snapshot!(errors_of("@id(\"a\") @because(\"x\") @aks(\"owner\") permit(principal, action, resource);"), @r##"
     policies/test.cedar:1:1: rule `a` has an annotation `@aks`, which means nothing
-    hint: rules have `@id`, `@because` and, to have a person asked, `@ask`
+    hint: rules have `@id`, `@because`, to have a person asked `@ask`, and to let secrets out `@carries`
     "##);
     insta::assert_snapshot!(errors_of("@id(\"a\") @because(\"x\") @ask(\"owner\") forbid(principal, action, resource);"), @r##"
     policies/test.cedar:1:1: rule `a` forbids and asks at once
@@ -685,7 +762,7 @@ fn load_errors() {
     "##);
     insta::assert_snapshot!(errors_of("@id(\"a\") @because(\"x\")\npermit(principal, action, resource)\nwhen { context.arg.x == 1 };"), @r##"
     policies/test.cedar:3:16: rule `a` reads `context.arg`, which none of the 16 actions it covers has
-    hint: did you mean `args`? members: `args`, `session`, `time`, `unseen`
+    hint: did you mean `args`? members: `args`, `carries`, `session`, `time`, `unseen`
     "##);
     insta::assert_snapshot!(errors_of("@id(\"a\") @because(\"x\")\npermit(principal, action == Action::\"shop/order\", resource)\nwhen { context.args.price < 5 };"), @r##"
     policies/test.cedar:3:8: rule `a`: unexpected type: expected Long but saw decimal
@@ -790,7 +867,7 @@ fn load_errors_in_examples() {
         ),
         (
             format!("{good}[[example]]\nagnt = \"ann\"\nexpect = \"deny\"\n"),
-            "policies/test.examples.toml:12:1: unknown field `agnt`, expected one of `agent`, `groups`, `tool`, `action`, `server`, `effects`, `args`, `session`, `time`, `expect`, `rule`\n",
+            "policies/test.examples.toml:12:1: unknown field `agnt`, expected one of `agent`, `groups`, `tool`, `action`, `server`, `effects`, `args`, `carries`, `session`, `time`, `expect`, `rule`\n",
         ),
         (
             format!("{good}[[example]\n"),
@@ -981,6 +1058,7 @@ mod property {
         }
         let action = uid(format!("Action::\"{}\"", call.action));
         let context = serde_json::json!({
+            "carries": { "honeytoken": false, "kinds": [], "secret": false },
             "args": shown, "unseen": unseen, "time": 1_700_000_000, "session": { "id": call.session },
         });
         let context = Context::from_json_value(context, Some((&schema, &action))).unwrap();
@@ -1021,7 +1099,10 @@ mod property {
                     Verdict::Deny(DenyReason::NotPermitted) => {
                         prop_assert_eq!((decision, broken, reasons.len()), (Decision::Deny, 0, 0));
                     }
-                    Verdict::Deny(DenyReason::Inexpressible { .. }) => prop_assert!(false, "{:?}", verdict),
+                    // Nothing that is carried is among the calls.
+                    Verdict::Deny(
+                        DenyReason::Carries | DenyReason::Honeytoken | DenyReason::Inexpressible { .. },
+                    ) => prop_assert!(false, "{:?}", verdict),
                     Verdict::Ask(asked) => {
                         prop_assert_eq!((decision, broken), (Decision::Allow, 0));
                         prop_assert!(reasons.contains(&asked.rule.to_string()));

@@ -182,6 +182,14 @@ pub(super) fn context(args: Shape) -> Shape {
     };
     record(vec![
         ("args", args),
+        (
+            "carries",
+            record(vec![
+                ("honeytoken", Shape::Bool),
+                ("kinds", Shape::Set(Box::new(Shape::String))),
+                ("secret", Shape::Bool),
+            ]),
+        ),
         ("session", record(vec![("id", Shape::String)])),
         ("time", Shape::Long),
         ("unseen", Shape::Set(Box::new(Shape::String))),

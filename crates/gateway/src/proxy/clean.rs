@@ -1,10 +1,12 @@
 //! Taking values out of what servers say.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use toolgate_broker::totp::base32;
 use toolgate_broker::vault::keys::derive;
 use toolgate_broker::vault::process::{Value, Values};
+use toolgate_core::call::Carries;
 use toolgate_core::json::{Document, Limits};
 use toolgate_core::scrub::known::{Known, KnownValue};
 use toolgate_core::scrub::{Kind, Scrubber, Withheld};
@@ -87,6 +89,24 @@ impl Holding {
             Kind::Custom(_) | Kind::Detected(_) => "⟦withheld⟧".to_owned(),
         };
         Scrubber::new(vec![Arc::clone(&self.known) as _], Arc::new(token))
+    }
+
+    /// Which values are in a JSON document, by name. A secret that goes nowhere is a honeytoken: it is there to be recognized. `None` if
+    /// that cannot be said.
+    pub(super) fn carried(&self, document: &[u8]) -> Option<BTreeSet<String>> {
+        let document = Document::parse(document.to_vec(), &limits(document.len())).ok()?;
+        let scrubber =
+            Scrubber::new(vec![Arc::clone(&self.known) as _], Arc::new(|_, _: &[u8]| String::new()));
+        let mut names = BTreeSet::new();
+        for kind in scrubber.scrub_json(&document).ok()?.removed.into_keys() {
+            let Kind::Known(id) = kind else { continue };
+            let value = self.all.get(usize::try_from(id).ok()?)?;
+            names.insert(format!("vault:{}", value.name));
+            if value.uses.slots.is_empty() {
+                names.insert(Carries::HONEYTOKEN.to_owned());
+            }
+        }
+        Some(names)
     }
 
     /// The name, and 40 bits of an HMAC over the run and the value: nobody without the key can try values.

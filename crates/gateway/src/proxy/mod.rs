@@ -5,12 +5,13 @@
 //! server it makes the connection itself, and puts a credential where that one's secret says, if the secret is for this server and
 //! this host. It has no files and starts no program.
 //!
-//! The gate asks it over a socket for one of four things, and hands it the descriptors for it:
+//! The gate asks it over a socket for one of five things, and hands it the descriptors for it:
 //! - *HTTP*: speak HTTP on this socket, and carry its requests to that server;
 //! - *lend*: give the files with what a program is handed in its cell, as variables or files, and take its connections to hosts
 //!   where a secret is put in for what stands for it;
 //! - *lines*: copy what this pipe brings into that one, line by line: what a program in a cell answers;
-//! - *once*: clean what comes on this socket until its end, and send it back.
+//! - *once*: clean what comes on this socket until its end, and send it back;
+//! - *carried*: say which values are in what comes on this socket until its end, by name.
 
 mod attach;
 mod authority;
@@ -68,6 +69,8 @@ enum What {
     Lines,
     /// With it comes a socket.
     Once,
+    /// With it comes a socket.
+    Carried,
 }
 
 /// An HTTP server.
@@ -256,8 +259,22 @@ impl Passage {
     /// # Errors
     /// The proxy is gone, or could not look through it.
     pub async fn once(&self, text: &[u8]) -> io::Result<Vec<u8>> {
+        self.exchange(What::Once, text).await
+    }
+
+    /// Which values of the vault are in a JSON document, by name: `vault:NAME`, and `honeytoken` if one of them is.
+    ///
+    /// # Errors
+    /// The proxy is gone, or could not look through it.
+    pub async fn carried(&self, document: &[u8]) -> io::Result<Vec<String>> {
+        // What an agent may send is not bounded by what its server may answer.
+        let whole = Self { max_message_bytes: document.len(), ..self.clone() };
+        Ok(serde_json::from_slice(&whole.exchange(What::Carried, document).await?)?)
+    }
+
+    async fn exchange(&self, what: What, text: &[u8]) -> io::Result<Vec<u8>> {
         let (mut ours, theirs) = UnixStream::pair()?;
-        self.ask(What::Once, &[theirs.as_fd()])?;
+        self.ask(what, &[theirs.as_fd()])?;
         drop(theirs);
         ours.write_all(text).await?;
         ours.shutdown().await?;

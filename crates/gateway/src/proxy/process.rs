@@ -105,7 +105,7 @@ fn begin(ask: Ask, given: Vec<OwnedFd>, held: &Held, roots: &Arc<carry::Roots>) 
             let to = pipe::Sender::from_owned_fd(next()?)?;
             tokio::spawn(lines(from, to, ask, held));
         }
-        What::Once => {
+        What::Once | What::Carried => {
             let stream = stream(next()?)?;
             tokio::spawn(once(stream, ask, held));
         }
@@ -172,17 +172,23 @@ async fn skip_line(from: &mut BufReader<pipe::Receiver>) -> io::Result<()> {
     }
 }
 
-/// Cleans what comes until its end, and sends it back. What cannot be looked through is not sent back whole.
+/// Cleans what comes until its end, and sends it back; or only says what is in it. What cannot be looked through is not answered.
 async fn once(mut stream: UnixStream, ask: Ask, held: Held) -> io::Result<()> {
     let mut text = Vec::new();
     (&mut stream).take(ask.max_message_bytes as u64 + 1).read_to_end(&mut text).await?;
     if text.len() > ask.max_message_bytes {
         return Ok(());
     }
-    let scrubber = held.load_full().scrubber(&ask.session);
-    if let Ok(mut cleaned) = clean::message(&scrubber, &text) {
-        cleaned.push(WHOLE);
-        stream.write_all(&cleaned).await?;
+    let held = held.load_full();
+    let answer = match ask.what {
+        What::Carried => held.carried(&text).map(|names| serde_json::to_vec(&names)).transpose(),
+        What::Http(_) | What::Lend { .. } | What::Lines | What::Once => {
+            Ok(clean::message(&held.scrubber(&ask.session), &text).ok())
+        }
+    };
+    if let Some(mut answer) = answer? {
+        answer.push(WHOLE);
+        stream.write_all(&answer).await?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use toolgate_broker::outcome::{Answer, Outcome, Reply};
 use toolgate_broker::port::{AgentLine, Agentward, BoxFuture, Client, Clock, Handle};
-use toolgate_core::call::{Action, Call, CallId};
+use toolgate_core::call::{Action, Call, CallId, Carries};
 use toolgate_core::digest::Digest;
 use toolgate_core::json::{Document, Edit, ObjectWriter, Value};
 
@@ -109,6 +109,7 @@ impl Asking<'_> {
             pin: None,
             arguments,
             params,
+            carries: Carries::default(),
         };
         let modern = is_modern(self.line.client());
         let line: AgentLine =

@@ -60,7 +60,9 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 use toolgate_broker::authorized::Authorized;
-use toolgate_broker::port::{AgentLine, BoxFuture, Client, Clock, Executed, Executor, Handle, Stop};
+use toolgate_broker::port::{
+    AgentLine, BoxFuture, Client, Clock, Executed, Executor, Handle, Stop, UnsearchableError,
+};
 use toolgate_core::call::Call;
 use toolgate_core::json::Document;
 use toolgate_core::name::ServerName;
@@ -218,6 +220,13 @@ impl Upstreams {
 }
 
 impl Executor for Upstreams {
+    async fn carried(&self, call: &Call, sent: &[u8]) -> Result<Vec<String>, UnsearchableError> {
+        match self.inner.passage(&call.server, &call.session) {
+            Some(passage) => passage.carried(sent).await.map_err(|_gone_or_too_much| UnsearchableError),
+            None => Ok(Vec::new()),
+        }
+    }
+
     async fn execute(
         &self,
         call: Authorized<Call>,

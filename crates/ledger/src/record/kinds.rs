@@ -17,6 +17,10 @@ pub struct CallInfo {
     /// Commitment to the canonical bytes of the arguments. Absent if they were refused before they had such a form.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Hash>,
+    /// What was found in what it would send, by the names of the kinds, sorted: `github-pat`, `vault:NAME`, `honeytoken`. Never
+    /// what it was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub carries: Vec<String>,
     /// The number of the call.
     pub id: String,
     /// Commitment to the bytes of `params` as they came: what the client put around the arguments.

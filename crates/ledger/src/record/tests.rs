@@ -9,6 +9,7 @@ fn call() -> CallInfo {
         action: "github/create_issue".into(),
         agent: AgentInfo { name: "support".into(), proof: AgentProof::Peer { uid: 1000 } },
         arguments: Some(hash(1)),
+        carries: vec!["github-pat".into(), "vault:github".into()],
         id: "00000000-0001-7fff-bfff-ffffffffffff".into(),
         params: Some(hash(2)),
         pin: Some(hash(3)),

@@ -24,6 +24,7 @@ pub(crate) fn record(index: u64) -> Record {
         action: "github/create_issue".into(),
         agent: AgentInfo { name: "support".into(), proof: AgentProof::Bearer },
         arguments: Some(digest("arguments")),
+        carries: vec![],
         id: id(index),
         params: Some(digest("params")),
         pin: Some(Hash::of(b"pin")),

@@ -16,7 +16,7 @@ use toolgate_broker::port::{
 };
 use toolgate_broker::rulebook::{AcceptedTool, Rulebook};
 use toolgate_broker::scrub::ScrubRules;
-use toolgate_core::call::{Action, Agent, Call, CallId, Proof};
+use toolgate_core::call::{Action, Agent, Call, CallId, Carries, Proof};
 use toolgate_core::json::{Document, Limits};
 use toolgate_core::name::ServerName;
 use toolgate_core::policy::{Policy, World};
@@ -219,6 +219,7 @@ pub(super) fn other_call(
         pin: is_tool.then(|| accepted().tool.pin),
         arguments,
         params,
+        carries: Carries::default(),
     }
 }
 
