@@ -45,6 +45,8 @@ use crate::upstream::is;
 
 /// How long agreeing on TLS may take, with either side.
 const AGREE: Duration = Duration::from_secs(30);
+/// How long a server may say nothing when it is its turn; the gate gives up a connection after as long.
+const IDLE: Duration = Duration::from_secs(600);
 /// How long a program may take to hang up that has heard the last answer.
 const LINGER: Duration = Duration::from_secs(2);
 /// How much is read of a program at once.
@@ -177,7 +179,7 @@ impl Talk {
                     response = &mut answer => (response, false),
                     done = &mut sent => {
                         done?;
-                        (answer.await, true)
+                        (timeout(IDLE, answer).await.map_err(|_late| Inside::Server)?, true)
                     }
                 }
             };
@@ -296,8 +298,8 @@ impl Talk {
         }
         let short = |length: usize| json && length <= DOCUMENT;
         if length.is_some_and(short) {
-            let body =
-                Limited::new(body, DOCUMENT).collect().await.map_err(|_cut| Inside::Server)?.to_bytes();
+            let body = timeout(IDLE, Limited::new(body, DOCUMENT).collect()).await;
+            let body = body.map_err(|_late| Inside::Server)?.map_err(|_cut| Inside::Server)?.to_bytes();
             let cleaned = clean::message(&scrubber, &body).map_err(|_why| Inside::Withheld)?;
             let mut all = begin(&format!("Content-Length: {}\r\n", cleaned.len()));
             all.extend(cleaned);
@@ -344,7 +346,7 @@ impl Talk {
         mut clean: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(), toolgate_core::scrub::Withheld>,
     ) -> Result<(), Stop> {
         let mut out = Vec::new();
-        while let Some(frame) = body.frame().await {
+        while let Some(frame) = timeout(IDLE, body.frame()).await.map_err(|_late| Inside::Server)? {
             let frame = frame.map_err(|_cut| Inside::Server)?;
             // What comes after the body, in trailers, is for nobody.
             let Ok(data) = frame.into_data() else { continue };
