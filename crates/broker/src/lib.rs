@@ -14,6 +14,7 @@ mod desk;
 pub mod home;
 pub mod identity;
 pub mod integrate;
+pub mod lease;
 mod lines;
 pub mod outcome;
 pub mod person;

@@ -158,6 +158,16 @@ The exit status is the command's own; 124: its time was over; 127: it could not 
   toolgate secret rotate github"
     )]
     Secret(SecretCommand),
+    /// Show and revoke credentials that are minted from secrets
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_help = "Examples:
+  toolgate lease list
+  toolgate lease revoke 9f86d081884c7d65
+  toolgate lease revoke --all"
+    )]
+    Lease(LeaseCommand),
     /// Take secrets, and personal data if asked for, out of what stands on standard input
     #[command(after_help = "Examples:
   journalctl -u shop | toolgate scrub > clean.log
@@ -521,6 +531,34 @@ pub(crate) struct Scan {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum LeaseCommand {
+    /// List the credentials that may be good for something
+    #[command(after_help = "Examples:
+  toolgate lease list
+  toolgate lease list --json")]
+    List,
+    /// Have credentials revoked: at once by the gate that has them, or when the next one starts
+    #[command(
+        group = ArgGroup::new("which").required(true),
+        after_help = "Examples:
+  toolgate lease revoke 9f86d081884c7d65                 the beginning of its number is enough
+  toolgate lease revoke --secret github
+  toolgate lease revoke --all"
+    )]
+    Revoke {
+        /// The number of one, or its beginning
+        #[arg(group = "which")]
+        lease: Option<String>,
+        /// All that were minted from this secret
+        #[arg(long, value_name = "SECRET", group = "which")]
+        secret: Option<String>,
+        /// All
+        #[arg(long, group = "which")]
+        all: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum SecretCommand {
     /// Look for secrets in files, folders, transcripts of agents, or standard input
     #[command(after_help = "Examples:
@@ -547,6 +585,7 @@ pub(crate) enum VaultCommand {
   toolgate secret add db --slot env:PGPASSWORD --tool 'database/*' --agent reports
   toolgate secret add aws-decoy --honeytoken --value-file decoy.txt
 
+With `--mint`, the secret itself stays here, and short credentials are minted from it: `toolgate secret providers`.
 Then say in toolgate.toml which server gets it: `[servers.github]` `secrets = [\"github\"]`.")]
     Add {
         /// What it is called
@@ -563,6 +602,10 @@ Then say in toolgate.toml which server gets it: `[servers.github]` `secrets = [\
     #[command(after_help = "Examples:
   toolgate secret list")]
     List,
+    /// List who mints credentials from secrets, and what can be said about them
+    #[command(after_help = "Examples:
+  toolgate secret providers")]
+    Providers,
     /// Say what a secret is good for
     #[command(after_help = "Examples:
   toolgate secret show github")]
@@ -621,13 +664,20 @@ the hosts of the secret get that itself on their way, and answers lose it.")]
 /// What a secret is good for.
 #[derive(Debug, Args)]
 pub(crate) struct UsesArgs {
-    /// Where it goes: `header:NAME`, `header:NAME: Token {}`, `query:KEY`, `basic:USER`, `env:NAME` or `file:NAME`
+    /// Where it goes: `header:NAME`, `header:NAME: Token {}`, `query:KEY`, `basic:USER`, `sigv4:REGION/SERVICE`, `env:NAME` or
+    /// `file:NAME`; a part of what is minted: `env:NAME=PART`
     #[arg(long, value_name = "SLOT")]
     pub(crate) slot: Vec<String>,
     /// Where a program in a cell finds what stands for it, until a request to one of the hosts is on its way: `env:NAME`, `file:NAME`,
     /// or `env:NAME=PREFIX`, with what it has to begin with
     #[arg(long, value_name = "PLACE")]
     pub(crate) placeholder: Vec<String>,
+    /// Mint short credentials from it, and send nobody but the provider the secret itself: `toolgate secret providers` lists them
+    #[arg(long, value_name = "PROVIDER")]
+    pub(crate) mint: Option<String>,
+    /// What is minted: `KEY=VALUE`, `KEY=@FILE`; `{args.NAME}` stands for what a call says, `idle.KEY` holds where there is no call
+    #[arg(long, value_name = "KEY=VALUE", requires = "mint")]
+    pub(crate) with: Vec<String>,
     /// A host that it may be sent to, and a port if that is not 443
     #[arg(long, value_name = "HOST")]
     pub(crate) host: Vec<String>,

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -30,7 +31,7 @@ const NOT_STARTED: u8 = 127;
 
 pub(crate) fn run(exec: &Exec, place: impl Fn() -> anyhow::Result<Place>) -> anyhow::Result<ExitCode> {
     let folder = exec.workspace.clone().map_or_else(std::env::current_dir, Ok)?;
-    let vault = if exec.secret.is_empty() { None } else { Some(vault(&place()?)?) };
+    let secrets_of = if exec.secret.is_empty() { None } else { Some(place()?) };
     let believed = exec.ca_file.as_deref().map(read_pem).transpose()?;
     let profile = profile(exec, &folder, place)?;
     let mut planned = profile.plan(exec.command.clone())?;
@@ -41,6 +42,7 @@ pub(crate) fn run(exec: &Exec, place: impl Fn() -> anyhow::Result<Place>) -> any
         if !cells.limits_memory() && exec.memory.is_some() {
             out::note("no cgroup can be used here: the limit of memory holds for each process alone");
         }
+        let vault = secrets_of.as_ref().map(vault).transpose()?;
         let lent = match &vault {
             Some(vault) => vault.lend(&exec.secret, believed).await?,
             None => Lent::default(),
@@ -79,14 +81,17 @@ pub(crate) fn run(exec: &Exec, place: impl Fn() -> anyhow::Result<Place>) -> any
         if let (Some(changed), Some(lower)) = (changed, lower) {
             settle(&changed, lower, exec.changes)?;
         }
+        if let Some(vault) = vault {
+            vault.close().await;
+        }
         Ok(status)
     })
 }
 
-/// The vault, unlocked.
+/// The vault, unlocked. Has to be called within a tokio runtime.
 fn vault(place: &Place) -> anyhow::Result<Vault> {
     let state = place.open()?;
-    Vault::open(&state.folder, &state.store)
+    Vault::open(&state.folder, &Arc::new(state.store))
 }
 
 /// What is said of Landlock in a cell; nothing, where there is another kernel between.

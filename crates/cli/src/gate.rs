@@ -84,16 +84,15 @@ impl Gate {
         observer: Arc<dyn Observer>,
     ) -> anyhow::Result<Self> {
         let config = &setup.config;
-        let vault = Vault::open(&state.folder, &state.store)?;
-        vault.check(config)?;
-        let rulebook = setup.rulebook(&state.store, &state.key)?.with_secrets(config, vault.known());
-        let doorkeeper =
-            Arc::new(Doorkeeper::new(config, &state.store.agents()?, Arc::new(SystemClock)).await?);
-        let images = Images::new(state.folder.path().join(IMAGES));
-        let servers = servers(surroundings, &images, config, &config.servers)?;
         let origin = state.origin(config)?;
         let State { folder, store, key } = state;
         let store = Arc::new(store);
+        let vault = Vault::open(&folder, &store)?;
+        vault.check(config)?;
+        let rulebook = setup.rulebook(&store, &key)?.with_secrets(config, vault.known());
+        let doorkeeper = Arc::new(Doorkeeper::new(config, &store.agents()?, Arc::new(SystemClock)).await?);
+        let images = Images::new(folder.path().join(IMAGES));
+        let servers = servers(surroundings, &images, config, &config.servers)?;
         let connections = Connections::new(Arc::clone(&store), SystemClock);
         let observer = Arc::new(Logged { observer, connections });
         let upstreams = Upstreams::new(servers, Arc::new(SystemClock), observer)?;
@@ -192,7 +191,8 @@ impl Gate {
     /// Takes up the vault as it was written last. What servers say passes it from then on, on connections of their own.
     fn follow_vault(&self) -> anyhow::Result<()> {
         let mut vault = self.vault.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let is_new = vault.follow(self.store())?;
+        let is_new = vault.follow(self.broker.store())?;
+        vault.look_at_leases(self.store())?;
         // Programs that were handed a value that is not the one any more are started again.
         if let (true, Some(credentials)) = (is_new, vault.credentials()) {
             self.upstreams.use_credentials(Arc::clone(credentials));
@@ -257,9 +257,11 @@ impl Gate {
 
     /// Stops in order: no new calls, the running ones to their end, the servers, the log.
     pub(crate) async fn stop(self, reason: &str) -> anyhow::Result<()> {
+        let store = Arc::clone(self.broker.store());
         self.router.shut_down();
         self.upstreams.shutdown().await;
-        self.store().append(gate_line(Stop { reason: reason.to_owned() })?).await?;
+        self.vault.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).close().await;
+        store.append(gate_line(Stop { reason: reason.to_owned() })?).await?;
         // Its end waits for the last publication.
         let publishing = self.publishing;
         tokio::task::spawn_blocking(move || drop(publishing)).await?;

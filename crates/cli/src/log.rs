@@ -12,7 +12,8 @@ use toolgate_broker::store::{Erase, SqliteStore};
 use toolgate_core::{hex, text};
 use toolgate_ledger::export::{self, Ocsf};
 use toolgate_ledger::record::{
-    Body, CallInfo, Connection, ConnectionStatus, Erasure, Export, Field, Judged, Record, Status, VerdictWord,
+    Body, CallInfo, Connection, ConnectionStatus, Erasure, Export, Field, Judged, Lease, Record, Status,
+    VerdictWord,
 };
 use toolgate_ledger::verify::{Options, Report, verify};
 use toolgate_ledger::{Folder, Hash, Proof, Trust, VerifierKey, signer};
@@ -318,6 +319,14 @@ pub(crate) fn one_line(placed: &Placed, paint: Paint) -> String {
                 if outcome.status == Status::Answered { paint.green(word) } else { paint.yellow(word) };
             let took = outcome.ended_ms.saturating_sub(outcome.started_ms);
             format!("{word}  {}  after {took} ms", outcome.call)
+        }
+        Body::Lease(lease) => {
+            let scope = lease.granted.as_ref().or(lease.requested.as_ref());
+            let scope = scope.map(|scope| format!(": {}", text::quoted(scope, 256))).unwrap_or_default();
+            let why =
+                lease.why.as_ref().map(|why| format!(", {}", text::quoted(why, 256))).unwrap_or_default();
+            let Lease { secret, provider, server, action, .. } = lease;
+            format!("lease of {secret} by {provider} for {server} {}{scope}{why}", action.words())
         }
         Body::OutcomeUnknown(outcome) => format!("{}  {}", paint.yellow("outcome unknown"), outcome.call),
         Body::Person(person) => {

@@ -12,6 +12,7 @@ mod extras;
 mod gate;
 mod image;
 mod init;
+mod lease;
 mod log;
 mod out;
 mod person;
@@ -112,6 +113,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Question(command) => question::run(&here()?, command),
         Command::Mcp(mcp) => up::run_mcp(&here()?, &mcp),
         Command::Scrub(arguments) => secret_scan::scrub(&arguments, cli.json),
+        Command::Lease(command) => lease::run(&here()?, command),
         Command::Secret(SecretCommand::Vault(command)) => secret::run(&here()?, command),
         Command::Up(up) => up::run(&here()?, &up),
         Command::Doctor(Doctor { cell: None }) => doctor::run(&here()?),

@@ -8,6 +8,7 @@ use toolgate_broker::home::HomeError;
 use toolgate_broker::store::ManageError;
 use toolgate_broker::vault::VaultError;
 use toolgate_broker::vault::process::ProcessError;
+pub(crate) use toolgate_core::time::to_rfc3339 as time;
 use toolgate_sandbox::image::ImageError;
 
 /// How much of a text of strangers is shown on one line.
@@ -173,39 +174,5 @@ impl Paint {
 
     pub(crate) fn yellow(self, text: impl fmt::Display) -> String {
         self.with("33", text)
-    }
-}
-
-/// A time as RFC 3339 in UTC, to the second.
-pub(crate) fn time(unix_ms: u64) -> String {
-    let seconds = unix_ms / 1000;
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Days since 1 March of the year 0, in eras of 400 years (all years counted from March, so leap days come last).
-    let shifted = days + 719_468;
-    let (era, day) = (shifted / 146_097, shifted % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let of_year = day - (365 * year + year / 4 - year / 100);
-    let part = (5 * of_year + 2) / 153;
-    let of_month = of_year - (153 * part + 2) / 5 + 1;
-    let month = if part < 10 { part + 3 } else { part - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{of_month:02}T{:02}:{:02}:{:02}Z", rest / 3_600, rest / 60 % 60, rest % 60)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times() {
-        for (seconds, want) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_767_225_599, "2025-12-31T23:59:59Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-        ] {
-            assert_eq!(time(seconds * 1000), want);
-        }
     }
 }

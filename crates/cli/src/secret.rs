@@ -1,7 +1,7 @@
 //! `toolgate secret`: the vault, as people see it. No command prints a value.
 
-use std::collections::BTreeSet;
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,15 +12,18 @@ use toolgate_broker::config::Config;
 use toolgate_broker::store::VaultRow;
 use toolgate_broker::vault::file::{Held, MAX_VALUE, SHORT_VALUE};
 use toolgate_broker::vault::keys::{KeySource, make_key_file};
-use toolgate_broker::vault::{Locked, Opener, Sealed, Uses, Vault, VaultError};
+use toolgate_broker::vault::{
+    Locked, Mint, MintError, Opener, Provider, Sealed, Slot, Uses, Vault, VaultError,
+};
 use toolgate_core::hex;
 use toolgate_core::name::SecretName;
+use toolgate_core::text;
 use toolgate_ledger::record::{self, SecretAction};
 use toolgate_sandbox::guarded;
 use zeroize::Zeroizing;
 
 use crate::args::{Unlock, UsesArgs, ValueArgs, VaultCommand};
-use crate::out::{self, hinted, line, note};
+use crate::out::{self, LINE_CHARS, hinted, line, note};
 use crate::place::{Place, State, block_on, gate_line, now_ms, random};
 use crate::terminal;
 
@@ -33,6 +36,7 @@ pub(crate) fn run(place: &Place, command: VaultCommand) -> anyhow::Result<()> {
             add(place, &name, uses, &value)
         }
         VaultCommand::List => list(place),
+        VaultCommand::Providers => providers(place),
         VaultCommand::Remove { name } => remove(place, &name),
         VaultCommand::Rotate { name, value } => rotate(place, &name, &value),
         VaultCommand::Show { name } => show(place, &name),
@@ -138,10 +142,13 @@ fn add(place: &Place, name: &str, uses: Uses, value: &ValueArgs) -> anyhow::Resu
         true => format!("The honeytoken `{name}` is in the vault: a call that would send it is refused."),
         false => format!("The secret `{name}` is in the vault: {}.", in_words(&uses)),
     };
+    let is_minted = uses.mint.is_some();
     opened.vault.add(&name, uses, &text, now_ms())?;
     opened.save(place, SecretAction::Added, Some(&name))?;
     note(said);
-    warn(&text);
+    if !is_minted {
+        warn(&text);
+    }
     place.tell(|| json!({ "secret": name.as_str(), "version": 1 }))
 }
 
@@ -276,8 +283,10 @@ fn in_words(uses: &Uses) -> String {
     } else {
         format!(", sent to {} only", joined(&uses.hosts, ""))
     };
+    let what = uses.mint.as_ref().map(|mint| format!("what {} mints from it: ", mint.provider()));
     format!(
-        "{}{to}, for calls of {} to {}",
+        "{}{}{to}, for calls of {} to {}",
+        what.unwrap_or_default(),
         joined(&uses.slots, ""),
         joined(&uses.agents, "every agent"),
         joined(&uses.tools, "no tool")
@@ -299,6 +308,12 @@ fn show(place: &Place, name: &str) -> anyhow::Result<()> {
         line(format_args!("  stands in {}", joined(&sealed.uses.placeholders, "none")))?;
     }
     line(format_args!("  hosts     {}", joined(&sealed.uses.hosts, "none")))?;
+    if let Some(mint) = &sealed.uses.mint {
+        line(format_args!("  minted    by {}, for {} s", mint.provider(), mint.ttl()))?;
+        for (key, value) in mint.with() {
+            line(format_args!("            {key} = {}", text::quoted(value, LINE_CHARS)))?;
+        }
+    }
     line(format_args!("  tools     {}", joined(&sealed.uses.tools, "none")))?;
     line(format_args!("  agents    {}", joined(&sealed.uses.agents, "all of them")))?;
     line(format_args!("  given     {} (version {})", out::time(sealed.changed_ms), sealed.version))?;
@@ -323,6 +338,7 @@ fn use_where(place: &Place, name: &str, uses: &UsesArgs) -> anyhow::Result<()> {
         agents: if given.agents.is_empty() { before.agents } else { given.agents },
         hosts: if given.hosts.is_empty() { before.hosts } else { given.hosts },
         placeholders: if given.placeholders.is_empty() { before.placeholders } else { given.placeholders },
+        mint: given.mint.or(before.mint),
         slots: if given.slots.is_empty() { before.slots } else { given.slots },
         tools: if given.tools.is_empty() { before.tools } else { given.tools },
     };
@@ -335,7 +351,7 @@ fn use_where(place: &Place, name: &str, uses: &UsesArgs) -> anyhow::Result<()> {
 
 /// What would never be used is a slip of the pen.
 fn check(uses: &Uses) -> anyhow::Result<()> {
-    let in_requests = uses.slots.iter().any(toolgate_broker::vault::Slot::is_in_request);
+    let in_requests = uses.slots.iter().any(Slot::is_in_request);
     if in_requests && uses.hosts.is_empty() {
         return Err(hinted(
             "it goes into requests, and no host may have it",
@@ -350,6 +366,24 @@ fn check(uses: &Uses) -> anyhow::Result<()> {
     }
     if uses.tools.is_empty() {
         return Err(hinted("it serves no tool", "say which: `--tool 'SERVER/*'`, or `--tool SERVER/TOOL`"));
+    }
+    let part = uses.slots.iter().find_map(Slot::part);
+    let Some(mint) = &uses.mint else {
+        return match part {
+            Some(part) => Err(hinted(
+                format!("nothing is minted from it that has a part `{part}`"),
+                "leave `=PART` away, or say what is minted: `--mint PROVIDER`",
+            )),
+            None => Ok(()),
+        };
+    };
+    uses.slots.iter().try_for_each(|slot| mint.check_part(slot.part()))?;
+    let in_cells = uses.slots.iter().any(|slot| !slot.is_in_request());
+    if let (true, Err(MintError::Argument { argument, .. })) = (in_cells, mint.filled(None)) {
+        return Err(hinted(
+            format!("a program in a cell is handed it before there is a call that says `{argument}`"),
+            "say what holds then: `--with idle.KEY=VALUE`; or put it into requests: `--slot header:Authorization`",
+        ));
     }
     Ok(())
 }
@@ -513,10 +547,59 @@ impl UsesArgs {
             agents: all(&self.agent)?,
             hosts: all(&self.host)?,
             placeholders: all(&self.placeholder)?,
+            mint: self.mint.as_deref().map(|provider| recipe(provider, &self.with)).transpose()?,
             slots: all(&self.slot)?,
             tools: all(&self.tool)?,
         })
     }
+}
+
+fn recipe(provider: &str, with: &[String]) -> anyhow::Result<Mint> {
+    let mut parameters = BTreeMap::new();
+    for text in with {
+        let (key, value) = text.split_once('=').ok_or_else(|| {
+            hinted(format!("`{}` is no `KEY=VALUE`", text.escape_debug()), "write `--with scope=read`")
+        })?;
+        let value = match value.strip_prefix('@') {
+            Some(file) => fs::read_to_string(file).with_context(|| format!("could not read `{file}`"))?,
+            None => value.to_owned(),
+        };
+        parameters.insert(key.to_owned(), value);
+    }
+    Ok(Mint::new(provider.parse()?, parameters)?)
+}
+
+/// Who mints, and what can be said about it.
+fn providers(place: &Place) -> anyhow::Result<()> {
+    if place.json {
+        let all: Vec<Value> = Provider::ALL
+            .into_iter()
+            .map(|provider| {
+                let parameters = provider.parameters().iter().map(|parameter| {
+                    json!({ "name": parameter.name, "needed": parameter.needed, "what": parameter.what })
+                });
+                json!({
+                    "provider": provider.word(), "value": provider.value(), "parts": provider.parts(),
+                    "parameters": parameters.collect::<Vec<_>>(),
+                })
+            })
+            .collect();
+        return out::json(&all);
+    }
+    for provider in Provider::ALL {
+        line(format_args!("{provider}"))?;
+        line(format_args!("  the secret is {}", provider.value()))?;
+        let parts = match provider.parts() {
+            [] => "what the path says".to_owned(),
+            parts => parts.join(", "),
+        };
+        line(format_args!("  what is minted has the parts: {parts}"))?;
+        for parameter in provider.parameters() {
+            let word = if parameter.needed { "  needed" } else { "" };
+            line(format_args!("    {:18} {}{word}", parameter.name, parameter.what))?;
+        }
+    }
+    Ok(())
 }
 
 impl ValueArgs {

@@ -123,10 +123,11 @@ fn offered(place: &Place, only: Option<&ServerName>) -> anyhow::Result<Vec<Offer
     let pins: BTreeMap<String, Pin> =
         state.store.pins()?.into_iter().map(|pin| (pin.tool.to_string(), pin)).collect();
     let servers = gate::servers(&place.surroundings, &place.images(), &config, &config.servers)?;
-    let vault = Vault::open(&state.folder, &state.store)?;
-    vault.check(&config)?;
+    let (folder, store) = (state.folder, Arc::new(state.store));
     let mut all = Vec::new();
     block_on(async {
+        let vault = Vault::open(&folder, &store)?;
+        vault.check(&config)?;
         let upstreams = Upstreams::new(servers, Arc::new(SystemClock), Arc::new(Unobserved))?;
         if let Some(credentials) = vault.credentials() {
             upstreams.use_credentials(Arc::clone(credentials));
@@ -143,6 +144,7 @@ fn offered(place: &Place, only: Option<&ServerName>) -> anyhow::Result<Vec<Offer
             }
         }
         upstreams.shutdown().await;
+        vault.close().await;
         Ok(())
     })?;
     refuse_look_alikes(&mut all, &pins);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use toolgate_broker::config::{Config, Reach, Server};
 use toolgate_broker::home::StateFolder;
+use toolgate_broker::port::SystemClock;
 use toolgate_broker::store::{SqliteStore, VaultRow};
 use toolgate_broker::vault::process::{Known, Noted};
 use toolgate_broker::vault::{Slot, Uses};
@@ -15,7 +16,7 @@ use toolgate_gateway::upstream::HttpServer;
 use toolgate_sandbox::cell::Lent;
 use toolgate_sandbox::guarded;
 
-use crate::out::hinted;
+use crate::out::{hinted, note};
 
 /// What secrets serve that are used by `toolgate exec`: `exec/*`.
 const EXEC: &str = "exec";
@@ -36,15 +37,15 @@ fn is_replaced(uses: &Uses) -> bool {
 }
 
 impl Vault {
-    /// Unlocks the vault, if there is one. It may ask for a passphrase on the terminal.
-    pub(crate) fn open(folder: &StateFolder, store: &SqliteStore) -> anyhow::Result<Self> {
+    /// Unlocks the vault, if there is one. It may ask for a passphrase on the terminal. Has to be called within a tokio runtime.
+    pub(crate) fn open(folder: &StateFolder, store: &Arc<SqliteStore>) -> anyhow::Result<Self> {
         let mut vault = Self { path: folder.vault(), credentials: None, known: Vec::new(), noted: None };
         vault.follow(store)?;
         Ok(vault)
     }
 
     /// Takes up the vault as it was written last. Says whether there was anything to take up.
-    pub(crate) fn follow(&mut self, store: &SqliteStore) -> anyhow::Result<bool> {
+    pub(crate) fn follow(&mut self, store: &Arc<SqliteStore>) -> anyhow::Result<bool> {
         let noted = store.vault()?;
         if noted == self.noted && (self.credentials.is_some() || !self.path.exists()) {
             return Ok(false);
@@ -59,6 +60,7 @@ impl Vault {
                 guarded::keep_to_ourselves()?;
                 let program = std::env::current_exe()?;
                 let (credentials, known) = Credentials::start(&program, &self.path, last)?;
+                credentials.keep_leases(Arc::clone(store), SystemClock)?;
                 (self.credentials, self.known) = (Some(credentials), known);
             }
         }
@@ -109,6 +111,27 @@ impl Vault {
         let passage = Passage::new(credentials, server, session, MAX_MESSAGE, secrets.to_vec());
         let lent = passage.believing(believed.map(Arc::from)).lend_placeholders().await;
         lent.context("the secrets cannot be used")
+    }
+
+    /// Has those leases revoked that a command has marked.
+    pub(crate) fn look_at_leases(&self, store: &SqliteStore) -> anyhow::Result<()> {
+        if let Some(leases) = self.credentials.as_ref().and_then(|credentials| credentials.leases()) {
+            leases.look(store)?;
+        }
+        Ok(())
+    }
+
+    /// Has all that was minted revoked, as far as it can be in a while.
+    pub(crate) async fn close(self) {
+        let Some(leases) = self.credentials.as_ref().and_then(|credentials| credentials.leases()) else {
+            return;
+        };
+        let left = leases.end_all().await;
+        if left > 0 {
+            note(format_args!(
+                "{left} credentials could not be revoked yet. The next start tries again: `toolgate lease list` shows them."
+            ));
+        }
     }
 
     /// Whether each server can get what it is to get.

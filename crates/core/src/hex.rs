@@ -13,6 +13,15 @@ pub fn encode(bytes: &[u8]) -> String {
     Hex(bytes).to_string()
 }
 
+/// The bytes that these digits stand for, in lower case, two for each. `None` for anything else.
+#[must_use]
+pub fn decode(digits: &str) -> Option<Vec<u8>> {
+    let value =
+        |digit: u8| DIGITS.iter().position(|known| *known == digit).and_then(|at| u8::try_from(at).ok());
+    let pairs = digits.as_bytes().chunks(2);
+    pairs.map(|pair| Some(value(*pair.first()?)? << 4 | value(*pair.get(1)?)?)).collect()
+}
+
 /// Shows bytes as their digits.
 #[derive(Debug, Clone, Copy)]
 pub struct Hex<'a>(pub &'a [u8]);
@@ -44,6 +53,10 @@ mod tests {
             let bytes = &all[256 - length..];
             let want: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(encode(bytes), want, "length {length}");
+            assert_eq!(decode(&want).unwrap(), bytes);
+        }
+        for wrong in ["0", "0g", "AB", "0 ", "ä"] {
+            assert_eq!(decode(wrong), None, "{wrong}");
         }
     }
 }

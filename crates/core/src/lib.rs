@@ -14,5 +14,6 @@ pub mod refusal;
 pub mod schema;
 pub mod scrub;
 pub mod text;
+pub mod time;
 pub mod tool;
 pub mod verdict;

@@ -276,6 +276,7 @@ fn actor_of(body: &Body) -> &str {
         Body::Agent(agent) => &agent.by,
         Body::Erasure(erasure) => &erasure.by,
         Body::Export(export) => &export.by,
+        Body::Lease(lease) => lease.by.as_deref().unwrap_or("toolgate"),
         Body::Person(person) => &person.by,
         Body::QuestionAnswered(answered) => &answered.person,
         Body::QuestionAsked(asked) => &asked.call.agent.name,

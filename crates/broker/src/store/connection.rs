@@ -16,7 +16,8 @@ use crate::port::StoreError;
 const FIRST: usize = 2;
 
 /// The schema in its oldest version, and the steps from one version to the next.
-const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema-3.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("schema.sql"), include_str!("schema-3.sql"), include_str!("schema-4.sql")];
 
 /// How long one waits for another process which holds the write lock.
 const BUSY: Duration = Duration::from_secs(10);

@@ -13,7 +13,7 @@ use toolgate_core::tool::Effect;
 
 use super::batch::Batch;
 use super::connection::{sql, unsql};
-use super::{Kind, SqliteStore, bytes_of};
+use super::{Kind, SqliteStore, bytes_of, owner};
 use crate::person::TOTP;
 use crate::port::{Line, Position, StoreError};
 
@@ -119,6 +119,31 @@ pub struct VaultRow {
     pub id: Vec<u8>,
     /// Its generation.
     pub generation: u64,
+}
+
+/// A credential that was minted, or is being, and may be good for something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseRow {
+    /// Its 16 random bytes.
+    pub id: Vec<u8>,
+    /// The secret that it is minted from.
+    pub secret: String,
+    /// Who mints.
+    pub provider: String,
+    /// The server that it is for.
+    pub server: String,
+    /// The run of an agent that it is for.
+    pub session: String,
+    /// When it ends by itself at the latest, in milliseconds since 1970.
+    pub until_ms: u64,
+    /// What it is revoked with, sealed by the vault.
+    pub handle: Vec<u8>,
+    /// Whether the provider has minted it, as far as is known.
+    pub live: bool,
+    /// Whether somebody wants it revoked.
+    pub revoke: bool,
+    /// Whether the gate that has it runs. It is not written.
+    pub held: bool,
 }
 
 impl SqliteStore {
@@ -414,6 +439,85 @@ impl SqliteStore {
         })
     }
 
+    /// Notes a lease of this process, as it is now.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn note_lease(&self, lease: LeaseRow, line: Line) -> Result<Position, ManageError> {
+        self.manage(line, move |batch| {
+            let query = "INSERT INTO lease \
+                         (id, secret, provider, server, session, until_ms, handle, live, revoke, owner) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9) \
+                         ON CONFLICT (id) DO UPDATE SET until_ms = ?6, handle = ?7, live = ?8";
+            let LeaseRow { id, secret, provider, server, session, until_ms, handle, live, .. } = &lease;
+            let row =
+                params![id, secret, provider, server, session, sql(*until_ms), handle, live, batch.owner];
+            batch.sql().prepare_cached(query)?.execute(row)?;
+            Ok(Ok(()))
+        })
+        .await
+    }
+
+    /// Notes that a lease is to be revoked, for the gate that has it.
+    ///
+    /// # Errors
+    /// There is none; or the store failed.
+    pub async fn revoke_lease(&self, id: Vec<u8>, line: Line) -> Result<Position, ManageError> {
+        self.manage(line, move |batch| {
+            let query = "UPDATE lease SET revoke = 1 WHERE id = ?1";
+            let changed = batch.sql().prepare_cached(query)?.execute([&id])?;
+            Ok(one(changed, || "such lease".to_owned()))
+        })
+        .await
+    }
+
+    /// Forgets a lease that is good for nothing any more.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn end_lease(&self, id: Vec<u8>, line: Line) -> Result<Position, ManageError> {
+        self.manage(line, move |batch| {
+            batch.sql().prepare_cached("DELETE FROM lease WHERE id = ?1")?.execute([&id])?;
+            Ok(Ok(()))
+        })
+        .await
+    }
+
+    /// The leases of this process, and of those that are gone: they become its own.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn take_over_leases(&self) -> Result<Vec<LeaseRow>, StoreError> {
+        let folder = self.folder().to_owned();
+        self.write_no_record(move |batch| {
+            let mut owners = batch.sql().prepare_cached("SELECT DISTINCT owner FROM lease")?;
+            let owners = owners.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+            for gone in
+                owners.into_iter().filter(|owner| *owner != batch.owner && !owner::is_alive(&folder, *owner))
+            {
+                let query = "UPDATE lease SET owner = ?1 WHERE owner = ?2";
+                batch.sql().prepare_cached(query)?.execute(params![batch.owner, gone])?;
+            }
+            let query = format!("{LEASES} WHERE owner = ?1 ORDER BY until_ms, id");
+            let mut leases = batch.sql().prepare_cached(&query)?;
+            leases.query_map([batch.owner], |row| Ok(lease_row(row)?.0))?.collect()
+        })
+        .await
+    }
+
+    /// The leases that may be good for something, the one that ends first before the others.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub fn leases(&self) -> Result<Vec<LeaseRow>, StoreError> {
+        let rows: Vec<(LeaseRow, i64)> = self.readers.with(|sql| {
+            let query = format!("{LEASES} ORDER BY until_ms, id");
+            sql.prepare_cached(&query)?.query_map([], lease_row)?.collect()
+        })?;
+        let held = |owner| owner::is_alive(self.folder(), owner);
+        Ok(rows.into_iter().map(|(row, owner)| LeaseRow { held: held(owner), ..row }).collect())
+    }
+
     /// Makes a change and sequences its record, or neither.
     async fn manage<F>(&self, line: Line, mut change: F) -> Result<Position, ManageError>
     where
@@ -456,6 +560,26 @@ fn pin_row(row: &Row<'_>) -> rusqlite::Result<Pin> {
         accepted_by: row.get(4)?,
         accepted_ms: unsql(row.get(5)?)?,
     })
+}
+
+const LEASES: &str =
+    "SELECT id, secret, provider, server, session, until_ms, handle, live, revoke, owner FROM lease";
+
+/// A lease, and the process that has it.
+fn lease_row(row: &Row<'_>) -> rusqlite::Result<(LeaseRow, i64)> {
+    let lease = LeaseRow {
+        id: row.get(0)?,
+        secret: row.get(1)?,
+        provider: row.get(2)?,
+        server: row.get(3)?,
+        session: row.get(4)?,
+        until_ms: unsql(row.get(5)?)?,
+        handle: row.get(6)?,
+        live: row.get(7)?,
+        revoke: row.get(8)?,
+        held: true,
+    };
+    Ok((lease, row.get(9)?))
 }
 
 fn person_row(row: &Row<'_>) -> rusqlite::Result<PersonRow> {

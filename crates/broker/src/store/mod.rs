@@ -46,7 +46,7 @@ use tokio::sync::{oneshot, watch};
 use toolgate_core::call::CallId;
 
 pub use self::erase::Erase;
-pub use self::manage::{AgentRow, ManageError, PersonRow, Pin, VaultRow};
+pub use self::manage::{AgentRow, LeaseRow, ManageError, PersonRow, Pin, VaultRow};
 pub use self::questions::NewAnswer;
 
 use self::batch::{Batch, Known};

@@ -198,7 +198,10 @@ pub(super) fn mac(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
 }
 
 /// Seals bytes for one purpose.
-pub(super) fn seal(key: &[u8; KEY_BYTES], purpose: &[u8], bytes: &[u8]) -> Result<Vec<u8>, VaultError> {
+///
+/// # Errors
+/// There is no randomness to be had, or they are too long.
+pub fn seal(key: &[u8; KEY_BYTES], purpose: &[u8], bytes: &[u8]) -> Result<Vec<u8>, VaultError> {
     blob::wrap(key, purpose, bytes).map_err(|error| match error {
         SealError::NoRandomness => NoRandomnessError.into(),
         SealError::Wrong => VaultError::Damaged("a value that is too long"),
@@ -206,7 +209,8 @@ pub(super) fn seal(key: &[u8; KEY_BYTES], purpose: &[u8], bytes: &[u8]) -> Resul
 }
 
 /// Opens what [`seal`] sealed for the same purpose. `None`: another key, another purpose, or changed.
-pub(super) fn unseal(key: &[u8; KEY_BYTES], purpose: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+#[must_use]
+pub fn unseal(key: &[u8; KEY_BYTES], purpose: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     blob::unwrap(key, purpose, sealed).ok()
 }
 

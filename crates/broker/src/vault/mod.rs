@@ -6,9 +6,11 @@
 
 pub mod file;
 pub mod keys;
+pub mod mint;
 pub mod process;
 pub mod uses;
 
 pub use file::{Locked, Sealed, Vault, VaultError};
 pub use keys::{KeySlot, Opener};
+pub use mint::{Mint, MintError, Provider};
 pub use uses::{HostPort, Placeholder, Slot, ToolPattern, UseError, Uses};

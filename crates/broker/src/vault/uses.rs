@@ -7,6 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use toolgate_core::name::{AgentId, ServerName, ToolName};
 
+use super::mint::Mint;
+
 /// How long a name in a slot or of a host may be.
 const MAX_NAME: usize = 253;
 
@@ -24,6 +26,9 @@ pub struct Uses {
     /// What stands for it in a cell, until a request to one of the hosts is on its way.
     #[serde(default, with = "texts", skip_serializing_if = "BTreeSet::is_empty")]
     pub placeholders: BTreeSet<Placeholder>,
+    /// What is minted from it: then that goes to its places, and it goes nowhere but to the provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mint: Option<Mint>,
     /// Where it goes.
     #[serde(with = "texts")]
     pub slots: BTreeSet<Slot>,
@@ -70,7 +75,7 @@ pub enum UseError {
     /// It is no place that a secret can go to.
     #[error(
         "`{0}` is no place for a secret; they are `header:NAME` (or `header:NAME: Bearer {{}}`), `query:KEY`, \
-         `basic:USER` for a password, `env:NAME` and `file:NAME`"
+         `basic:USER` for a password, `sigv4:REGION/SERVICE`, `env:NAME` and `file:NAME`"
     )]
     Slot(String),
     /// It is no place for a placeholder.
@@ -95,15 +100,19 @@ pub enum Slot {
         /// The user.
         user: String,
     },
-    /// A variable in the environment of a server's cell. Written `env:NAME`.
+    /// A variable in the environment of a server's cell. Written `env:NAME`, or `env:NAME=PART` for a part of what is minted.
     Env {
         /// Its name.
         name: String,
+        /// Which part.
+        part: Option<String>,
     },
-    /// A file in the cell of a server, below `/run/secrets`. Written `file:NAME`.
+    /// A file in the cell of a server, below `/run/secrets`. Written `file:NAME`, or `file:NAME=PART`.
     File {
         /// Its name.
         name: String,
+        /// Which part.
+        part: Option<String>,
     },
     /// A header of a request. Written `header:NAME`, or `header:NAME: BEFORE{}AFTER`.
     Header {
@@ -118,6 +127,13 @@ pub enum Slot {
     Query {
         /// Its name.
         key: String,
+    },
+    /// The signature of a request with keys of AWS, which are not sent (Signature Version 4). Written `sigv4:REGION/SERVICE`.
+    Sigv4 {
+        /// The region.
+        region: String,
+        /// The service.
+        service: String,
     },
 }
 
@@ -138,7 +154,16 @@ impl Slot {
     /// Whether it is a place in a request.
     #[must_use]
     pub const fn is_in_request(&self) -> bool {
-        matches!(self, Self::Basic { .. } | Self::Header { .. } | Self::Query { .. })
+        matches!(self, Self::Basic { .. } | Self::Header { .. } | Self::Query { .. } | Self::Sigv4 { .. })
+    }
+
+    /// Which part of what is minted goes there, if it says so.
+    #[must_use]
+    pub fn part(&self) -> Option<&str> {
+        match self {
+            Self::Env { part, .. } | Self::File { part, .. } => part.as_deref(),
+            Self::Basic { .. } | Self::Header { .. } | Self::Query { .. } | Self::Sigv4 { .. } => None,
+        }
     }
 
     fn read(text: &str) -> Option<Self> {
@@ -147,19 +172,38 @@ impl Slot {
             "basic" => fits(rest, |b| b.is_ascii_graphic() && b != b':')
                 .then(|| Self::Basic { user: rest.to_owned() }),
             "env" => {
-                let begins = rest.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-                let plain = fits(rest, |b| b.is_ascii_alphanumeric() || b == b'_');
-                (begins && plain).then(|| Self::Env { name: rest.to_owned() })
+                let (name, part) = with_part(rest)?;
+                let begins = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+                let plain = fits(name, |b| b.is_ascii_alphanumeric() || b == b'_');
+                (begins && plain).then(|| Self::Env { name: name.to_owned(), part })
             }
             "file" => {
-                let plain = fits(rest, |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-                (plain && !rest.starts_with('.')).then(|| Self::File { name: rest.to_owned() })
+                let (name, part) = with_part(rest)?;
+                let plain = fits(name, |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+                (plain && !name.starts_with('.')).then(|| Self::File { name: name.to_owned(), part })
+            }
+            "sigv4" => {
+                let (region, service) = rest.split_once('/')?;
+                let plain = |text| fits(text, |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+                (plain(region) && plain(service))
+                    .then(|| Self::Sigv4 { region: region.to_owned(), service: service.to_owned() })
             }
             "header" => header(rest),
             "query" => fits(rest, |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
                 .then(|| Self::Query { key: rest.to_owned() }),
             _ => None,
         }
+    }
+}
+
+/// What stands before and behind `=`.
+fn with_part(text: &str) -> Option<(&str, Option<String>)> {
+    match text.split_once('=') {
+        Some((name, part)) => {
+            let plain = fits(part, |b| b.is_ascii_alphanumeric() || b == b'_');
+            plain.then(|| (name, Some(part.to_owned())))
+        }
+        None => Some((text, None)),
     }
 }
 
@@ -194,10 +238,13 @@ impl fmt::Display for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Basic { user } => write!(f, "basic:{user}"),
-            Self::Env { name } => write!(f, "env:{name}"),
-            Self::File { name } => write!(f, "file:{name}"),
+            Self::Env { name, part: None } => write!(f, "env:{name}"),
+            Self::Env { name, part: Some(part) } => write!(f, "env:{name}={part}"),
+            Self::File { name, part: None } => write!(f, "file:{name}"),
+            Self::File { name, part: Some(part) } => write!(f, "file:{name}={part}"),
             Self::Header { name, before, after } => write!(f, "header:{name}: {before}{{}}{after}"),
             Self::Query { key } => write!(f, "query:{key}"),
+            Self::Sigv4 { region, service } => write!(f, "sigv4:{region}/{service}"),
         }
     }
 }
@@ -383,6 +430,9 @@ mod tests {
             ("basic:api", "basic:api"),
             ("env:GITHUB_TOKEN", "env:GITHUB_TOKEN"),
             ("file:token", "file:token"),
+            ("env:PGUSER=user", "env:PGUSER=user"),
+            ("file:id-cert.pub=certificate", "file:id-cert.pub=certificate"),
+            ("sigv4:us-east-1/s3", "sigv4:us-east-1/s3"),
         ] {
             let slot: Slot = text.parse().unwrap();
             assert_eq!(slot.to_string(), want);
@@ -409,7 +459,12 @@ mod tests {
             "basic:",
             "env:1A",
             "env:A-B",
-            "env:A=B",
+            "env:A=",
+            "env:A=b c",
+            "env:=b",
+            "sigv4:us-east-1",
+            "sigv4:/s3",
+            "sigv4:a/b/c",
             "file:../x",
             "file:.ssh",
             "file:a/b",
@@ -473,6 +528,7 @@ mod tests {
             agents: BTreeSet::from(["support".parse().unwrap()]),
             hosts: BTreeSet::from(["api.example.com".parse().unwrap()]),
             placeholders: BTreeSet::from(["env:GITHUB_TOKEN=ghp_".parse().unwrap()]),
+            mint: None,
             slots: BTreeSet::from(["header:authorization".parse().unwrap()]),
             tools: ["github/*", "mail/send"].iter().map(|text| text.parse().unwrap()).collect(),
         };

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::home::{Gate, Home};
 
 /// Put together here, so that it stands in no file.
-fn value(which: &str) -> String {
+pub(crate) fn value(which: &str) -> String {
     ["tg", which, "Xq7vN2", "0e5bW9aK", "Lr31"].join("_")
 }
 
@@ -123,12 +123,12 @@ fn answer(stream: &TcpStream, noted: &Mutex<Vec<String>>) -> Option<()> {
 }
 
 /// Puts a secret into the vault.
-fn keep(home: &Home, name: &str, secret: &str, uses: &[&str]) {
+pub(crate) fn keep(home: &Home, name: &str, secret: &str, uses: &[&str]) {
     let output = home.fed(&[&["secret", "add", name], uses].concat(), secret.as_bytes());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn up(home: &Home) -> Gate {
+pub(crate) fn up(home: &Home) -> Gate {
     home.done(&["tool", "accept", "--all"]);
     let token = home.done(&["agent", "add", "support"]);
     let mut gate = home.up(&[]);
@@ -158,7 +158,7 @@ fn spellings(secret: &str) -> Vec<String> {
     vec![secret.to_owned(), hex, percent, reversed, spaced.trim_end().to_owned()]
 }
 
-fn assert_clean(what: &str, secret: &str) {
+pub(crate) fn assert_clean(what: &str, secret: &str) {
     for spelling in spellings(secret) {
         assert!(!what.contains(&spelling), "{spelling} in {what}");
     }

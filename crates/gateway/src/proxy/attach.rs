@@ -1,6 +1,5 @@
 //! Putting a credential where its secret says.
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -15,6 +14,8 @@ use toolgate_sandbox::cell::Handed;
 use toolgate_sandbox::messages;
 use zeroize::Zeroizing;
 
+use super::mint::{Keys, Lease, sign_request};
+
 /// Why a credential cannot be attached. Names the secret and never its value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AttachError {
@@ -22,8 +23,17 @@ pub(super) enum AttachError {
     #[error("there is no secret `{0}`")]
     None(String),
     /// It may not be sent there.
-    #[error("the secret `{secret}` may not be sent to {host}:{port} for the server `{server}`")]
-    NotThere { secret: String, server: String, host: String, port: u16 },
+    #[error("the secret `{secret}` may not be sent to {host}:{port}")]
+    NotThere { secret: String, host: String, port: u16 },
+    /// It is for others.
+    #[error("the secret `{secret}` is not for the server `{server}`")]
+    NotFor { secret: String, server: String },
+    /// What is minted from it has no such part.
+    #[error("what is minted from the secret `{secret}` has no part `{part}`")]
+    NoPart { secret: String, part: String },
+    /// Nothing could be minted or handed.
+    #[error("{0}")]
+    Lease(String),
     /// It has bytes that do not fit the place.
     #[error("the secret `{0}` has bytes that an HTTP request cannot carry there")]
     Unfit(String),
@@ -32,18 +42,42 @@ pub(super) enum AttachError {
     NoPlace(String),
 }
 
-/// Whether this secret may go to this server at this address.
+/// What goes to a server: a secret, or what was minted from it.
+pub(super) struct Credential {
+    pub(super) value: Arc<Value>,
+    pub(super) lease: Option<Arc<Lease>>,
+}
+
+impl Credential {
+    /// What goes into this place.
+    fn at(&self, slot: &Slot) -> Result<&[u8], AttachError> {
+        let found = match (&self.lease, slot.part()) {
+            (Some(lease), part) => lease.part(part),
+            (None, None) => Some(self.value.value.as_slice()),
+            (None, Some(_)) => None,
+        };
+        found.ok_or_else(|| AttachError::NoPart {
+            secret: self.value.name.to_string(),
+            part: slot.part().unwrap_or("first").to_owned(),
+        })
+    }
+}
+
+/// Whether this secret serves this server.
+pub(super) fn serves(value: &Value, server: &str) -> Result<(), AttachError> {
+    if server.parse().is_ok_and(|server| value.uses.serves(&server)) {
+        return Ok(());
+    }
+    Err(AttachError::NotFor { secret: value.name.to_string(), server: server.to_owned() })
+}
+
+/// Whether this secret, or what is minted from it, may go to this server at this address.
 pub(super) fn permitted(value: &Value, server: &str, host: &str, port: u16) -> Result<(), AttachError> {
     let uses = &value.uses;
     let secret = || value.name.to_string();
-    let serves = server.parse().is_ok_and(|server| uses.serves(&server));
-    if !serves || !uses.goes_to(host, port) {
-        return Err(AttachError::NotThere {
-            secret: secret(),
-            server: server.to_owned(),
-            host: host.to_owned(),
-            port,
-        });
+    serves(value, server)?;
+    if !uses.goes_to(host, port) {
+        return Err(AttachError::NotThere { secret: secret(), host: host.to_owned(), port });
     }
     if !uses.slots.iter().any(Slot::is_in_request) {
         return Err(AttachError::NoPlace(secret()));
@@ -51,55 +85,70 @@ pub(super) fn permitted(value: &Value, server: &str, host: &str, port: u16) -> R
     Ok(())
 }
 
-/// What a program of this server is handed in its cell, and a file for each that holds it.
-pub(super) fn lent(
-    values: &[Arc<Value>],
+/// Adds what a program of this server is handed in its cell, and a file for each that holds it.
+pub(super) fn lend(
+    credential: &Credential,
     server: &str,
-    secrets: &[String],
-) -> io::Result<(Vec<Handed>, Vec<OwnedFd>)> {
-    let (mut places, mut files) = (Vec::new(), Vec::new());
-    for name in secrets {
-        let value = values.iter().find(|value| value.name.as_str() == name).ok_or(io::ErrorKind::NotFound)?;
-        if !server.parse().is_ok_and(|server| value.uses.serves(&server)) {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        for slot in &value.uses.slots {
-            let place = match slot {
-                Slot::Env { name } => Handed::Env(name.clone()),
-                Slot::File { name } => Handed::File(name.clone()),
-                Slot::Basic { .. } | Slot::Header { .. } | Slot::Query { .. } => continue,
-            };
-            places.push(place);
-            files.push(messages::sealed("toolgate-secret", &value.value)?);
-        }
+    (places, files): (&mut Vec<Handed>, &mut Vec<OwnedFd>),
+) -> Result<(), AttachError> {
+    serves(&credential.value, server)?;
+    for slot in &credential.value.uses.slots {
+        let place = match slot {
+            Slot::Env { name, part: _ } => Handed::Env(name.clone()),
+            Slot::File { name, part: _ } => Handed::File(name.clone()),
+            Slot::Basic { .. } | Slot::Header { .. } | Slot::Query { .. } | Slot::Sigv4 { .. } => continue,
+        };
+        let file = messages::sealed("toolgate-secret", credential.at(slot)?);
+        files.push(file.map_err(|error| AttachError::Lease(error.to_string()))?);
+        places.push(place);
     }
-    Ok((places, files))
+    Ok(())
 }
 
-/// Puts it into each place of a request that is its own. What was there already goes.
-pub(super) fn attach<B>(request: &mut Request<B>, value: &Value) -> Result<(), AttachError> {
-    value.uses.slots.iter().try_for_each(|slot| attach_at(request, value, slot))
+/// Puts it into each place of a request that is its own. What was there already goes. A signature comes last, since it is of all.
+pub(super) fn attach<B>(
+    request: &mut Request<B>,
+    body: &[u8],
+    credential: &Credential,
+) -> Result<(), AttachError> {
+    let slots = &credential.value.uses.slots;
+    slots.iter().try_for_each(|slot| attach_at(request, credential, slot))?;
+    for slot in slots {
+        if let Slot::Sigv4 { region, service } = slot {
+            let keys = match credential.lease.as_deref() {
+                Some(lease) => Keys::of_lease(lease),
+                None => Keys::of_secret(&credential.value.value),
+            };
+            let signed = keys.and_then(|keys| sign_request(request, body, &keys, region, service));
+            signed.ok_or_else(|| AttachError::Unfit(credential.value.name.to_string()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Puts it into one place of a request. What was there already goes.
-pub(super) fn attach_at<B>(request: &mut Request<B>, value: &Value, slot: &Slot) -> Result<(), AttachError> {
-    let unfit = || AttachError::Unfit(value.name.to_string());
+pub(super) fn attach_at<B>(
+    request: &mut Request<B>,
+    credential: &Credential,
+    slot: &Slot,
+) -> Result<(), AttachError> {
+    let unfit = || AttachError::Unfit(credential.value.name.to_string());
     match slot {
         Slot::Header { name, before, after } => {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_invalid| unfit())?;
-            let text = Zeroizing::new([before.as_bytes(), &value.value, after.as_bytes()].concat());
+            let text = Zeroizing::new([before.as_bytes(), credential.at(slot)?, after.as_bytes()].concat());
             request.headers_mut().insert(name, sensitive(&text).ok_or_else(unfit)?);
         }
         Slot::Basic { user } => {
-            let pair = Zeroizing::new([user.as_bytes(), b":", &value.value].concat());
+            let pair = Zeroizing::new([user.as_bytes(), b":", credential.at(slot)?].concat());
             let text = Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(&*pair))));
             request.headers_mut().insert(AUTHORIZATION, sensitive(text.as_bytes()).ok_or_else(unfit)?);
         }
         Slot::Query { key } => {
-            let uri = with_query(request.uri(), key, &value.value).ok_or_else(unfit)?;
+            let uri = with_query(request.uri(), key, credential.at(slot)?).ok_or_else(unfit)?;
             *request.uri_mut() = uri;
         }
-        Slot::Env { .. } | Slot::File { .. } => {}
+        Slot::Env { .. } | Slot::File { .. } | Slot::Sigv4 { .. } => {}
     }
     Ok(())
 }
@@ -151,6 +200,7 @@ mod tests {
             name: "api".parse().unwrap(),
             version: 1,
             uses: Uses {
+                mint: None,
                 agents: BTreeSet::new(),
                 hosts: BTreeSet::from(["api.example.com".parse().unwrap()]),
                 placeholders: BTreeSet::new(),
@@ -159,6 +209,16 @@ mod tests {
             },
             value: Zeroizing::new(value.to_vec()),
         }
+    }
+
+    /// Attaches a secret as it is.
+    fn put(request: &mut Request<()>, secret: &Value) -> Result<(), AttachError> {
+        attach(request, b"", &Credential { value: Arc::new(copy(secret)), lease: None })
+    }
+
+    fn copy(secret: &Value) -> Value {
+        let Value { name, version, uses, value } = secret;
+        Value { name: name.clone(), version: *version, uses: uses.clone(), value: value.clone() }
     }
 
     fn request(uri: &str) -> Request<()> {
@@ -170,12 +230,12 @@ mod tests {
         let mut sent = request("/mcp?key=of-the-agent&a=b&key=again");
         let secret = value(&["header:X-Api-Key: Token {}", "basic:user", "query:key"], b"p&ss w\xc3\xb6rd?");
         assert_eq!(
-            attach(&mut sent, &secret),
+            put(&mut sent, &secret),
             Err(AttachError::Unfit("api".to_owned())),
             "no header takes that"
         );
         let secret = value(&["header:X-Api-Key: Token {}", "basic:user", "query:key"], b"p&ss w=rd?");
-        attach(&mut sent, &secret).unwrap();
+        put(&mut sent, &secret).unwrap();
         assert_eq!(sent.headers()["x-api-key"], "Token p&ss w=rd?");
         assert_eq!(sent.headers()["authorization"], format!("Basic {}", STANDARD.encode("user:p&ss w=rd?")));
         assert_eq!(sent.headers().get_all("authorization").iter().count(), 1);
@@ -189,11 +249,11 @@ mod tests {
             [&b"line\nline"[..], b"a\rb", b"a\0b", b" begins", b"ends ", "\u{fc}".as_bytes(), b"\x7f"]
         {
             let secret = value(&["header:X-Api-Key"], bytes);
-            assert!(attach(&mut request("/"), &secret).is_err(), "{bytes:?}");
+            assert!(put(&mut request("/"), &secret).is_err(), "{bytes:?}");
         }
         // In a query everything can be written.
         let mut sent = request("/");
-        attach(&mut sent, &value(&["query:k"], b"line\nline")).unwrap();
+        put(&mut sent, &value(&["query:k"], b"line\nline")).unwrap();
         assert_eq!(sent.uri(), "/?k=line%0Aline");
     }
 
@@ -210,7 +270,8 @@ mod tests {
             ("not a name", "api.example.com", 443),
         ] {
             let refused = permitted(&secret, server, host, port);
-            assert!(matches!(refused, Err(AttachError::NotThere { .. })), "{server} {host} {port}");
+            let known = matches!(refused, Err(AttachError::NotThere { .. } | AttachError::NotFor { .. }));
+            assert!(known, "{server} {host} {port}");
         }
         let elsewhere = permitted(&value(&["env:X"], b"x"), "github", "api.example.com", 443);
         assert_eq!(elsewhere, Err(AttachError::NoPlace("api".to_owned())));

@@ -20,16 +20,17 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use toolgate_core::json::{Canonical, Document, Limits};
 use toolgate_core::scrub::Scrubber;
 
 use super::attach::{AttachError, attach, permitted};
-use super::clean;
-use super::process::Held;
+use super::clean::{self, Held};
+use super::process::Proxy;
 use super::{Ask, Destination};
 use crate::upstream::{HttpClient, HttpServer, is, own_roots, system_roots};
 
 /// How long connecting to a server may take.
-const CONNECT: Duration = Duration::from_secs(30);
+pub(super) const CONNECT: Duration = Duration::from_secs(30);
 
 /// How many events may wait for a reader.
 const WAITING: usize = 4;
@@ -55,7 +56,7 @@ struct Carried {
     ask: Ask,
     destination: Destination,
     client: Result<Arc<HttpClient>, String>,
-    held: Held,
+    proxy: Proxy,
 }
 
 /// Serves one connection of the gate's until it is closed.
@@ -64,20 +65,19 @@ pub(super) async fn serve(
     ask: Ask,
     destination: Destination,
     certificates: Option<Vec<u8>>,
-    held: Held,
-    roots: Arc<Roots>,
+    proxy: Proxy,
 ) {
     let Destination { tls, host, port } = &destination;
     let client = match (tls, certificates) {
         (false, _) => Ok(None),
         (true, Some(pem)) => own_roots(&pem).map(Some),
-        (true, None) => roots.get().map(Some),
+        (true, None) => proxy.roots.get().map(Some),
     };
     let client = client.map(|roots| {
         let server = HttpServer::carried(*tls, host, *port);
         Arc::new(HttpClient::new(server, roots, CONNECT))
     });
-    let carried = Arc::new(Carried { ask, destination, client, held });
+    let carried = Arc::new(Carried { ask, destination, client, proxy });
     let service = service_fn(move |request| {
         let carried = Arc::clone(&carried);
         async move {
@@ -96,7 +96,7 @@ fn whole(bytes: impl Into<Bytes>) -> Body {
 impl Carried {
     /// What went wrong here and not at the server; a certificate may say anything.
     fn refused(&self, why: &str) -> Response<Body> {
-        let scrubber = self.held.load_full().scrubber(&self.ask.session);
+        let scrubber = self.proxy.held.now().scrubber(&self.ask.session);
         let why = scrubber.scrub_text(why.as_bytes()).map_or_else(|_| b"withheld".to_vec(), |why| why.bytes);
         let mut response = Response::new(whole([b"toolgate: ", why.as_slice()].concat()));
         *response.status_mut() = StatusCode::BAD_GATEWAY;
@@ -108,15 +108,15 @@ impl Carried {
         let (head, body) = request.into_parts();
         let most = self.ask.max_message_bytes;
         let body = Limited::new(body, most).collect().await.map_err(|error| error.to_string())?.to_bytes();
-        let mut request = Request::from_parts(head, Full::new(body));
+        let mut request = Request::from_parts(head, Full::new(body.clone()));
         hop_by_hop(request.headers_mut());
         // What is packed cannot be looked through.
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        self.attach(&mut request).map_err(|error| error.to_string())?;
+        self.attach(&mut request, &body).await.map_err(|error| error.to_string())?;
         let client = self.client.as_ref().map_err(Clone::clone)?;
         let (response, leased) =
             Arc::clone(client).send(request).await.map_err(|failure| failure.why().to_owned())?;
-        let scrubber = self.held.load_full().scrubber(&self.ask.session);
+        let scrubber = self.proxy.held.now().scrubber(&self.ask.session);
         let events = is(&response, "text/event-stream");
         let (mut head, body) = response.into_parts();
         clean_headers(&mut head.headers, &scrubber).map_err(|error| error.to_string())?;
@@ -128,7 +128,7 @@ impl Carried {
         }
         if events {
             let (tell, told) = mpsc::channel(WAITING);
-            tokio::spawn(cleaned_events(body, tell, Arc::clone(&self.held), self.ask.clone()));
+            tokio::spawn(cleaned_events(body, tell, Arc::clone(&self.proxy.held), self.ask.clone()));
             return Ok(Response::from_parts(head, Events(told).boxed()));
         }
         let body = Limited::new(body, most).collect().await.map_err(|error| error.to_string())?.to_bytes();
@@ -137,15 +137,25 @@ impl Carried {
         Ok(Response::from_parts(head, whole(cleaned)))
     }
 
-    /// All credentials of the server, or none and no request.
-    fn attach(&self, request: &mut Request<Full<Bytes>>) -> Result<(), AttachError> {
-        let held = self.held.load();
+    /// All credentials of the server, or none and no request. What is minted is for what the gate's message says: it wrote it.
+    async fn attach(&self, request: &mut Request<Full<Bytes>>, body: &Bytes) -> Result<(), AttachError> {
         let Destination { tls: _, host, port } = &self.destination;
+        let held = self.proxy.held.now();
+        let minted = |name: &String| held.value(name).is_some_and(|value| value.uses.mint.is_some());
+        let message = match self.ask.secrets.iter().any(minted) {
+            true => Document::parse(body.to_vec(), &Limits::default()).ok(),
+            false => None,
+        };
+        let root = message.as_ref().map(Document::root);
+        let call =
+            root.filter(|root| root.get("method").and_then(|method| method.as_str()) == Some("tools/call"));
+        let nothing = Canonical::empty_object();
+        let arguments = call.map(|call| call.path(&["params", "arguments"]).unwrap_or(nothing.root()));
         for name in &self.ask.secrets {
-            let value = held.values.iter().find(|value| value.name.as_str() == name);
-            let value = value.ok_or_else(|| AttachError::None(name.clone()))?;
+            let value = held.value(name).ok_or_else(|| AttachError::None(name.clone()))?;
             permitted(value, &self.ask.server, host, *port)?;
-            attach(request, value)?;
+            let credential = self.proxy.credential(name, &self.ask, arguments).await?;
+            attach(request, body, &credential)?;
         }
         Ok(())
     }
@@ -207,7 +217,12 @@ impl hyper::body::Body for Events {
 }
 
 /// Reads events, and tells each of them whole and cleaned. A stream that cannot be looked through is cut off.
-async fn cleaned_events(mut body: Incoming, tell: mpsc::Sender<Result<Bytes, String>>, held: Held, ask: Ask) {
+async fn cleaned_events(
+    mut body: Incoming,
+    tell: mpsc::Sender<Result<Bytes, String>>,
+    held: Arc<Held>,
+    ask: Ask,
+) {
     let mut pending = Pending::default();
     loop {
         let frame = tokio::select! {
@@ -221,7 +236,7 @@ async fn cleaned_events(mut body: Incoming, tell: mpsc::Sender<Result<Bytes, Str
             None => (pending.rest(), Some(Ok(()))),
         };
         if !whole.is_empty() {
-            let scrubber = held.load_full().scrubber(&ask.session);
+            let scrubber = held.now().scrubber(&ask.session);
             let cleaned = events(&scrubber, &whole).map(Bytes::from).map_err(|why| why.to_string());
             let withheld = cleaned.is_err();
             if tell.send(cleaned).await.is_err() || withheld {

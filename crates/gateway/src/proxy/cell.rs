@@ -8,13 +8,13 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
 
-use arc_swap::Guard;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::net::RecvFlags;
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+use toolgate_broker::vault::process::Value;
 use toolgate_broker::vault::{HostPort, Slot};
 use toolgate_core::scrub::Scrubber;
 use toolgate_sandbox::cell::{Handed, Lent};
@@ -22,16 +22,17 @@ use toolgate_sandbox::egress::{BELIEVED, HostName, Intercept, Requests, Taken};
 use toolgate_sandbox::messages::{self, MAX_MESSAGE};
 
 use super::Ask;
-use super::attach::{lent, permitted};
+use super::attach::{lend, permitted};
 use super::authority::Authority;
 use super::clean::Holding;
 use super::inside::{self, Ends};
 use super::placeholder::{Bound, Finder, Mark};
-use super::process::Held;
+use super::process::Proxy;
 use super::slots::Usable;
+use crate::upstream::own_roots;
 
 /// What a cell gets. A file comes with each place.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Given {
     places: Vec<Handed>,
@@ -39,6 +40,10 @@ struct Given {
     hosts: Vec<String>,
     /// What stands for secrets.
     marks: Vec<String>,
+    /// When it should be handed it anew, in milliseconds since 1970, if it does not last.
+    renew_ms: Option<u64>,
+    /// Why it gets nothing.
+    refused: Option<String>,
 }
 
 /// A connection, on its way from the gate to the proxy.
@@ -97,25 +102,30 @@ pub(super) fn received(channel: OwnedFd) -> io::Result<Lent> {
     let refused = || io::Error::other("a secret may not go to this server");
     let (length, files) =
         messages::receive(&channel, &mut buffer, RecvFlags::empty())?.ok_or_else(refused)?;
-    let Given { places, hosts, marks } = serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
+    let Given { places, hosts, marks, renew_ms, refused: why } =
+        serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
+    if let Some(why) = why {
+        return Err(io::Error::other(why));
+    }
     if places.len() != files.len() {
         return Err(refused());
     }
     let handed = places.into_iter().zip(files).collect();
     let hosts: Vec<HostPort> = hosts.iter().filter_map(|host| host.parse().ok()).collect();
     if hosts.is_empty() {
-        return Ok(Lent { handed, intercept: None });
+        return Ok(Lent { handed, intercept: None, renew_ms });
     }
     // Whatever waits at the other end, the cell's network does not.
     fcntl_setfl(&channel, fcntl_getfl(&channel)? | OFlags::NONBLOCK)?;
     let finder = Finder::new(marks.iter().map(String::as_str));
-    Ok(Lent { handed, intercept: Some(Arc::new(Taker { channel, hosts, finder })) })
+    let intercept: Arc<dyn Intercept> = Arc::new(Taker { channel, hosts, finder });
+    Ok(Lent { handed, intercept: Some(intercept), renew_ms })
 }
 
 /// A cell at the proxy.
 pub(super) struct Cell {
     ask: Ask,
-    held: Held,
+    proxy: Proxy,
     /// Which certificates of servers are believed.
     pub(super) believed: Result<Arc<ClientConfig>, String>,
     pub(super) authority: Authority,
@@ -123,48 +133,78 @@ pub(super) struct Cell {
     pub(super) finder: Finder,
 }
 
+/// What goes to a cell, and what is done for it.
+struct Prepared {
+    given: Given,
+    files: Vec<OwnedFd>,
+    cell: Option<Cell>,
+}
+
 /// Says what a cell gets, and serves its connections until the gate closes the channel.
-pub(super) fn begin(
+pub(super) async fn begin(
     channel: OwnedFd,
     ask: Ask,
     placeholders_only: bool,
-    held: Held,
-    believed: impl FnOnce() -> Result<Arc<ClientConfig>, String>,
+    proxy: Proxy,
+    pem: Option<Vec<u8>>,
 ) -> io::Result<()> {
-    let holding = held.load_full();
-    let (mut places, mut files) = if placeholders_only {
-        Default::default()
-    } else {
-        lent(&holding.values, &ask.server, &ask.secrets)?
-    };
-    let (marks, hosts) = marks(&holding, &ask, &mut places, &mut files)?;
-    let texts: Vec<String> = marks.iter().map(|mark| mark.text.clone()).collect();
-    let mut cell = None;
-    if !hosts.is_empty() {
-        let authority = Authority::new(hosts.iter().map(HostPort::host))
-            .map_err(|error| io::Error::other(error.to_string()))?;
-        let system = rustls_native_certs::load_native_certs();
-        let bundle = authority.believed(system.certs.iter().map(AsRef::as_ref));
-        places.push(Handed::File(BELIEVED.to_owned()));
-        files.push(messages::sealed("toolgate-certificates", bundle.as_bytes())?);
-        let finder = Finder::new(texts.iter().map(String::as_str));
-        cell = Some(Cell { ask, held, believed: believed(), authority, marks, finder });
-    }
-    let given = Given { places, hosts: hosts.iter().map(ToString::to_string).collect(), marks: texts };
+    let prepared = prepared(ask, placeholders_only, proxy, pem).await;
+    let Prepared { given, files, cell } = prepared.unwrap_or_else(|why| Prepared {
+        given: Given { refused: Some(why), ..Given::default() },
+        files: Vec::new(),
+        cell: None,
+    });
     let message = serde_json::to_vec(&given)?;
     if message.len() > MAX_MESSAGE {
         return Err(io::Error::other("one cell gets too many secrets"));
     }
     let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
     messages::send(&channel, &message, &files)?;
-    if let Some(cell) = cell {
-        let channel = StdStream::from(channel);
-        channel.set_nonblocking(true)?;
-        // Only what all sockets can do is done with it.
-        let channel = UnixStream::from_std(channel)?;
-        tokio::spawn(connections(channel, Arc::new(cell)));
+    let Some(cell) = cell else { return Ok(()) };
+    let channel = StdStream::from(channel);
+    channel.set_nonblocking(true)?;
+    // Only what all sockets can do is done with it.
+    connections(UnixStream::from_std(channel)?, Arc::new(cell)).await
+}
+
+async fn prepared(
+    ask: Ask,
+    placeholders_only: bool,
+    proxy: Proxy,
+    pem: Option<Vec<u8>>,
+) -> Result<Prepared, String> {
+    let (mut places, mut files, mut renew_ms) = (Vec::new(), Vec::new(), None);
+    let handed = if placeholders_only { &[] } else { ask.secrets.as_slice() };
+    for name in handed {
+        let value = proxy.held.now().value(name).cloned();
+        let is_handed = |value: &Arc<Value>| !value.uses.slots.iter().all(Slot::is_in_request);
+        if value.as_ref().is_some_and(|value| !is_handed(value)) {
+            continue;
+        }
+        let credential = proxy.credential(name, &ask, None).await.map_err(|error| error.to_string())?;
+        if let Some(lease) = &credential.lease {
+            renew_ms = Some(renew_ms.unwrap_or(u64::MAX).min(lease.renew_ms()));
+        }
+        lend(&credential, &ask.server, (&mut places, &mut files)).map_err(|error| error.to_string())?;
     }
-    Ok(())
+    let (marks, hosts) =
+        marks(&proxy.held.now(), &ask, &mut places, &mut files).map_err(|error| error.to_string())?;
+    let texts: Vec<String> = marks.iter().map(|mark| mark.text.clone()).collect();
+    let mut cell = None;
+    if !hosts.is_empty() {
+        let authority =
+            Authority::new(hosts.iter().map(HostPort::host)).map_err(|error| error.to_string())?;
+        let system = rustls_native_certs::load_native_certs();
+        let bundle = authority.believed(system.certs.iter().map(AsRef::as_ref));
+        places.push(Handed::File(BELIEVED.to_owned()));
+        let file = messages::sealed("toolgate-certificates", bundle.as_bytes());
+        files.push(file.map_err(|error| error.to_string())?);
+        let finder = Finder::new(texts.iter().map(String::as_str));
+        let believed = pem.map_or_else(|| proxy.roots.get(), |pem| own_roots(&pem));
+        cell = Some(Cell { ask, proxy, believed, authority, marks, finder });
+    }
+    let hosts = hosts.iter().map(ToString::to_string).collect();
+    Ok(Prepared { given: Given { places, hosts, marks: texts, renew_ms, refused: None }, files, cell })
 }
 
 /// What stands for the secrets of a cell, and the hosts that have them.
@@ -184,9 +224,11 @@ fn marks(
             let bound = Bound { key: holding.key(), session: &ask.session };
             let mark = bound.mark(value, placeholder).map_err(io::Error::other)?;
             places.push(match &placeholder.at {
-                Slot::File { name } => Handed::File(name.clone()),
-                Slot::Env { name } => Handed::Env(name.clone()),
-                Slot::Basic { .. } | Slot::Header { .. } | Slot::Query { .. } => continue,
+                Slot::File { name, .. } => Handed::File(name.clone()),
+                Slot::Env { name, .. } => Handed::Env(name.clone()),
+                Slot::Basic { .. } | Slot::Header { .. } | Slot::Query { .. } | Slot::Sigv4 { .. } => {
+                    continue;
+                }
             });
             files.push(messages::sealed("toolgate-placeholder", mark.text.as_bytes())?);
             marks.push(mark);
@@ -227,20 +269,25 @@ async fn connections(channel: UnixStream, cell: Arc<Cell>) -> io::Result<()> {
 
 impl Cell {
     /// What may be put into requests to this host now. A secret that is gone, or is not for that any more, is not.
-    pub(super) fn usable(&self, connection: &Connection) -> Vec<Usable> {
-        let holding: Guard<Arc<Holding>> = self.held.load();
-        let usable = |mark: &Mark| {
-            let value = holding.value(&mark.secret)?;
+    pub(super) async fn usable(&self, connection: &Connection) -> Vec<Usable> {
+        let holding = self.proxy.held.now();
+        let mut usable = Vec::new();
+        for mark in &self.marks {
+            let Some(value) = holding.value(&mark.secret) else { continue };
             let bound = Bound { key: holding.key(), session: &self.ask.session };
             let is_for = permitted(value, &self.ask.server, &connection.host, connection.port).is_ok();
-            (is_for && bound.holds(mark, value))
-                .then(|| Usable { mark: mark.clone(), value: Arc::clone(value) })
-        };
-        self.marks.iter().filter_map(usable).collect()
+            if !is_for || !bound.holds(mark, value) {
+                continue;
+            }
+            if let Ok(credential) = self.proxy.credential(&mark.secret, &self.ask, None).await {
+                usable.push(Usable { mark: mark.clone(), credential });
+            }
+        }
+        usable
     }
 
     /// What takes values out of what servers answer.
     pub(super) fn scrubber(&self) -> Scrubber {
-        self.held.load_full().scrubber(&self.ask.session)
+        self.proxy.held.now().scrubber(&self.ask.session)
     }
 }

@@ -1,21 +1,44 @@
 //! Taking values out of what servers say.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use toolgate_broker::totp::base32;
 use toolgate_broker::vault::keys::derive;
 use toolgate_broker::vault::process::{Value, Values};
 use toolgate_core::call::Carries;
 use toolgate_core::json::{Document, Limits};
+use toolgate_core::name::SecretName;
 use toolgate_core::scrub::known::{Known, KnownValue};
-use toolgate_core::scrub::{Kind, Scrubber, Withheld};
+use toolgate_core::scrub::{Detect, Kind, Scrubber, Withheld};
 use zeroize::Zeroizing;
 
 use crate::rpc;
 
 /// The last byte of what was cleaned to the end.
 pub(super) const WHOLE: u8 = b'\n';
+
+/// What the proxy holds, replaced when the vault was written again and when something was minted.
+#[derive(Default)]
+pub(super) struct Held {
+    now: ArcSwap<Holding>,
+    /// One at a time replaces it.
+    change: Mutex<()>,
+}
+
+impl Held {
+    /// What it is now.
+    pub(super) fn now(&self) -> Arc<Holding> {
+        self.now.load_full()
+    }
+
+    /// Puts what is made of it in its place.
+    pub(super) fn change(&self, to: impl FnOnce(&Holding) -> Holding) {
+        let _one = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        self.now.store(Arc::new(to(&self.now.load())));
+    }
+}
 
 /// What the proxy holds at the moment.
 pub(super) struct Holding {
@@ -24,18 +47,41 @@ pub(super) struct Holding {
     /// What is taken out of what they say: that, and what they got before, which some of them may still have.
     all: Vec<Arc<Value>>,
     known: Arc<Known>,
+    /// What was minted, and is taken out as well.
+    minted: Vec<Arc<MintedValue>>,
+    known_minted: Arc<Known>,
     key: Zeroizing<[u8; 32]>,
+}
+
+/// Something that was minted, to be taken out of what servers say.
+pub(super) struct MintedValue {
+    /// The secret that it was minted from.
+    pub(super) name: SecretName,
+    /// The value.
+    pub(super) value: Zeroizing<Vec<u8>>,
+    /// When it is good for nothing any more, in milliseconds since 1970.
+    pub(super) until_ms: u64,
+}
+
+impl Default for Holding {
+    fn default() -> Self {
+        let none = || Arc::new(Known::new(&[]).0);
+        Self {
+            values: Vec::new(),
+            all: Vec::new(),
+            known: none(),
+            minted: Vec::new(),
+            known_minted: none(),
+            key: Zeroizing::default(),
+        }
+    }
 }
 
 /// How short a word of a value with several lines may be to be looked for by itself.
 const WORD: usize = 8;
 
-impl Default for Holding {
-    fn default() -> Self {
-        let (known, _none) = Known::new(&[]);
-        Self { values: Vec::new(), all: Vec::new(), known: Arc::new(known), key: Zeroizing::default() }
-    }
-}
+/// What is minted has numbers from here on.
+const MINTED: u32 = 1 << 31;
 
 impl Holding {
     /// What there is now, after what there was `before`.
@@ -64,12 +110,34 @@ impl Holding {
             .collect();
         // What its owner should know about a value was said when it was given.
         let (known, _concerns) = Known::new(&known);
-        Self { values, all, known: Arc::new(known), key }
+        let (minted, known_minted) = (before.minted.clone(), Arc::clone(&before.known_minted));
+        Self { values, all, known: Arc::new(known), minted, known_minted, key }
+    }
+
+    /// The same, and what was minted just now. What is good for nothing any more is let go of.
+    pub(super) fn with_minted(&self, new: Vec<MintedValue>, now_ms: u64) -> Self {
+        let still = self.minted.iter().filter(|minted| minted.until_ms > now_ms).cloned();
+        let minted: Vec<_> = still.chain(new.into_iter().map(Arc::new)).collect();
+        let known: Vec<KnownValue<'_>> = (MINTED..)
+            .zip(&minted)
+            .flat_map(|(id, minted)| {
+                let whole = std::iter::once(minted.value.as_slice());
+                whole.chain(words(&minted.value)).map(move |value| KnownValue { id, value, names: &[] })
+            })
+            .collect();
+        let known_minted = Arc::new(Known::new(&known).0);
+        let (values, all, known) = (self.values.clone(), self.all.clone(), Arc::clone(&self.known));
+        Self { values, all, known, minted, known_minted, key: self.key.clone() }
     }
 
     /// The secret of this name.
     pub(super) fn value(&self, name: &str) -> Option<&Arc<Value>> {
         self.values.iter().find(|value| value.name.as_str() == name)
+    }
+
+    /// A key for one purpose, which hangs on the vault's root key.
+    pub(super) fn key_for(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        derive(&*self.key, &[purpose.as_bytes()])
     }
 
     /// The key for what stands for values.
@@ -81,28 +149,45 @@ impl Holding {
     pub(super) fn scrubber(self: &Arc<Self>, session: &str) -> Scrubber {
         let (this, session) = (Arc::clone(self), session.to_owned());
         let token = move |kind: Kind, _: &[u8]| match kind {
-            Kind::Known(id) => {
-                let value = usize::try_from(id).ok().and_then(|id| this.all.get(id));
-                value.map_or_else(|| "⟦secret⟧".to_owned(), |value| this.token(value, &session))
-            }
+            Kind::Known(id) => this.token(id, &session).unwrap_or_else(|| "⟦secret⟧".to_owned()),
             Kind::Opaque(why) => format!("⟦withheld:{why}⟧"),
             Kind::Custom(_) | Kind::Detected(_) => "⟦withheld⟧".to_owned(),
         };
-        Scrubber::new(vec![Arc::clone(&self.known) as _], Arc::new(token))
+        Scrubber::new(self.detectors(), Arc::new(token))
+    }
+
+    /// What finds the values, and what was minted.
+    fn detectors(&self) -> Vec<Arc<dyn Detect>> {
+        let mut known: Vec<Arc<dyn Detect>> = vec![Arc::clone(&self.known) as _];
+        if !self.minted.is_empty() {
+            known.push(Arc::clone(&self.known_minted) as _);
+        }
+        known
+    }
+
+    /// The secret that a value belongs to, and the value; and whether it is a honeytoken.
+    fn numbered(&self, id: u32) -> Option<(&SecretName, &[u8], bool)> {
+        let at = |id| usize::try_from(id).ok();
+        match id.checked_sub(MINTED) {
+            Some(id) => self.minted.get(at(id)?).map(|minted| (&minted.name, minted.value.as_slice(), false)),
+            None => {
+                let value = self.all.get(at(id)?)?;
+                Some((&value.name, value.value.as_slice(), value.uses.slots.is_empty()))
+            }
+        }
     }
 
     /// Which values are in a JSON document, by name. A secret that goes nowhere is a honeytoken: it is there to be recognized. `None` if
     /// that cannot be said.
     pub(super) fn carried(&self, document: &[u8]) -> Option<BTreeSet<String>> {
         let document = Document::parse(document.to_vec(), &limits(document.len())).ok()?;
-        let scrubber =
-            Scrubber::new(vec![Arc::clone(&self.known) as _], Arc::new(|_, _: &[u8]| String::new()));
+        let scrubber = Scrubber::new(self.detectors(), Arc::new(|_, _: &[u8]| String::new()));
         let mut names = BTreeSet::new();
         for kind in scrubber.scrub_json(&document).ok()?.removed.into_keys() {
             let Kind::Known(id) = kind else { continue };
-            let value = self.all.get(usize::try_from(id).ok()?)?;
-            names.insert(format!("vault:{}", value.name));
-            if value.uses.slots.is_empty() {
+            let (name, _, is_honeytoken) = self.numbered(id)?;
+            names.insert(format!("vault:{name}"));
+            if is_honeytoken {
                 names.insert(Carries::HONEYTOKEN.to_owned());
             }
         }
@@ -110,10 +195,11 @@ impl Holding {
     }
 
     /// The name, and 40 bits of an HMAC over the run and the value: nobody without the key can try values.
-    fn token(&self, value: &Value, session: &str) -> String {
-        let mac = derive(&*self.key, &[session.as_bytes(), &value.value]);
+    fn token(&self, id: u32, session: &str) -> Option<String> {
+        let (name, value, _) = self.numbered(id)?;
+        let mac = derive(&*self.key, &[session.as_bytes(), value]);
         let tag = base32(mac.first_chunk::<5>().map_or(&[], <[u8; 5]>::as_slice)).to_ascii_lowercase();
-        format!("⟦secret:{}#{tag}⟧", value.name)
+        Some(format!("⟦secret:{name}#{tag}⟧"))
     }
 }
 
@@ -177,6 +263,28 @@ mod tests {
         assert_eq!(told.matches("⟦secret:api#").count(), 2, "{told}");
         assert_eq!(told.matches("⟦secret:gone#").count(), 1, "{told}");
         assert_eq!(new.values.len(), 1, "and is given to nobody");
+    }
+
+    #[test]
+    fn what_was_minted_is_taken_out_until_it_is_good_for_nothing() {
+        let minted = |value: &[u8], until_ms| MintedValue {
+            name: "app".parse().unwrap(),
+            value: Zeroizing::new(value.to_vec()),
+            until_ms,
+        };
+        let base = Holding::new(values(&[("api", b"Xq7vN2-0e5bW9aK")]), &Holding::default());
+        let first = base.with_minted(vec![minted(b"Lr31-Mm80tT4q-1", 10)], 0);
+        let both = Arc::new(first.with_minted(vec![minted(b"Pp93-Kk27vV5w-2", 20)], 5));
+        let text = "Xq7vN2-0e5bW9aK Lr31-Mm80tT4q-1 Pp93-Kk27vV5w-2";
+        let told = cleaned(&both, text);
+        assert_eq!(told.matches("⟦secret:app#").count(), 2, "{told}");
+        assert_eq!(told.matches("⟦secret:api#").count(), 1, "{told}");
+        // The vault was written again: it is still taken out.
+        let again = Arc::new(Holding::new(values(&[]), &both));
+        assert!(!cleaned(&again, text).contains("Mm80"));
+        let later = Arc::new(both.with_minted(vec![], 15));
+        let told = cleaned(&later, text);
+        assert!(told.contains("Lr31-Mm80tT4q-1") && !told.contains("Pp93"), "{told}");
     }
 
     #[test]

@@ -161,7 +161,8 @@ impl Talk {
             };
             let Some(head) = head else { return Ok(()) };
             let Head { mut request, waits, is_last, chunks } = head;
-            put_in(&mut request, &self.cell.usable(&self.connection), &self.cell.finder)?;
+            let usable = self.cell.usable(&self.connection).await;
+            put_in(&mut request, &usable, &self.cell.finder)?;
             if waits {
                 self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
             }

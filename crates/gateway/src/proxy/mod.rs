@@ -5,6 +5,8 @@
 //! server it makes the connection itself, and puts a credential where that one's secret says, if the secret is for this server and
 //! this host. It has no files and starts no program.
 //!
+//! It also mints credentials from secrets, and revokes them; the gate writes down what it tells of that, before it goes on.
+//!
 //! The gate asks it over a socket for one of five things, and hands it the descriptors for it:
 //! - *HTTP*: speak HTTP on this socket, and carry its requests to that server;
 //! - *lend*: give the files with what a program is handed in its cell, as variables or files, and take its connections to hosts
@@ -19,19 +21,25 @@ mod carry;
 mod cell;
 mod clean;
 mod inside;
+mod mint;
+mod notes;
 mod placeholder;
 pub mod process;
 mod slots;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+use toolgate_broker::lease::Leases;
+use toolgate_broker::port::Clock;
+use toolgate_broker::store::SqliteStore;
 use toolgate_broker::vault::process::{Known, Noted, ProcessError, VaultProcess};
 use toolgate_core::name::ServerName;
 use toolgate_sandbox::cell::Lent;
@@ -88,6 +96,9 @@ pub struct Credentials {
     socket: Mutex<OwnedFd>,
     vault: VaultProcess,
     process: Mutex<Child>,
+    /// Where leases are told of, until somebody keeps them.
+    notes: Mutex<Option<StdStream>>,
+    leases: OnceLock<Leases>,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -109,25 +120,45 @@ impl Credentials {
     ) -> Result<(Arc<Self>, Vec<Known>), ProcessError> {
         use std::os::unix::process::CommandExt as _;
         let (ours, theirs) = messages::pair()?;
-        let (take, give) = std::os::unix::net::UnixStream::pair()?;
+        let (take, give) = StdStream::pair()?;
+        let (notes, tell) = StdStream::pair()?;
         let mut process = Command::new(program)
             .arg0(process::PROXY)
             .env_clear()
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .spawn()?;
-        messages::send(&ours, process::VALUES, &[take.as_fd()])?;
-        drop(take);
+        messages::send(&ours, process::VALUES, &[take.as_fd(), tell.as_fd()])?;
+        drop((take, tell));
         match VaultProcess::start(program, vault, noted, give.into()) {
             Ok((vault, known)) => {
                 let (socket, process) = (Mutex::new(ours), Mutex::new(process));
-                Ok((Arc::new(Self { socket, vault, process }), known))
+                let (notes, leases) = (Mutex::new(Some(notes)), OnceLock::new());
+                Ok((Arc::new(Self { socket, vault, process, notes, leases }), known))
             }
             Err(error) => {
                 end(&mut process);
                 Err(error)
             }
         }
+    }
+
+    /// Keeps what is minted, in this store. Before that, nothing is. Has to be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub fn keep_leases<C: Clock>(&self, store: Arc<SqliteStore>, clock: C) -> io::Result<()> {
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(notes) = notes {
+            drop(self.leases.set(Leases::keep(notes, store, clock)?));
+        }
+        Ok(())
+    }
+
+    /// What was minted, once it is kept.
+    #[must_use]
+    pub fn leases(&self) -> Option<&Leases> {
+        self.leases.get()
     }
 
     /// Takes the vault as it was written again.

@@ -6,19 +6,21 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use toolgate_broker::vault::process::take;
+use toolgate_core::json;
 use toolgate_sandbox::cell::confine;
 use toolgate_sandbox::guarded;
 use toolgate_sandbox::messages::{self, MAX_MESSAGE};
 
-use super::clean::{self, Holding, WHOLE};
+use super::attach::{self, AttachError, Credential};
+use super::clean::{self, Held, Holding, WHOLE};
+use super::mint::{Fetch, Leases};
+use super::notes::Notes;
 use super::{Ask, What, carry, cell};
-use crate::upstream::own_roots;
 
 /// The name (`argv[0]`) by which this program knows that it is to be the credential proxy.
 pub const PROXY: &str = "toolgate-proxy";
@@ -26,8 +28,13 @@ pub const PROXY: &str = "toolgate-proxy";
 /// The gate's first message. With it comes the socket that the vault's process gives values on.
 pub(super) const VALUES: &[u8] = b"values";
 
-/// What the proxy holds: replaced when the vault was written again.
-pub(super) type Held = Arc<ArcSwap<Holding>>;
+/// What the whole process has.
+#[derive(Clone)]
+pub(super) struct Proxy {
+    pub(super) held: Arc<Held>,
+    pub(super) leases: Arc<Leases>,
+    pub(super) roots: Arc<carry::Roots>,
+}
 
 /// Becomes the credential proxy, if this program was started as one; to be called before anything else in `main`. Returns the
 /// exit status.
@@ -55,25 +62,35 @@ fn serve() -> io::Result<()> {
     let gate = stdin.as_fd();
     let mut buffer = [0; MAX_MESSAGE];
     let first = messages::receive(gate, &mut buffer, RecvFlags::empty())?;
-    let Some((_, mut given)) = first.filter(|(length, _)| buffer.get(..*length) == Some(VALUES)) else {
+    let Some((_, given)) = first.filter(|(length, _)| buffer.get(..*length) == Some(VALUES)) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let mut vault = StdStream::from(given.pop().ok_or(io::ErrorKind::InvalidInput)?);
-    let held: Held = Arc::default();
-    let newest = Arc::clone(&held);
-    let put_in_force = move |values| newest.store(Arc::new(Holding::new(values, &newest.load())));
-    take(&mut vault, &put_in_force)?;
-    std::thread::Builder::new().name("toolgate-values".to_owned()).spawn(move || {
-        while take(&mut vault, &put_in_force).is_ok() {}
-        end_without_the_vault()
-    })?;
+    let Ok([vault, notes]) = <[OwnedFd; 2]>::try_from(given) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let mut vault = StdStream::from(vault);
+    let held = Arc::new(Held::default());
+    take(&mut vault, |values| held.change(|before| Holding::new(values, before)))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let _entered = runtime.enter();
     let roots = Arc::new(carry::Roots::default());
+    let (notes, words) = Notes::new(StdStream::from(notes))?;
+    let leases = Leases::new(Arc::clone(&held), notes.clone(), Fetch::new(Arc::clone(&roots)));
+    runtime.spawn(notes.hear(words, Arc::clone(&leases)));
+    let proxy = Proxy { held, leases, roots };
+    let (newest, handle) = (proxy.clone(), runtime.handle().clone());
+    std::thread::Builder::new().name("toolgate-values".to_owned()).spawn(move || {
+        let put_in_force = |values| newest.held.change(|before| Holding::new(values, before));
+        while take(&mut vault, put_in_force).is_ok() {
+            let _entered = handle.enter();
+            newest.leases.follow_vault();
+        }
+        end_without_the_vault()
+    })?;
     while let Some((length, given)) = messages::receive(gate, &mut buffer, RecvFlags::empty())? {
         // What is none, or cannot be begun closes its descriptors, which is what the other end sees.
         let ask = serde_json::from_slice::<Ask>(buffer.get(..length).unwrap_or_default());
-        let _not_begun = ask.map_err(io::Error::from).and_then(|ask| begin(ask, given, &held, &roots));
+        let _not_begun = ask.map_err(io::Error::from).and_then(|ask| begin(ask, given, &proxy));
     }
     Ok(())
 }
@@ -84,21 +101,20 @@ fn end_without_the_vault() {
     std::process::exit(1)
 }
 
-fn begin(ask: Ask, given: Vec<OwnedFd>, held: &Held, roots: &Arc<carry::Roots>) -> io::Result<()> {
-    let held = Arc::clone(held);
+fn begin(ask: Ask, given: Vec<OwnedFd>, proxy: &Proxy) -> io::Result<()> {
+    let held = Arc::clone(&proxy.held);
     let mut given = given.into_iter();
     let mut next = || given.next().ok_or(io::ErrorKind::InvalidInput);
     match ask.what.clone() {
         What::Http(destination) => {
             let stream = stream(next()?)?;
             let certificates = given.next().map(certificates).transpose()?;
-            tokio::spawn(carry::serve(stream, ask, destination, certificates, held, Arc::clone(roots)));
+            tokio::spawn(carry::serve(stream, ask, destination, certificates, proxy.clone()));
         }
         What::Lend { placeholders_only } => {
             let channel = next()?;
             let pem = given.next().map(certificates).transpose()?;
-            let believed = || pem.map_or_else(|| roots.get(), |pem| own_roots(&pem));
-            cell::begin(channel, ask, placeholders_only, held, believed)?;
+            tokio::spawn(cell::begin(channel, ask, placeholders_only, proxy.clone(), pem));
         }
         What::Lines => {
             let from = pipe::Receiver::from_owned_fd(next()?)?;
@@ -119,6 +135,23 @@ fn certificates(file: OwnedFd) -> io::Result<Vec<u8>> {
     File::from(file).take(1 << 20).read_to_end(&mut pem).map(|_length| pem)
 }
 
+impl Proxy {
+    /// What goes to a server where the secret of this name says: it, or what is minted from it.
+    pub(super) async fn credential(
+        &self,
+        name: &str,
+        ask: &Ask,
+        arguments: Option<json::Value<'_>>,
+    ) -> Result<Credential, AttachError> {
+        let value = self.held.now().value(name).cloned().ok_or_else(|| AttachError::None(name.to_owned()))?;
+        let Some(mint) = &value.uses.mint else { return Ok(Credential { value, lease: None }) };
+        // Nothing is minted for whom it is not.
+        attach::serves(&value, &ask.server)?;
+        let lease = self.leases.get(&value, mint, &ask.server, &ask.session, arguments).await;
+        Ok(Credential { lease: Some(lease.map_err(AttachError::Lease)?), value })
+    }
+}
+
 fn stream(socket: OwnedFd) -> io::Result<UnixStream> {
     let socket = StdStream::from(socket);
     socket.set_nonblocking(true)?;
@@ -126,7 +159,7 @@ fn stream(socket: OwnedFd) -> io::Result<UnixStream> {
 }
 
 /// Copies lines, each a message of its own.
-async fn lines(from: pipe::Receiver, mut to: pipe::Sender, ask: Ask, held: Held) -> io::Result<()> {
+async fn lines(from: pipe::Receiver, mut to: pipe::Sender, ask: Ask, held: Arc<Held>) -> io::Result<()> {
     let mut from = BufReader::with_capacity(64 << 10, from);
     let mut line = Vec::new();
     loop {
@@ -143,7 +176,7 @@ async fn lines(from: pipe::Receiver, mut to: pipe::Sender, ask: Ask, held: Held)
             to.write_all(TOO_LONG).await?;
             continue;
         }
-        let scrubber = held.load_full().scrubber(&ask.session);
+        let scrubber = held.now().scrubber(&ask.session);
         let cleaned = match clean::message(&scrubber, &line) {
             Ok(cleaned) => Some(cleaned),
             Err(why) => clean::withheld(&line, &why.to_string()),
@@ -173,13 +206,13 @@ async fn skip_line(from: &mut BufReader<pipe::Receiver>) -> io::Result<()> {
 }
 
 /// Cleans what comes until its end, and sends it back; or only says what is in it. What cannot be looked through is not answered.
-async fn once(mut stream: UnixStream, ask: Ask, held: Held) -> io::Result<()> {
+async fn once(mut stream: UnixStream, ask: Ask, held: Arc<Held>) -> io::Result<()> {
     let mut text = Vec::new();
     (&mut stream).take(ask.max_message_bytes as u64 + 1).read_to_end(&mut text).await?;
     if text.len() > ask.max_message_bytes {
         return Ok(());
     }
-    let held = held.load_full();
+    let held = held.now();
     let answer = match ask.what {
         What::Carried => held.carried(&text).map(|names| serde_json::to_vec(&names)).transpose(),
         What::Http(_) | What::Lend { .. } | What::Lines | What::Once => {

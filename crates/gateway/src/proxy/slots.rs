@@ -1,34 +1,31 @@
 //! Requests of a cell: what stands for a secret is taken out of the place where it belongs, is nowhere else, and no other credential
 //! goes along.
 
-use std::sync::Arc;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Request;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use hyper::http::uri::{PathAndQuery, Uri};
 use toolgate_broker::vault::Slot;
-use toolgate_broker::vault::process::Value;
 use toolgate_sandbox::egress::Inside;
 
-use super::attach::attach_at;
+use super::attach::{Credential, attach_at};
 use super::placeholder::{Finder, Mark};
 
 /// A secret that may be put into requests to a host, and what stands for it.
 pub(super) struct Usable {
     pub(super) mark: Mark,
-    pub(super) value: Arc<Value>,
+    pub(super) credential: Credential,
 }
 
 /// Puts secrets in place of what stands for them, each in its own places, and takes all other credentials out. What stands for a
 /// secret in another place is not sent anywhere.
 pub(super) fn put_in<B>(request: &mut Request<B>, usable: &[Usable], finder: &Finder) -> Result<(), Inside> {
     let mut wanted = Vec::new();
-    for Usable { mark, value } in usable {
-        for slot in &value.uses.slots {
+    for Usable { mark, credential } in usable {
+        for slot in &credential.value.uses.slots {
             if take_out(request, slot, &mark.text) {
-                wanted.push((value, slot));
+                wanted.push((credential, slot));
             }
         }
     }
@@ -36,11 +33,11 @@ pub(super) fn put_in<B>(request: &mut Request<B>, usable: &[Usable], finder: &Fi
         return Err(Inside::Marked);
     }
     strip(request.headers_mut());
-    for slot in usable.iter().flat_map(|usable| &usable.value.uses.slots) {
+    for slot in usable.iter().flat_map(|usable| &usable.credential.value.uses.slots) {
         clear(request, slot);
     }
-    for (value, slot) in wanted {
-        attach_at(request, value, slot).map_err(|_error| Inside::Secret)?;
+    for (credential, slot) in wanted {
+        attach_at(request, credential, slot).map_err(|_error| Inside::Secret)?;
     }
     Ok(())
 }
@@ -69,7 +66,7 @@ fn take_out<B>(request: &mut Request<B>, slot: &Slot, mark: &str) -> bool {
             let named: Vec<_> = pairs.filter(|pair| pair.split('=').next() == Some(key)).collect();
             matches!(&*named, [pair] if pair.split_once('=') == Some((key.as_str(), mark)))
         }
-        Slot::Env { .. } | Slot::File { .. } => false,
+        Slot::Env { .. } | Slot::File { .. } | Slot::Sigv4 { .. } => false,
     };
     if there {
         clear(request, slot);
@@ -110,7 +107,7 @@ fn clear<B>(request: &mut Request<B>, slot: &Slot) {
                 }
             }
         }
-        Slot::Env { .. } | Slot::File { .. } => {}
+        Slot::Env { .. } | Slot::File { .. } | Slot::Sigv4 { .. } => {}
     }
 }
 

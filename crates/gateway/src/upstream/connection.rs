@@ -105,7 +105,10 @@ impl Connection {
     /// nothing is given up for one that knows more, as long as nothing is under way on it.
     pub(super) fn serves(&self, capabilities: &[u8]) -> bool {
         let knows = self.peer.modern || self.declared != NOTHING;
-        self.link.ended().is_none() && (knows || capabilities == NOTHING || self.link.under_way() > 0)
+        let lasts = self.told.renew.get().is_none_or(|renew| std::time::Instant::now() < *renew);
+        self.link.ended().is_none()
+            && lasts
+            && (knows || capabilities == NOTHING || self.link.under_way() > 0)
     }
 
     /// Tells the server that a request is not wanted any more. On modern HTTP, dropping the request says it.

@@ -28,6 +28,7 @@ pub async fn frames(bytes: Vec<u8>) -> Vec<String> {
         events: broadcast::channel(16).0,
         changes: broadcast::channel(16).0,
         stale: false.into(),
+        renew: std::sync::OnceLock::new(),
     };
     let bounds = Bounds { max_message_bytes: 64 << 10, ..Bounds::default() };
     let (reader, writer) = (std::io::Cursor::new(bytes), tokio::io::sink());

@@ -336,6 +336,7 @@ impl Inner {
             events: self.events.clone(),
             changes: self.changes_if_any(session),
             stale: AtomicBool::new(false),
+            renew: OnceLock::new(),
         })
     }
 
@@ -422,6 +423,10 @@ impl Inner {
             Some(passage) => passage.lend().await.map_err(|error| format!("no secrets: {error}"))?,
             None => Lent::default(),
         };
+        if let Some(renew_ms) = lent.renew_ms {
+            let left = Duration::from_millis(renew_ms.saturating_sub(self.clock.now_ms()));
+            let _set_before = told.renew.set(std::time::Instant::now() + left);
+        }
         let errors = passage.as_ref().map(|passage| move |errors| passage.lines(errors));
         let errors = errors.as_ref().map(|errors| errors as &Through<'_>);
         let started = launcher.spawn_handed(launch.clone(), &lent, errors).await;
@@ -510,6 +515,11 @@ impl Inner {
             call.link().close("the session has ended");
         }
         self.parked.end_session(session);
+        let credentials = self.credentials.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(leases) = credentials.as_ref().and_then(|credentials| credentials.leases()) {
+            leases.end_session(session);
+        }
+        drop(credentials);
         let slots: Vec<_> =
             self.slots().extract_if(|(_, of), _| of == session).map(|(_, slot)| slot).collect();
         slots.iter().for_each(|slot| slot.close("the session has ended"));

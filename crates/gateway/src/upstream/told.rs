@@ -1,7 +1,8 @@
 //! What one connection tells the rest of the gate: oddities, announcements, and that its list of tools is out of date.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use tokio::sync::broadcast;
 use toolgate_core::name::ServerName;
@@ -25,6 +26,8 @@ pub(super) struct Told {
     pub(super) changes: broadcast::Sender<Change>,
     /// The server said that its tools changed, since they were last read.
     pub(super) stale: AtomicBool,
+    /// When its program should be started again, since what it was handed does not last.
+    pub(super) renew: OnceLock<Instant>,
 }
 
 impl Told {

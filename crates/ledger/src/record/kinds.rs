@@ -578,6 +578,78 @@ pub struct Export {
     pub next: u64,
 }
 
+/// A credential was minted from a secret, or is good no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lease {
+    /// What happened.
+    pub action: LeaseAction,
+    /// Who did it, if a person did: the user of the operating system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// When it ends by itself, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_ms: Option<u64>,
+    /// Tells that two credentials are the same, to whoever has the vault: 16 hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// What the provider says that it may do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub granted: Option<String>,
+    /// Which lease: 16 bytes in hexadecimal.
+    pub lease: String,
+    /// Who mints.
+    pub provider: String,
+    /// What was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requested: Option<String>,
+    /// The secret that it is minted from.
+    pub secret: String,
+    /// The server that it is for.
+    pub server: String,
+    /// The run of an agent that it is for.
+    pub session: String,
+    /// Why it ended, or was not minted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// What happened to a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseAction {
+    /// The provider is about to be asked. It is durable before that.
+    Asked,
+    /// It is there. It is durable before it is used.
+    Minted,
+    /// There is none: the provider refused it, or it was wider than what was asked for.
+    Failed,
+    /// Somebody says that it is to be revoked.
+    ToBeRevoked,
+    /// The provider has revoked it.
+    Revoked,
+    /// Its time is over, and nothing had to be revoked.
+    Expired,
+    /// It could not be revoked, and is good until its time is over.
+    Left,
+}
+
+impl LeaseAction {
+    /// What happened, as one says it.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Asked => "is asked for",
+            Self::Minted => "minted",
+            Self::Failed => "not minted",
+            Self::ToBeRevoked => "is to be revoked",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::Left => "not revoked",
+        }
+    }
+}
+
 /// A secret was added, changed or removed, or how the vault opens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

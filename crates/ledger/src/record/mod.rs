@@ -141,6 +141,8 @@ kinds! {
     Intent = "intent",
     /// A key of the log came into use or went out of it.
     Key = "key",
+    /// A credential was minted from a secret, or is good no more.
+    Lease = "lease",
     /// A call ended. Nothing is released before this is durable.
     Outcome = "outcome",
     /// A call was under way when the gate stopped. Whether it ran is unknown; it is never run again.

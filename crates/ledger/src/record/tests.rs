@@ -71,6 +71,21 @@ fn one_of_each() -> Vec<Record> {
         Intent { call: call(), judged: judged(), persons: vec!["ann".into()], question: Some("q-1".into()) }
             .into(),
         Key { action: RosterAction::Added, key: "log+00000000+AAAA".into() }.into(),
+        Lease {
+            action: LeaseAction::Minted,
+            by: Some("ann".into()),
+            expires_ms: Some(9),
+            fingerprint: Some("0011223344556677".into()),
+            granted: Some("contents:read".into()),
+            lease: "00".repeat(16),
+            provider: "github-app".into(),
+            requested: Some("contents:read".into()),
+            secret: "github".into(),
+            server: "github".into(),
+            session: "s-1".into(),
+            why: Some("expired".into()),
+        }
+        .into(),
         Outcome {
             bytes_in: 1,
             bytes_out: 2,

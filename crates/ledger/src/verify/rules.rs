@@ -95,6 +95,7 @@ impl Rules {
             | Body::Erasure(_)
             | Body::Export(_)
             | Body::Key(_)
+            | Body::Lease(_)
             | Body::Person(_)
             | Body::Policy(_)
             | Body::Refusal(_)

@@ -422,7 +422,7 @@ impl Cells {
         &self,
         spec: &Spec,
         streams: [OwnedFd; 3],
-        Lent { handed, intercept }: &Lent,
+        Lent { handed, intercept, renew_ms: _ }: &Lent,
     ) -> Result<Cell, CellError> {
         let tier = self.tier_of(spec).await?;
         if tier == Tier::LandlockOnly {

@@ -70,6 +70,8 @@ pub struct Lent {
     pub handed: Vec<(Handed, OwnedFd)>,
     /// Who takes some of its connections.
     pub intercept: Option<Arc<dyn Intercept>>,
+    /// When it should be handed it anew, in milliseconds since 1970, if it does not last.
+    pub renew_ms: Option<u64>,
 }
 
 /// The folder in a cell in which files are that it was handed.

@@ -71,6 +71,7 @@ fn name(name: &str) -> SecretName {
 fn uses(host: &str) -> Uses {
     Uses {
         hosts: BTreeSet::from([host.parse().unwrap()]),
+        mint: None,
         slots: BTreeSet::from(["header:authorization".parse().unwrap()]),
         tools: BTreeSet::from(["github/*".parse().unwrap()]),
         agents: BTreeSet::new(),
