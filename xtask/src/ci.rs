@@ -24,8 +24,8 @@ const STEPS: [Step; 6] = [
         Ok(Totals::default())
     }),
     ("lints", |workspace| {
-        // The tests of gVisor are built only when they are named.
-        for targets in [&["--all-targets"][..], &["--test", "gvisor"]] {
+        // Some tests are built only when they are named.
+        for targets in [&["--all-targets"][..], &["--test", "gvisor", "--test", "real"]] {
             let mut lints = workspace.cargo(["clippy"]);
             lints.args(EVERYTHING).args(targets).args(["--locked", "--", "-D", "warnings"]);
             must("lints", &mut lints)?;

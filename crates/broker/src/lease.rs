@@ -152,17 +152,18 @@ impl Leases {
         self.say(Word::EndSession(session.to_owned()));
     }
 
-    /// Has those leases revoked that a command has marked.
+    /// Has those leases revoked that a command has marked. Says whether there are any.
     ///
     /// # Errors
     /// The store could not be read.
-    pub fn look(&self, store: &SqliteStore) -> Result<(), crate::port::StoreError> {
+    pub fn look(&self, store: &SqliteStore) -> Result<bool, crate::port::StoreError> {
         let marked: Vec<_> =
             store.leases()?.into_iter().filter(|row| row.revoke).map(|row| hex::encode(&row.id)).collect();
-        if !marked.is_empty() {
+        let any = !marked.is_empty();
+        if any {
             self.say(Word::End(marked));
         }
-        Ok(())
+        Ok(any)
     }
 
     /// Has all leases revoked, and waits for it for a while. Says how many are left.

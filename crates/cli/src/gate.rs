@@ -192,9 +192,9 @@ impl Gate {
     fn follow_vault(&self) -> anyhow::Result<()> {
         let mut vault = self.vault.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let is_new = vault.follow(self.broker.store())?;
-        vault.look_at_leases(self.store())?;
-        // Programs that were handed a value that is not the one any more are started again.
-        if let (true, Some(credentials)) = (is_new, vault.credentials()) {
+        let revoked = vault.look_at_leases(self.store())?;
+        // Programs that were handed what is not good any more are started again.
+        if let (true, Some(credentials)) = (is_new || revoked, vault.credentials()) {
             self.upstreams.use_credentials(Arc::clone(credentials));
         }
         Ok(())

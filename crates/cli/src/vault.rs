@@ -113,12 +113,12 @@ impl Vault {
         lent.context("the secrets cannot be used")
     }
 
-    /// Has those leases revoked that a command has marked.
-    pub(crate) fn look_at_leases(&self, store: &SqliteStore) -> anyhow::Result<()> {
-        if let Some(leases) = self.credentials.as_ref().and_then(|credentials| credentials.leases()) {
-            leases.look(store)?;
+    /// Has those leases revoked that a command has marked. Says whether there are any.
+    pub(crate) fn look_at_leases(&self, store: &SqliteStore) -> anyhow::Result<bool> {
+        match self.credentials.as_ref().and_then(|credentials| credentials.leases()) {
+            Some(leases) => Ok(leases.look(store)?),
+            None => Ok(false),
         }
-        Ok(())
     }
 
     /// Has all that was minted revoked, as far as it can be in a while.

@@ -9,6 +9,7 @@ mod gvisor;
 mod node;
 mod packages;
 mod python;
+mod vault;
 mod wire;
 
 use std::process::Command;
@@ -32,11 +33,12 @@ pub(crate) enum Suite {
     Packages,
     Python,
     Stranger,
+    Vault,
     Wire,
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Cells,
         Self::Claude,
         Self::Flush,
@@ -47,6 +49,7 @@ impl Suite {
         Self::Packages,
         Self::Python,
         Self::Stranger,
+        Self::Vault,
         Self::Wire,
     ];
 
@@ -62,6 +65,7 @@ impl Suite {
             Self::Packages => "packages",
             Self::Python => "python",
             Self::Stranger => "stranger",
+            Self::Vault => "vault",
             Self::Wire => "wire",
         }
     }
@@ -84,6 +88,7 @@ impl Suite {
             }
             Self::Python => "the clients of the Python SDK and of FastMCP, in three eras",
             Self::Stranger => "the tests of cells once more, as a user who is not root",
+            Self::Vault => "credentials minted by PostgreSQL, OpenBao, OpenSSH and a stand-in for AWS",
             Self::Wire => "unknown fields, byte for byte through the gate, in both eras on both sides",
         }
     }
@@ -115,6 +120,7 @@ impl Suite {
             Self::Packages => packages::run(workspace),
             Self::Python => python::run(workspace),
             Self::Stranger => stranger(workspace),
+            Self::Vault => vault::run(workspace),
             Self::Wire => wire::run(workspace),
         }
     }

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A request as it came.
 pub(crate) struct Asked {
@@ -13,6 +13,10 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    pub(crate) fn method(&self) -> &str {
+        self.head.split(' ').next().unwrap()
+    }
+
     pub(crate) fn path(&self) -> &str {
         self.head.split(' ').nth(1).unwrap()
     }
@@ -64,6 +68,29 @@ pub(crate) struct Reply {
 impl Reply {
     pub(crate) fn json(status: u16, body: &Value) -> Self {
         Self { status, kind: "application/json", body: body.to_string() }
+    }
+}
+
+/// Answers as an MCP server with one tool, which takes any arguments and says what `call` does.
+pub(crate) fn mcp(asked: &Asked, call: impl FnOnce(&Value) -> String) -> Reply {
+    let message = asked.json();
+    let result =
+        |result: Value| Reply::json(200, &json!({ "jsonrpc": "2.0", "id": message["id"], "result": result }));
+    match message["method"].as_str() {
+        Some("initialize") => result(json!({
+            "protocolVersion": "2025-06-18", "capabilities": { "tools": {} },
+            "serverInfo": { "name": "api", "version": "1" },
+        })),
+        Some("tools/list") => {
+            let schema = json!({ "type": "object", "properties": { "repo": { "type": "string" } } });
+            result(json!({ "tools": [{ "name": "read", "description": "reads", "inputSchema": schema }] }))
+        }
+        Some("tools/call") => {
+            let text = call(&message["params"]["arguments"]);
+            result(json!({ "content": [{ "type": "text", "text": text }] }))
+        }
+        Some(_) if message["id"].is_null() => Reply { status: 202, kind: "text/plain", body: String::new() },
+        _ => Reply { status: 405, kind: "text/plain", body: String::new() },
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::credentials::{assert_clean, keep, up, value};
 use crate::home::{Gate, Home};
-use crate::http::{Asked, Reply, serve};
+use crate::http::{Asked, Reply, mcp, serve};
 
 const POLICY: &str = "@id(\"all\") @because(\"it is a test\")\npermit(principal, action, resource);\n";
 
@@ -33,6 +33,7 @@ impl Provider {
 
     fn answer(&self, asked: &Asked) -> Reply {
         match asked.path() {
+            "/token" | "/revoke" if asked.method() != "POST" => Reply::json(405, &json!({})),
             "/token" => self.mint(asked),
             "/revoke" => {
                 let token = asked.field("token").unwrap();
@@ -85,33 +86,10 @@ impl Provider {
         let token = asked.bearer();
         let scope =
             self.good.lock().unwrap().iter().find(|(good, _)| *good == token).map(|(_, scope)| scope.clone());
-        let message = asked.json();
-        let result = |result: Value| {
-            Reply::json(200, &json!({ "jsonrpc": "2.0", "id": message["id"], "result": result }))
-        };
-        match message["method"].as_str() {
-            Some("initialize") => result(json!({
-                "protocolVersion": "2025-06-18", "capabilities": { "tools": {} },
-                "serverInfo": { "name": "api", "version": "1" },
-            })),
-            Some("tools/list") => {
-                let schema = json!({
-                    "type": "object", "properties": { "repo": { "type": "string" } },
-                });
-                result(
-                    json!({ "tools": [{ "name": "read", "description": "reads", "inputSchema": schema }] }),
-                )
-            }
-            Some("tools/call") => {
-                self.used.lock().unwrap().push(token.clone());
-                let text = format!("called by {token} with {scope:?}");
-                result(json!({ "content": [{ "type": "text", "text": text }] }))
-            }
-            Some(_) if message["id"].is_null() => {
-                Reply { status: 202, kind: "text/plain", body: String::new() }
-            }
-            _ => Reply { status: 405, kind: "text/plain", body: String::new() },
-        }
+        mcp(asked, |_arguments| {
+            self.used.lock().unwrap().push(token.clone());
+            format!("called by {token} with {scope:?}")
+        })
     }
 
     fn good(&self) -> usize {

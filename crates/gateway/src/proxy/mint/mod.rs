@@ -201,6 +201,8 @@ pub(super) struct Lease {
     parts: Vec<(String, Zeroizing<Vec<u8>>)>,
     handle: Handle,
     began_ms: u64,
+    /// Whether nobody is to get it any more.
+    unwanted: AtomicBool,
     ended: AtomicBool,
 }
 
@@ -226,7 +228,8 @@ impl Lease {
     }
 
     fn is_good(&self, now: u64) -> bool {
-        !self.ended.load(Ordering::Acquire) && now + TOO_LATE_MS < self.told.until_ms
+        let wanted = !self.unwanted.load(Ordering::Acquire) && !self.ended.load(Ordering::Acquire);
+        wanted && now + TOO_LATE_MS < self.told.until_ms
     }
 }
 
@@ -386,6 +389,7 @@ impl Leases {
             parts,
             handle,
             began_ms,
+            unwanted: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         });
         lock(&self.live).insert(id, Arc::clone(&lease));
@@ -464,6 +468,8 @@ impl Leases {
     /// Ends all leases that are meant.
     pub(super) fn end_those(self: &Arc<Self>, why: &'static str, meant: impl Fn(&Told) -> bool) {
         let those: Vec<_> = lock(&self.live).values().filter(|lease| meant(&lease.told)).cloned().collect();
+        // From now on nobody gets one of them, however long revoking takes.
+        those.iter().for_each(|lease| lease.unwanted.store(true, Ordering::Release));
         for lease in those {
             let this = Arc::clone(self);
             tokio::spawn(async move { this.end(lease, why).await });
