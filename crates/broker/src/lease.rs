@@ -160,8 +160,8 @@ impl Leases {
         let marked: Vec<_> =
             store.leases()?.into_iter().filter(|row| row.revoke).map(|row| hex::encode(&row.id)).collect();
         let any = !marked.is_empty();
-        if any {
-            self.say(Word::End(marked));
+        for some in marked.chunks(1_000) {
+            self.say(Word::End(some.to_vec()));
         }
         Ok(any)
     }
@@ -224,8 +224,10 @@ impl<C: Clock> Keeper<C> {
     async fn take_over(&mut self) -> Result<(), KeepError> {
         let left: Vec<Told> = self.store.take_over_leases().await?.into_iter().map(told).collect();
         self.count.send_replace(left.len());
-        for some in left.chunks(16) {
-            self.to.write_all(&message(&Word::Left(some.to_vec()))?).await?;
+        for one in left {
+            // One that cannot be told stays where it is.
+            let Ok(message) = message(&Word::Left(vec![one])) else { continue };
+            self.to.write_all(&message).await?;
         }
         Ok(())
     }

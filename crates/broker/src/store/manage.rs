@@ -445,13 +445,17 @@ impl SqliteStore {
     /// The store failed.
     pub async fn note_lease(&self, lease: LeaseRow, line: Line) -> Result<Position, ManageError> {
         self.manage(line, move |batch| {
+            let LeaseRow { id, secret, provider, server, session, until_ms, handle, live, .. } = &lease;
+            if *live {
+                // One that was revoked meanwhile is not there any more.
+                let query = "UPDATE lease SET until_ms = ?2, handle = ?3, live = 1 WHERE id = ?1";
+                batch.sql().prepare_cached(query)?.execute(params![id, sql(*until_ms), handle])?;
+                return Ok(Ok(()));
+            }
             let query = "INSERT INTO lease \
                          (id, secret, provider, server, session, until_ms, handle, live, revoke, owner) \
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9) \
-                         ON CONFLICT (id) DO UPDATE SET until_ms = ?6, handle = ?7, live = ?8";
-            let LeaseRow { id, secret, provider, server, session, until_ms, handle, live, .. } = &lease;
-            let row =
-                params![id, secret, provider, server, session, sql(*until_ms), handle, live, batch.owner];
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0, ?8)";
+            let row = params![id, secret, provider, server, session, sql(*until_ms), handle, batch.owner];
             batch.sql().prepare_cached(query)?.execute(row)?;
             Ok(Ok(()))
         })

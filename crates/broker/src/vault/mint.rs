@@ -393,6 +393,9 @@ fn names(provider: Provider) -> String {
 /// What stands before the name of a parameter that holds where there is no call.
 const IDLE: &str = "idle.";
 
+/// What a call has no say in: whom a secret is sent to, and for how long.
+const FIXED: [&str; 6] = ["algorithm", "ca", "client_id", "region", "revocable", "ttl"];
+
 /// How long a lease is where nothing says so, in seconds.
 const USUAL_TTL: u64 = 600;
 
@@ -427,7 +430,7 @@ impl Mint {
                     Piece::Argument("") => {
                         return Err(wrong("has `{args.}` without a name".to_owned()));
                     }
-                    Piece::Argument(_) if plain.ends_with("url") || plain == "ca" || plain == "ttl" => {
+                    Piece::Argument(_) if plain.ends_with("url") || FIXED.contains(&plain) => {
                         return Err(wrong("cannot come from a call".to_owned()));
                     }
                     Piece::Argument(_) if name != plain => {
@@ -438,6 +441,16 @@ impl Mint {
             }
             if plain.ends_with("url") {
                 is_url(text).map_err(|why| wrong(why.to_owned()))?;
+            }
+            let fits = match plain {
+                "revocable" => text == "yes",
+                "algorithm" => ["RS256", "ES256", "EdDSA", "HS256"].contains(&text.as_str()),
+                "connections" => text.parse::<u16>().is_ok_and(|connections| connections > 0),
+                "region" => text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+                _ => true,
+            };
+            if !fits {
+                return Err(wrong("is not one that there is: `toolgate secret providers`".to_owned()));
             }
         }
         if let Some(missing) = known.iter().find(|known| known.needed && !with.contains_key(known.name)) {
@@ -572,7 +585,11 @@ fn fill(text: &str, arguments: Option<Value<'_>>) -> Result<String, MintError> {
 fn is_itself(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./@".contains(&b);
     let segment = |segment: &str| !segment.is_empty() && segment != "." && segment != "..";
-    text.len() <= MAX_ARGUMENT && text.bytes().all(plain) && text.split('/').all(segment)
+    // What begins with a dash is an option to many a program.
+    text.len() <= MAX_ARGUMENT
+        && !text.starts_with('-')
+        && text.bytes().all(plain)
+        && text.split('/').all(segment)
 }
 
 /// An address that a secret may be sent to: over TLS, or on this machine.
@@ -692,6 +709,7 @@ mod tests {
             r#""a:b""#,
             r#""${aws:x}""#,
             r#""ä""#,
+            r#""-x""#,
             r#"["a"]"#,
             "1.5",
             "true",
@@ -715,6 +733,15 @@ mod tests {
         let said = filled(&mint, r#"{"a":{"bucket":"logs"}}"#).unwrap();
         assert_eq!(said.get("policy").unwrap(), r#"{"Resource":"arn:aws:s3:::logs/*","x":{"{args":1}}"#);
         assert_eq!(mint.ttl(), 900, "the least that the provider knows");
+    }
+
+    #[test]
+    fn a_call_has_no_say_in_whom_a_secret_is_sent_to() {
+        let aws = |with| recipe(Provider::AwsSts, &[("role_arn", "arn:aws:iam::1:role/r"), with]);
+        assert!(aws(("region", "eu-west-1")).is_ok());
+        for with in [("region", "{args.region}"), ("region", "evil.com/x"), ("sts_url", "https://{args.h}")] {
+            assert!(aws(with).is_err(), "{with:?}");
+        }
     }
 
     #[test]

@@ -90,14 +90,17 @@ fn wait(what: &str, is_so: impl Fn() -> bool) -> Duration {
 }
 
 /// Uses roles that were minted, has them revoked while a session is open, and has them revoked after a crash.
-fn roles(name: &str, database: &Postgres, root: &str, uses: &[&str], theirs: &str) {
+fn roles(name: &str, database: &Postgres, root: &str, uses: &[&str], theirs: &str, plants: bool) {
     let psql = format!("PGHOST=host.internal PGPORT={} psql -At -d postgres", database.port);
     let who = format!(
         "{psql} -c \"select count(*), pg_has_role(current_user, 'reader', 'member') from things\" 2>&1"
     );
     let write = format!("{psql} -c \"insert into things values (2)\" 2>&1");
     let hold = format!("{psql} -c 'select pg_sleep(600)' >/dev/null 2>&1 & echo held");
-    let tools = [("who", who.as_str()), ("write", &write), ("hold", &hold)];
+    let plant = format!(
+        "{psql} -c \"create function f() returns text language sql security definer as 'select 1'\" 2>&1"
+    );
+    let tools = [("who", who.as_str()), ("write", &write), ("hold", &hold), ("plant", &plant)];
     let (home, mut gate) = gate(name, database.port, root, uses, &tools);
     let roles = || database.ask(&format!("select count(*) from pg_roles where rolname like '{theirs}'"));
     let sessions =
@@ -107,11 +110,20 @@ fn roles(name: &str, database: &Postgres, root: &str, uses: &[&str], theirs: &st
     let refused = call(&gate, "write");
     assert!(refused.contains("permission denied"), "{refused}");
     assert_eq!(roles(), "1");
+    if plants {
+        database.ask("grant create on schema public to reader");
+        assert_eq!(call(&gate, "plant"), "CREATE FUNCTION");
+    }
     assert_eq!(call(&gate, "hold"), "held");
     wait("a session", || sessions() != "0");
     home.done(&["lease", "revoke", "--all"]);
     let took = wait("revoked", || roles() == "0" && sessions() == "0");
     eprintln!("{name}: from the command to the end of sessions and role: {} ms", took.as_millis());
+    if plants {
+        // What it left runs as nobody who may do more.
+        let owner = database.ask("select proowner::regrole from pg_proc where proname = 'f'");
+        assert_eq!(owner, "reader");
+    }
     // The program is started again, with another role.
     let told = (0..50).map(|_| call(&gate, "who")).find(|told| told == "1|t");
     assert!(told.is_some());
@@ -143,7 +155,7 @@ fn a_role_of_postgres_is_made_for_a_run_and_gone_after_it() {
         "--with",
         "statement_timeout=900s",
     ];
-    roles("real-postgres", &database, &root, &[&mint[..], &slots].concat(), "toolgate\\_%");
+    roles("real-postgres", &database, &root, &[&mint[..], &slots].concat(), "toolgate\\_%", true);
     // What cannot be made leaves nothing behind.
     let home = Home::new("real-postgres-none");
     let wrong = ["secret", "add", "root", "--mint", "postgres", "--with", "roles=nobody", "--tool", "real/*"];
@@ -166,7 +178,7 @@ fn what_openbao_gives_is_given_back() {
     let slots = ["--slot", "env:PGUSER=username", "--slot", "env:PGPASSWORD=password"];
     let url = format!("url={}", bao.url());
     let mint = ["--mint", "openbao", "--with", &url, "--with", "path=database/creds/reader"];
-    roles("real-openbao", &database, Bao::TOKEN, &[&mint[..], &slots].concat(), "v-%");
+    roles("real-openbao", &database, Bao::TOKEN, &[&mint[..], &slots].concat(), "v-%", false);
 }
 
 #[test]

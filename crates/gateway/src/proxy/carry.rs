@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
-use toolgate_core::json::{Canonical, Document, Limits};
+use toolgate_core::json::{Canonical, Document};
 use toolgate_core::scrub::Scrubber;
 
 use super::attach::{AttachError, attach, permitted};
@@ -133,6 +133,8 @@ impl Carried {
         }
         let body = Limited::new(body, most).collect().await.map_err(|error| error.to_string())?.to_bytes();
         leased.back();
+        // What was minted while it came is taken out of it too.
+        let scrubber = self.proxy.held.now().scrubber(&self.ask.session);
         let cleaned = clean::message(&scrubber, &body).map_err(|error| error.to_string())?;
         Ok(Response::from_parts(head, whole(cleaned)))
     }
@@ -143,8 +145,12 @@ impl Carried {
         let held = self.proxy.held.now();
         let minted = |name: &String| held.value(name).is_some_and(|value| value.uses.mint.is_some());
         let message = match self.ask.secrets.iter().any(minted) {
-            true => Document::parse(body.to_vec(), &Limits::default()).ok(),
-            false => None,
+            // What cannot be read is not taken for no call.
+            true if !body.is_empty() => {
+                let read = Document::parse(body.to_vec(), &clean::limits(body.len()));
+                Some(read.map_err(|_json| AttachError::Lease("the message cannot be read".to_owned()))?)
+            }
+            true | false => None,
         };
         let root = message.as_ref().map(Document::root);
         let call =
@@ -155,6 +161,8 @@ impl Carried {
             let value = held.value(name).ok_or_else(|| AttachError::None(name.clone()))?;
             permitted(value, &self.ask.server, host, *port)?;
             let credential = self.proxy.credential(name, &self.ask, arguments).await?;
+            // It may be good for something else by now.
+            permitted(&credential.value, &self.ask.server, host, *port)?;
             attach(request, body, &credential)?;
         }
         Ok(())

@@ -279,7 +279,10 @@ impl Cell {
             if !is_for || !bound.holds(mark, value) {
                 continue;
             }
-            if let Ok(credential) = self.proxy.credential(&mark.secret, &self.ask, None).await {
+            let Ok(credential) = self.proxy.credential(&mark.secret, &self.ask, None).await else { continue };
+            // It may be good for something else by now.
+            let Connection { host, port, .. } = connection;
+            if permitted(&credential.value, &self.ask.server, host, *port).is_ok() {
                 usable.push(Usable { mark: mark.clone(), credential });
             }
         }

@@ -230,7 +230,7 @@ pub(super) fn withheld(bytes: &[u8], why: &str) -> Option<Vec<u8>> {
 }
 
 /// Any JSON that the gate itself could read, and more.
-fn limits(length: usize) -> Limits {
+pub(super) fn limits(length: usize) -> Limits {
     Limits { max_bytes: length, max_depth: Limits::DEEPEST, max_nodes: usize::MAX }
 }
 

@@ -12,7 +12,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
 use toolgate_broker::lease::{LeaseAction, Note, Told, Word, message, receive};
 
-use super::mint::Leases;
+use super::mint::{Leases, SAID_SO};
 
 /// The proxy's end of the socket over which leases are told of.
 #[derive(Clone)]
@@ -56,13 +56,15 @@ impl Notes {
                     // Whoever waited may have given up.
                     let _gone = waits.map(|waits| waits.send(()));
                 }
-                Word::EndSession(session) => leases.end_session(&session),
-                Word::End(those) => leases.end_those("somebody said so", |told| those.contains(&told.id)),
+                Word::EndSession(session) => leases.end_session(session),
+                Word::End(those) => leases.end_those(SAID_SO, |told| those.contains(&told.id)),
                 Word::EndAll => leases.end_all(),
                 Word::Left(left) => leases.recover(left),
             }
         }
         self.waiting().take();
+        // Nothing can be written down any more: what there is ends.
+        leases.end_all();
     }
 
     fn waiting(&self) -> MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<()>>>> {

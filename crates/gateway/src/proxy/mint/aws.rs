@@ -43,6 +43,9 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
     let keys = Keys::of_secret(asked.root);
     let keys = keys.ok_or_else(|| format!("the secret is not {}", asked.provider.value()))?;
     let region = asked.get("region").unwrap_or("us-east-1");
+    if !region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+        return Err("`region` is no region".to_owned());
+    }
     let usual = format!("https://sts.{region}.amazonaws.com/");
     let url = asked.get("sts_url").unwrap_or(&usual);
     let (role, ttl) = (asked.need("role_arn")?, asked.ttl.to_string());
@@ -75,7 +78,8 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
         .await?;
     let text = std::str::from_utf8(&got.body).map_err(|_bytes| "its answer is no text".to_owned())?;
     if got.status != StatusCode::OK {
-        let code = element(text, "Code").filter(|code| code.bytes().all(|b| b.is_ascii_alphabetic()));
+        let code = element(text, "Code")
+            .filter(|code| code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphabetic()));
         return Err(format!("it answered {} {}", got.status.as_u16(), code.unwrap_or_default()));
     }
     let credentials = element(text, "Credentials").ok_or("its answer has no credentials")?;

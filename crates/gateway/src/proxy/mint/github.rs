@@ -10,7 +10,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::fetch::{Get, bearer};
-use super::time::{now_s, rfc3339};
+use super::time::{in_seconds, now_s, rfc3339};
 use super::{Asked, Handle, Minted, sign};
 
 const USUAL: &str = "https://api.github.com";
@@ -72,10 +72,10 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
     Ok(Minted {
         parts: vec![("token", Zeroizing::new(token.as_bytes().to_vec()))],
         named: Vec::new(),
-        until_ms: until.ok_or("its answer does not say when it ends")?,
+        until_ms: until.unwrap_or_else(|| in_seconds(3_600)),
         granted: format!("repositories={} permissions={}", named.join(","), words.join(",")),
         handle: Handle::Github { api_url: api_url.to_owned(), token: token.to_owned() },
-        unfit: wider,
+        unfit: wider.or_else(|| until.is_none().then(|| "its answer does not say when it ends".to_owned())),
     })
 }
 
@@ -107,7 +107,7 @@ fn list(text: &str) -> impl Iterator<Item = &str> {
 fn permissions(text: &str) -> Result<BTreeMap<String, String>, String> {
     let one = |item: &str| {
         let (name, level) = item.split_once(':')?;
-        (level_of(level) > 0).then(|| (name.to_owned(), level.to_owned()))
+        (1..=3).contains(&level_of(level)).then(|| (name.to_owned(), level.to_owned()))
     };
     let read: Option<BTreeMap<_, _>> = list(text).map(one).collect();
     read.filter(|read| !read.is_empty())
@@ -119,7 +119,9 @@ fn level_of(level: &str) -> u8 {
         "read" => 1,
         "write" => 2,
         "admin" => 3,
-        _ => 0,
+        "" | "none" => 0,
+        // What is not known may be more.
+        _ => 4,
     }
 }
 

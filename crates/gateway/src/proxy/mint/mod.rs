@@ -17,7 +17,7 @@ mod sign;
 mod ssh;
 mod time;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -28,7 +28,7 @@ use toolgate_broker::lease::{LeaseAction, Told};
 use toolgate_broker::vault::keys::{derive, seal, unseal};
 use toolgate_broker::vault::mint::Filled;
 use toolgate_broker::vault::process::Value;
-use toolgate_broker::vault::{Mint, Provider};
+use toolgate_broker::vault::{Mint, Provider, Slot};
 use toolgate_core::hex;
 use toolgate_core::json;
 use zeroize::Zeroizing;
@@ -53,9 +53,33 @@ const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 /// Why a lease ends with its run of an agent.
 const SESSION_OVER: &str = "the session is over";
+/// Why one ends with the gate.
+const CLOSING: &str = "the gate stops";
+/// Why one ends whose secret has another value, or another use.
+const OTHER_SECRET: &str = "its secret is not what it was";
+/// Why one ends that somebody does not want.
+pub(super) const SAID_SO: &str = "somebody said so";
 
 /// How many leases there may be at once.
 const MAX_LEASES: usize = 4_096;
+
+/// How many of them one run of an agent may have.
+const MAX_OF_SESSION: usize = 32;
+
+/// How many runs of agents are remembered that are over.
+const MAX_OVER: usize = 4_096;
+
+/// How long what belongs to a run is still sent that is over: that it is, to its servers.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How long what was minted may be, in bytes.
+const MAX_PARTS: usize = 32 << 10;
+
+/// The longest that something is remembered to be good: 400 days.
+const LONGEST_MS: u64 = 400 * 86_400 * 1_000;
+
+/// How long what a provider grants may be, in the log.
+const MAX_GRANTED: usize = 1_024;
 
 /// How long the reason of a failure may be.
 const MAX_WHY: usize = 256;
@@ -100,17 +124,9 @@ enum Handle {
     },
     Postgres {
         role: String,
+        /// Who gets what it owns.
+        heir: String,
     },
-}
-
-impl Handle {
-    /// Whether something stays behind when its time is over.
-    const fn has_to_be_tidied(&self) -> bool {
-        match self {
-            Self::Kubernetes { .. } | Self::Postgres { .. } => true,
-            Self::None | Self::Github { .. } | Self::Oauth { .. } | Self::Openbao { .. } => false,
-        }
-    }
 }
 
 /// One mint: what is asked of whom.
@@ -144,7 +160,9 @@ impl Asked<'_> {
     /// What it will be revoked with, where that is known before.
     fn handle_before(&self) -> Handle {
         match self.provider {
-            Provider::Postgres => Handle::Postgres { role: postgres::role(self.id) },
+            Provider::Postgres => {
+                Handle::Postgres { role: postgres::role(self.id), heir: postgres::heir(self) }
+            }
             Provider::Kubernetes if self.get("revocable") == Some("yes") => {
                 Handle::Kubernetes { secret: kubernetes::secret(self.id) }
             }
@@ -167,12 +185,21 @@ impl Asked<'_> {
             }
         };
         let minted = timeout(PATIENCE, minting).await.map_err(|_elapsed| "it took too long".to_owned())??;
-        let now = now_ms();
-        let ended = minted.until_ms <= now + TOO_LATE_MS;
-        let unfit = minted.unfit.or(ended.then(|| "what was minted has ended already".to_owned()));
-        // Whoever says that it lasts for ever is not believed.
-        let most = now + self.provider.ttl().1.max(self.ttl) * 1_000 + SLACK_MS;
-        Ok(Minted { until_ms: minted.until_ms.min(most), unfit, ..minted })
+        let ended = minted.until_ms <= now_ms() + TOO_LATE_MS;
+        let long: usize = minted.parts.iter().map(|(_, part)| part.len()).sum::<usize>()
+            + minted.named.iter().map(|(_, part)| part.len()).sum::<usize>();
+        let unfit = minted
+            .unfit
+            .or_else(|| ended.then(|| "what was minted has ended already".to_owned()))
+            .or_else(|| (long > MAX_PARTS).then(|| "what was minted is too long".to_owned()));
+        // Nobody's credential is good for longer than that.
+        let until_ms = minted.until_ms.min(now_ms() + LONGEST_MS);
+        Ok(Minted { until_ms, unfit, ..minted })
+    }
+
+    /// Until when what ends then is used, in milliseconds since 1970: whoever says that it lasts for ever is not believed.
+    fn used_until(&self, until_ms: u64) -> u64 {
+        until_ms.min(now_ms() + self.provider.ttl().1.max(self.ttl) * 1_000 + SLACK_MS)
     }
 
     /// Revokes it. `false`: there is no way to.
@@ -184,7 +211,7 @@ impl Asked<'_> {
                 Handle::Kubernetes { secret } => kubernetes::revoke(self, secret).await,
                 Handle::Oauth { token } => oauth::revoke(self, token).await,
                 Handle::Openbao { lease } => openbao::revoke(self, lease).await,
-                Handle::Postgres { role } => postgres::revoke(self, role).await,
+                Handle::Postgres { role, heir } => postgres::revoke(self, role, heir).await,
             }
         };
         timeout(PATIENCE, revoking).await.map_err(|_elapsed| "it took too long".to_owned())?
@@ -193,6 +220,7 @@ impl Asked<'_> {
 
 /// A credential that was minted.
 pub(super) struct Lease {
+    /// Its end there is when the provider says that it is good for nothing.
     told: Told,
     id: [u8; 16],
     /// What it was minted from, and will be revoked with.
@@ -201,6 +229,8 @@ pub(super) struct Lease {
     parts: Vec<(String, Zeroizing<Vec<u8>>)>,
     handle: Handle,
     began_ms: u64,
+    /// Until when it is used.
+    used_until_ms: u64,
     /// Whether nobody is to get it any more.
     unwanted: AtomicBool,
     ended: AtomicBool,
@@ -217,19 +247,14 @@ impl Lease {
         found.map(|(_, value)| value.as_slice())
     }
 
-    /// When it ends by itself.
-    pub(super) const fn until_ms(&self) -> u64 {
-        self.told.until_ms
-    }
-
     /// From when on another one is minted: four fifths of its life.
     pub(super) const fn renew_ms(&self) -> u64 {
-        self.began_ms + (self.told.until_ms.saturating_sub(self.began_ms)) / 5 * 4
+        self.began_ms + (self.used_until_ms.saturating_sub(self.began_ms)) / 5 * 4
     }
 
     fn is_good(&self, now: u64) -> bool {
         let wanted = !self.unwanted.load(Ordering::Acquire) && !self.ended.load(Ordering::Acquire);
-        wanted && now + TOO_LATE_MS < self.told.until_ms
+        wanted && now + TOO_LATE_MS < self.used_until_ms
     }
 }
 
@@ -246,21 +271,41 @@ struct Key {
 /// What is kept of leases with one key. Guards that one asks the provider at a time.
 type Place = Arc<tokio::sync::Mutex<Option<Arc<Lease>>>>;
 
+/// What is revoked with what, as it is kept, sealed.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    handle: Handle,
+    with: Filled,
+}
+
 /// All leases of this process.
 pub(super) struct Leases {
     held: Arc<Held>,
     notes: Notes,
     fetch: Fetch,
     places: Mutex<HashMap<Key, Place>>,
+    /// Those that a provider is being asked for, and whether nobody wants them any more.
+    minting: Mutex<HashMap<[u8; 16], (Told, bool)>>,
     /// Those that may be good for something.
     live: Mutex<HashMap<[u8; 16], Arc<Lease>>>,
+    /// Runs of agents that are over, the last ones.
+    over: Mutex<VecDeque<String>>,
     closing: AtomicBool,
 }
 
 impl Leases {
     pub(super) fn new(held: Arc<Held>, notes: Notes, fetch: Fetch) -> Arc<Self> {
-        let (places, live) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { held, notes, fetch, places, live, closing: AtomicBool::new(false) })
+        Arc::new(Self {
+            held,
+            notes,
+            fetch,
+            places: Mutex::default(),
+            minting: Mutex::default(),
+            live: Mutex::default(),
+            over: Mutex::default(),
+            closing: AtomicBool::new(false),
+        })
     }
 
     /// What is minted from this secret for a call with these arguments, or for what is no call.
@@ -280,83 +325,93 @@ impl Leases {
             version: root.version,
             with: with.iter().map(|(name, text)| (name.clone(), text.clone())).collect(),
         };
-        let kept = self.place(&key)?;
-        let mut place = kept.lock().await;
+        let place = self.place(&key)?;
+        let wanted = Wanted { root: Arc::clone(root), mint: mint.clone(), with, key };
+        // Whoever waits for it may give up; what was begun is brought to its end all the same.
+        let got = tokio::spawn(Arc::clone(self).get_at(place, wanted)).await;
+        let why = |why| format!("`{}` mints nothing from the secret `{}`: {why}", mint.provider(), root.name);
+        got.map_err(|error| error.to_string())?.map_err(why)
+    }
+
+    async fn get_at(self: Arc<Self>, place: Place, wanted: Wanted) -> Result<Arc<Lease>, String> {
+        let mut place = place.lock().await;
         let now = now_ms();
-        if let Some(lease) = place.as_ref().filter(|lease| lease.is_good(now) && now < lease.renew_ms()) {
-            return Ok(Arc::clone(lease));
+        let good = place.clone().filter(|lease| lease.is_good(now));
+        if let Some(lease) = good.filter(|lease| now < lease.renew_ms()) {
+            return Ok(lease);
         }
-        match self.mint(root, mint, with, server, session).await {
-            Ok(lease) => {
-                let still = lock(&self.places).get(&key).is_some_and(|place| Arc::ptr_eq(place, &kept));
-                if !still {
-                    self.end(lease, SESSION_OVER).await;
-                    return Err(SESSION_OVER.to_owned());
-                }
-                Ok(Arc::clone(place.insert(lease)))
+        match self.mint(&wanted).await {
+            Ok(lease) => Ok(Arc::clone(place.insert(lease))),
+            Err(why) => {
+                // The old one is still good for a fifth of its life.
+                place.clone().filter(|lease| lease.is_good(now_ms())).ok_or(why)
             }
-            Err(why) => match place.as_ref().filter(|lease| lease.is_good(now_ms())) {
-                // It is still good for a fifth of its life.
-                Some(lease) => Ok(Arc::clone(lease)),
-                None => {
-                    Err(format!("`{}` mints nothing from the secret `{}`: {why}", mint.provider(), root.name))
-                }
-            },
         }
     }
 
     fn place(&self, key: &Key) -> Result<Place, String> {
         if self.closing.load(Ordering::Acquire) {
-            return Err("the gate is closing".to_owned());
+            return Err(CLOSING.to_owned());
         }
         let mut places = lock(&self.places);
-        if places.len() >= MAX_LEASES && !places.contains_key(key) {
-            // What nobody uses and holds nothing.
-            places.retain(|_, place| {
-                Arc::strong_count(place) > 1
-                    || place.try_lock().is_ok_and(|place| {
-                        place.as_ref().is_some_and(|lease| !lease.ended.load(Ordering::Acquire))
-                    })
-            });
-            if places.len() >= MAX_LEASES {
-                return Err("there are too many leases at once".to_owned());
-            }
+        if let Some(place) = places.get(key) {
+            return Ok(Arc::clone(place));
+        }
+        // What nobody uses and holds nothing.
+        places.retain(|_, place| {
+            Arc::strong_count(place) > 1
+                || place
+                    .try_lock()
+                    .is_ok_and(|place| place.as_ref().is_some_and(|lease| lease.is_good(now_ms())))
+        });
+        let of_session = places.keys().filter(|other| other.session == key.session).count();
+        if places.len() >= MAX_LEASES || of_session >= MAX_OF_SESSION {
+            return Err("there are too many leases at once".to_owned());
         }
         Ok(Arc::clone(places.entry(key.clone()).or_default()))
     }
 
-    async fn mint(
-        self: &Arc<Self>,
-        root: &Arc<Value>,
-        mint: &Mint,
-        with: Filled,
-        server: &str,
-        session: &str,
-    ) -> Result<Arc<Lease>, String> {
+    /// Why nothing is minted for a run any more.
+    fn refused(&self, session: &str) -> Option<&'static str> {
+        if self.closing.load(Ordering::Acquire) {
+            return Some(CLOSING);
+        }
+        lock(&self.over).iter().any(|over| over == session).then_some(SESSION_OVER)
+    }
+
+    async fn mint(self: &Arc<Self>, wanted: &Wanted) -> Result<Arc<Lease>, String> {
+        let Wanted { root, mint, with, key } = wanted;
+        if let Some(why) = self.refused(&key.session) {
+            return Err(why.to_owned());
+        }
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|error| error.to_string())?;
         let (provider, ttl) = (mint.provider(), mint.ttl());
-        let asked = Asked { fetch: &self.fetch, id: &id, provider, root: &root.value, with: &with, ttl };
+        let asked = Asked { fetch: &self.fetch, id: &id, provider, root: &root.value, with, ttl };
         let began_ms = now_ms();
         let before = asked.handle_before();
         let mut told = Told {
             id: hex::encode(&id),
             secret: root.name.to_string(),
             provider: provider.to_string(),
-            server: server.to_owned(),
-            session: session.to_owned(),
-            until_ms: began_ms + provider.ttl().1.max(ttl) * 1_000 + SLACK_MS,
-            handle: self.sealed(&id, &before)?,
-            requested: Some(in_words(&with, ttl)),
+            server: key.server.clone(),
+            session: key.session.clone(),
+            until_ms: asked.used_until(u64::MAX),
+            handle: self.sealed(&id, &before, with)?,
+            requested: Some(in_words(with, ttl)),
             granted: None,
             fingerprint: None,
             why: None,
         };
+        lock(&self.minting).insert(id, (told.clone(), false));
+        let _done = Minting { leases: self, id };
         self.notes.tell(LeaseAction::Asked, &told).await?;
         let minted = match asked.mint().await {
             Ok(minted) => minted,
             Err(why) => {
-                self.give_up(&asked, &before, told, &why).await;
+                // What went wrong may have left something behind all the same.
+                let lease = self.lease(wanted, id, told, Vec::new(), before, began_ms, began_ms);
+                tokio::spawn(Arc::clone(self).release(lease, LeaseAction::Failed, short(&why)));
                 return Err(why);
             }
         };
@@ -364,100 +419,108 @@ impl Leases {
         let parts: Vec<(String, Zeroizing<Vec<u8>>)> =
             parts.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(named).collect();
         // Nobody says it from now on, not even in the answer that tells us of it.
-        let values = parts.iter().map(|(_, value)| MintedValue {
+        let values = parts.iter().enumerate().filter(|(at, (name, _))| is_secret(root, *at, name));
+        let values = values.map(|(_, (_, value))| MintedValue {
             name: root.name.clone(),
             value: value.clone(),
             until_ms: until_ms + SLACK_MS,
         });
-        self.held.change(|held| held.with_minted(values.collect(), began_ms));
+        let values: Vec<_> = values.collect();
+        tokio::task::block_in_place(|| self.held.change(|held| held.with_minted(values, began_ms)));
         told.until_ms = until_ms;
-        told.handle = self.sealed(&id, &handle)?;
+        told.handle = self.sealed(&id, &handle, with)?;
         told.fingerprint = parts.first().map(|(_, value)| {
             let mac = derive(&*self.held.now().key_for("fingerprint"), &[value]);
             hex::encode(mac.first_chunk::<8>().map_or(&[], <[u8; 8]>::as_slice))
         });
-        told.granted = Some(granted);
-        if let Some(why) = unfit {
-            self.give_up(&asked, &handle, told, &why).await;
-            return Err(why);
-        }
-        let lease = Arc::new(Lease {
-            told,
-            id,
-            root: Arc::clone(root),
-            with,
-            parts,
-            handle,
-            began_ms,
-            unwanted: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-        });
+        told.granted = Some(granted.chars().take(MAX_GRANTED).collect());
+        told.why = unfit.clone();
+        let used_until_ms = asked.used_until(until_ms);
+        let lease = self.lease(wanted, id, told, parts, handle, began_ms, used_until_ms);
         lock(&self.live).insert(id, Arc::clone(&lease));
-        if let Err(why) = self.notes.tell(LeaseAction::Minted, &lease.told).await {
-            // It was not written down: nobody gets it.
-            self.end(lease, "it could not be written down").await;
-            return Err(why);
+        let noted = self.notes.tell(LeaseAction::Minted, &lease.told).await;
+        let same = self.held.now().value(root.name.as_str()).is_some_and(|now| is_same(now, root));
+        let unwanted = lock(&self.minting).get(&id).is_none_or(|(_, unwanted)| *unwanted);
+        let why = match noted {
+            Err(why) => Some(why),
+            Ok(()) if !same => Some(OTHER_SECRET.to_owned()),
+            Ok(()) if unwanted => Some(self.refused(&key.session).unwrap_or(SAID_SO).to_owned()),
+            Ok(()) => unfit,
+        };
+        match why {
+            // Nobody gets it.
+            Some(why) => {
+                tokio::spawn(Arc::clone(self).end(lease, why.clone()));
+                Err(why)
+            }
+            None => {
+                tokio::spawn(expire(Arc::downgrade(self), Arc::downgrade(&lease)));
+                Ok(lease)
+            }
         }
-        // Its session may have ended meanwhile, or all.
-        if self.closing.load(Ordering::Acquire) {
-            self.end(lease, "the gate is closing").await;
-            return Err("the gate is closing".to_owned());
-        }
-        tokio::spawn(expire(Arc::downgrade(self), Arc::downgrade(&lease)));
-        Ok(lease)
     }
 
-    /// Gives back what could not be used: what went wrong may have left something behind all the same.
-    async fn give_up(&self, asked: &Asked<'_>, handle: &Handle, mut told: Told, why: &str) {
-        match asked.revoke(handle).await {
-            Ok(_) => {
-                told.why = Some(short(why));
-                let _unheard = self.notes.tell(LeaseAction::Failed, &told).await;
-            }
-            // Its row stays, and whoever starts next tries again.
-            Err(_not_revoked) => {}
-        }
+    #[expect(clippy::too_many_arguments, clippy::unused_self, reason = "it is a structure with names")]
+    fn lease(
+        &self,
+        wanted: &Wanted,
+        id: [u8; 16],
+        told: Told,
+        parts: Vec<(String, Zeroizing<Vec<u8>>)>,
+        handle: Handle,
+        began_ms: u64,
+        used_until_ms: u64,
+    ) -> Arc<Lease> {
+        let (root, with) = (Arc::clone(&wanted.root), wanted.with.clone());
+        let (unwanted, ended) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Lease { told, id, root, with, parts, handle, began_ms, used_until_ms, unwanted, ended })
     }
 
     /// Revokes a lease, or says that it cannot be.
-    async fn end(&self, lease: Arc<Lease>, why: &str) {
+    async fn end(self: Arc<Self>, lease: Arc<Lease>, why: String) {
         if lease.ended.swap(true, Ordering::AcqRel) {
             return;
         }
         lock(&self.live).remove(&lease.id);
-        self.release(&lease.id, &lease.root, &lease.with, &lease.handle, lease.told.clone(), why).await;
+        self.release(lease, LeaseAction::Revoked, why).await;
     }
 
-    async fn release(
-        &self,
-        id: &[u8; 16],
-        root: &Value,
-        with: &Filled,
-        handle: &Handle,
-        mut told: Told,
-        why: &str,
-    ) {
+    /// Revokes until it is done, or the time is over. What the secret is by now may revoke what the old one minted.
+    async fn release(self: Arc<Self>, lease: Arc<Lease>, done: LeaseAction, why: String) {
+        let Lease { id, root, with, handle, .. } = &*lease;
         let Some(mint) = &root.uses.mint else { return };
-        let (provider, ttl) = (mint.provider(), mint.ttl());
-        let asked = Asked { fetch: &self.fetch, id, provider, root: &root.value, with, ttl };
-        told.why = Some(why.to_owned());
-        if now_ms() > told.until_ms && !handle.has_to_be_tidied() {
-            let _unheard = self.notes.tell(LeaseAction::Expired, &told).await;
-            return;
-        }
+        let mut told = lease.told.clone();
+        told.why = Some(why.clone());
         let (mut wait, longest) = AGAIN;
         // Should this process end before, its row is there, and whoever starts next tries.
         loop {
-            match asked.revoke(handle).await {
-                Ok(revoked) => {
-                    let action = if revoked { LeaseAction::Revoked } else { LeaseAction::Left };
-                    let _unheard = self.notes.tell(action, &told).await;
-                    return;
+            let newest = self.held.now().value(root.name.as_str()).cloned();
+            let newest = newest.filter(|newest| newest.value != root.value);
+            let mut revoked = Ok(false);
+            for root in std::iter::once(root).chain(&newest) {
+                let (provider, ttl) = (mint.provider(), mint.ttl());
+                let asked = Asked { fetch: &self.fetch, id, provider, root: &root.value, with, ttl };
+                revoked = asked.revoke(handle).await;
+                if revoked.is_ok() {
+                    break;
                 }
-                Err(error) => told.why = Some(short(&format!("{why}; {error}"))),
             }
-            if now_ms() > told.until_ms && !handle.has_to_be_tidied() {
-                let _unheard = self.notes.tell(LeaseAction::Expired, &told).await;
+            let late = now_ms() > told.until_ms;
+            let action = match revoked {
+                Ok(true) => Some(done),
+                Ok(false) if done == LeaseAction::Failed => Some(done),
+                Ok(false) => Some(if late { LeaseAction::Expired } else { LeaseAction::Left }),
+                // A role stays where it is until it is dropped.
+                Err(_) if late && !matches!(handle, Handle::Postgres { .. } | Handle::Kubernetes { .. }) => {
+                    Some(LeaseAction::Expired)
+                }
+                Err(error) => {
+                    told.why = Some(short(&format!("{why}; {error}")));
+                    None
+                }
+            };
+            if let Some(action) = action {
+                let _unheard = self.notes.tell(action, &told).await;
                 return;
             }
             sleep(wait).await;
@@ -467,25 +530,37 @@ impl Leases {
 
     /// Ends all leases that are meant.
     pub(super) fn end_those(self: &Arc<Self>, why: &'static str, meant: impl Fn(&Told) -> bool) {
+        for (told, unwanted) in lock(&self.minting).values_mut() {
+            *unwanted |= meant(told);
+        }
         let those: Vec<_> = lock(&self.live).values().filter(|lease| meant(&lease.told)).cloned().collect();
         // From now on nobody gets one of them, however long revoking takes.
         those.iter().for_each(|lease| lease.unwanted.store(true, Ordering::Release));
         for lease in those {
-            let this = Arc::clone(self);
-            tokio::spawn(async move { this.end(lease, why).await });
+            tokio::spawn(Arc::clone(self).end(lease, why.to_owned()));
         }
     }
 
-    /// Ends the leases of a run of an agent.
-    pub(super) fn end_session(self: &Arc<Self>, session: &str) {
-        lock(&self.places).retain(|key, _| key.session != session);
-        self.end_those(SESSION_OVER, |told| told.session == session);
+    /// Ends the leases of a run of an agent. Its servers are told that it is over, with what there is; nothing is minted for that.
+    pub(super) fn end_session(self: &Arc<Self>, session: String) {
+        let mut over = lock(&self.over);
+        if over.len() >= MAX_OVER {
+            over.pop_front();
+        }
+        over.push_back(session.clone());
+        drop(over);
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            sleep(LAST_WORDS).await;
+            lock(&this.places).retain(|key, _| key.session != session);
+            this.end_those(SESSION_OVER, |told| told.session == session);
+        });
     }
 
     /// Ends all, and mints no more.
     pub(super) fn end_all(self: &Arc<Self>) {
         self.closing.store(true, Ordering::Release);
-        self.end_those("the gate stops", |_| true);
+        self.end_those(CLOSING, |_| true);
     }
 
     /// Ends those whose secret is not what it was.
@@ -493,12 +568,8 @@ impl Leases {
         let held = self.held.now();
         let live: Vec<_> = lock(&self.live).values().cloned().collect();
         for lease in live {
-            let same = held
-                .value(lease.root.name.as_str())
-                .is_some_and(|now| (now.version, &now.uses) == (lease.root.version, &lease.root.uses));
-            if !same {
-                let this = Arc::clone(self);
-                tokio::spawn(async move { this.end(lease, "its secret is not what it was").await });
+            if !held.value(lease.root.name.as_str()).is_some_and(|now| is_same(now, &lease.root)) {
+                tokio::spawn(Arc::clone(self).end(lease, OTHER_SECRET.to_owned()));
             }
         }
     }
@@ -506,50 +577,97 @@ impl Leases {
     /// Revokes what a process has left that is gone.
     pub(super) fn recover(self: &Arc<Self>, left: Vec<Told>) {
         for told in left {
-            let this = Arc::clone(self);
-            tokio::spawn(async move { this.recover_one(told).await });
+            tokio::spawn(Arc::clone(self).recover_one(told));
         }
     }
 
-    async fn recover_one(&self, mut told: Told) {
+    async fn recover_one(self: Arc<Self>, mut told: Told) {
         const WHY: &str = "its gate is gone";
         let held = self.held.now();
         let id = hex::decode(&told.id).and_then(|id| <[u8; 16]>::try_from(id).ok());
-        let root = held.value(&told.secret);
+        let root = held.value(&told.secret).filter(|root| root.uses.mint.is_some());
         let opened = id.and_then(|id| {
             let sealed = hex::decode(&told.handle)?;
             let bytes = unseal(&held.key_for("lease"), &id, &sealed)?;
-            let handle: Handle = serde_json::from_slice(&bytes).ok()?;
-            Some((id, handle))
+            let kept: Kept = serde_json::from_slice(&bytes).ok()?;
+            Some((id, kept))
         });
-        match (opened, root) {
-            (Some((id, handle)), Some(root)) if root.uses.mint.is_some() => {
-                let with = root.uses.mint.as_ref().map(|mint| mint.with().clone()).unwrap_or_default();
-                self.release(&id, root, &with, &handle, told, WHY).await;
-            }
-            (Some(_), _) | (None, _) => {
-                told.why = Some(format!("{WHY}, and there is nothing to revoke it with"));
-                let late = now_ms() > told.until_ms;
-                let action = if late { LeaseAction::Expired } else { LeaseAction::Left };
-                let _unheard = self.notes.tell(action, &told).await;
-            }
-        }
+        let (Some((id, Kept { handle, with })), Some(root)) = (opened, root) else {
+            told.why = Some(format!("{WHY}, and there is nothing to revoke it with"));
+            let late = now_ms() > told.until_ms;
+            let action = if late { LeaseAction::Expired } else { LeaseAction::Left };
+            let _unheard = self.notes.tell(action, &told).await;
+            return;
+        };
+        let (unwanted, ended) = (AtomicBool::new(true), AtomicBool::new(true));
+        let root = Arc::clone(root);
+        let lease = Lease {
+            told,
+            id,
+            root,
+            with,
+            parts: Vec::new(),
+            handle,
+            began_ms: 0,
+            used_until_ms: 0,
+            unwanted,
+            ended,
+        };
+        self.release(Arc::new(lease), LeaseAction::Revoked, WHY.to_owned()).await;
     }
 
-    fn sealed(&self, id: &[u8; 16], handle: &Handle) -> Result<String, String> {
-        let bytes = Zeroizing::new(serde_json::to_vec(handle).map_err(|error| error.to_string())?);
+    fn sealed(&self, id: &[u8; 16], handle: &Handle, with: &Filled) -> Result<String, String> {
+        #[derive(Serialize)]
+        struct Keeping<'a> {
+            handle: &'a Handle,
+            with: &'a Filled,
+        }
+        let bytes = serde_json::to_vec(&Keeping { handle, with }).map_err(|error| error.to_string())?;
+        let bytes = Zeroizing::new(bytes);
         let sealed =
             seal(&self.held.now().key_for("lease"), id, &bytes).map_err(|error| error.to_string())?;
         Ok(hex::encode(&sealed))
     }
 }
 
+/// What is to be minted.
+struct Wanted {
+    root: Arc<Value>,
+    mint: Mint,
+    with: Filled,
+    key: Key,
+}
+
+/// While a provider is asked.
+struct Minting<'a> {
+    leases: &'a Leases,
+    id: [u8; 16],
+}
+
+impl Drop for Minting<'_> {
+    fn drop(&mut self) {
+        lock(&self.leases.minting).remove(&self.id);
+    }
+}
+
+/// Whether a secret is what it was.
+fn is_same(now: &Value, before: &Value) -> bool {
+    (now.version, &now.uses) == (before.version, &before.uses)
+}
+
+/// Whether a part of what is minted is kept from agents: it goes somewhere, and is no certificate, which everybody may see.
+fn is_secret(root: &Value, at: usize, name: &str) -> bool {
+    let is_at = |part: Option<&str>| part.map_or(at == 0, |part| part == name);
+    let signs = |slot: &Slot| matches!(slot, Slot::Sigv4 { .. });
+    name != "certificate" && root.uses.slots.iter().any(|slot| is_at(slot.part()) || signs(slot))
+}
+
 /// Ends a lease when its time is over.
 async fn expire(leases: Weak<Leases>, lease: Weak<Lease>) {
-    let Some(until_ms) = lease.upgrade().map(|lease| lease.until_ms()) else { return };
+    let Some(until_ms) = lease.upgrade().map(|lease| lease.used_until_ms) else { return };
     sleep(Duration::from_millis(until_ms.saturating_sub(now_ms()) + 1)).await;
     if let (Some(leases), Some(lease)) = (leases.upgrade(), lease.upgrade()) {
-        leases.end(lease, "its time is over").await;
+        leases.end(lease, "its time is over".to_owned()).await;
     }
 }
 
@@ -563,7 +681,7 @@ fn in_words(with: &Filled, ttl: u64) -> String {
     let said = with.iter().filter(|(name, _)| !of_whom(name)).map(|(name, text)| format!("{name}={text}"));
     let mut words: Vec<String> = said.collect();
     words.push(format!("ttl={ttl}"));
-    words.join(" ").chars().take(1_024).collect()
+    words.join(" ").chars().take(MAX_GRANTED).collect()
 }
 
 fn short(why: &str) -> String {

@@ -38,9 +38,9 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
         Some(_) => got.refused(),
         None => "its answer has no access token".to_owned(),
     })?;
-    if text("token_type").is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
-        return Err("its token is no bearer token".to_owned());
-    }
+    // From here on there is something to give back, whatever is wrong with it.
+    let other = text("token_type").filter(|kind| !kind.eq_ignore_ascii_case("bearer"));
+    let other = other.map(|_| "its token is no bearer token".to_owned());
     // A scope that is not said is the one that was asked for (RFC 6749, section 5.1).
     let asked_for: BTreeSet<&str> = asked.get("scope").unwrap_or_default().split_whitespace().collect();
     let granted = text("scope").or(asked.get("scope")).unwrap_or_default();
@@ -48,7 +48,8 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
     let wider = more
         .filter(|_| asked.get("scope").is_some())
         .map(|_| "it has a scope that was not asked for".to_owned());
-    let lasts = seconds(root.get("expires_in"))?;
+    let lasts = seconds(root.get("expires_in"));
+    let unfit = other.or(wider).or(lasts.clone().err());
     let handle = match asked.get("revoke_url") {
         Some(_) => Handle::Oauth { token: token.to_owned() },
         None => Handle::None,
@@ -56,10 +57,10 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
     Ok(Minted {
         parts: vec![("token", Zeroizing::new(token.as_bytes().to_vec()))],
         named: Vec::new(),
-        until_ms: in_seconds(lasts.unwrap_or(asked.ttl)),
+        until_ms: in_seconds(lasts.ok().flatten().unwrap_or(asked.ttl)),
         granted: format!("scope={granted}"),
         handle,
-        unfit: wider,
+        unfit,
     })
 }
 

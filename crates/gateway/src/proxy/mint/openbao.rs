@@ -16,31 +16,32 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
     let answer = send(asked, Method::GET, path, None).await?.json(StatusCode::OK)?;
     let root = answer.root();
     let lease = root.get("lease_id").and_then(|id| id.as_str()).unwrap_or_default();
-    let lasts = seconds(root.get("lease_duration"))?;
-    let data = root.get("data").ok_or("its answer has no data")?;
+    let lasts = seconds(root.get("lease_duration"));
+    // From here on there is something to give back, whatever is wrong with it.
+    let data = root.get("data");
     // A KV store of version 2 has another `data` inside.
-    let data = data.get("data").filter(|inner| inner.is_object()).unwrap_or(data);
+    let data = data.and_then(|data| data.get("data").filter(|inner| inner.is_object()).or(Some(data)));
     let mut named: Vec<(String, Zeroizing<Vec<u8>>)> = data
-        .members()
+        .into_iter()
+        .flat_map(|data| data.members().collect::<Vec<_>>())
         .filter_map(|(name, value)| {
             Some((name.to_owned(), Zeroizing::new(value.as_str()?.as_bytes().to_vec())))
         })
         .collect();
-    if named.is_empty() {
-        return Err("its answer has no text in its data".to_owned());
-    }
+    let empty = named.is_empty().then(|| "its answer has no text in its data".to_owned());
+    let unfit = empty.or(lasts.clone().err());
     // What is meant where no part is named.
     let usual = |name: &str| !matches!(name, "password" | "token" | "secret_key" | "signed_key" | "value");
     named.sort_by_key(|(name, _)| usual(name));
     let handle = if lease.is_empty() { Handle::None } else { Handle::Openbao { lease: lease.to_owned() } };
-    let lasts = lasts.filter(|_| !lease.is_empty()).unwrap_or(asked.ttl);
+    let lasts = lasts.ok().flatten().filter(|_| !lease.is_empty()).unwrap_or(asked.ttl);
     Ok(Minted {
         parts: Vec::new(),
         named,
         until_ms: in_seconds(lasts),
         granted: format!("path={path}"),
         handle,
-        unfit: None,
+        unfit,
     })
 }
 

@@ -28,6 +28,12 @@ pub(super) fn role(id: &[u8; 16]) -> String {
     format!("toolgate_{}", hex::encode(id))
 }
 
+/// Who gets what a role owns.
+pub(super) fn heir(asked: &Asked<'_>) -> String {
+    let roles = asked.get("roles").unwrap_or_default();
+    roles.split(',').next().unwrap_or_default().trim().to_owned()
+}
+
 pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
     let Server { config, host, port } = server(asked)?;
     let (client, work) = connect(asked, &config, &host, port).await?;
@@ -45,8 +51,7 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
     let mut make = Zeroizing::new(String::new());
     let written = write!(
         make,
-        "CREATE ROLE {role} NOINHERIT LOGIN PASSWORD {} VALID UNTIL {} CONNECTION LIMIT {connections} IN ROLE {};\
-         ALTER ROLE {role} INHERIT;",
+        "CREATE ROLE {role} LOGIN PASSWORD {} VALID UNTIL {} CONNECTION LIMIT {connections} IN ROLE {};",
         text(&verifier),
         text(&timestamp(until)),
         roles.join(", "),
@@ -68,39 +73,41 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
         named: Vec::new(),
         until_ms: until * 1_000,
         granted: format!("role={role} in={} connections={connections}", roles.join(",")),
-        handle: Handle::Postgres { role },
+        handle: Handle::Postgres { heir: heir(asked), role },
         unfit: None,
     })
 }
 
-/// Ends the sessions of a role, and drops it. What it owns goes to whoever drops it.
-pub(super) async fn revoke(asked: &Asked<'_>, role: &str) -> Result<bool, String> {
+/// Ends the sessions of a role, and drops it. What it owns goes to the first role that it was a member of, which it could have been
+/// anyway: whoever drops it would be somebody who may do more.
+pub(super) async fn revoke(asked: &Asked<'_>, role: &str, heir: &str) -> Result<bool, String> {
     let Server { config, host, port } = server(asked)?;
     let (client, work) = connect(asked, &config, &host, port).await?;
-    let there = client.query("SELECT 1 FROM pg_roles WHERE rolname = $1", &[&role]).await;
-    if there.map_err(|error| failure(&error))?.is_empty() {
-        work.abort();
-        return Ok(true);
-    }
-    let role = name(role);
-    // First nobody gets in, then nobody is in.
-    let ended = client
-        .batch_execute(&format!(
-            "ALTER ROLE {role} NOLOGIN CONNECTION LIMIT 0;\
-             SELECT pg_terminate_backend(pid, {END_SESSION_MS}) FROM pg_stat_activity WHERE usename = {};",
-            text(role.trim_matches('"')),
-        ))
-        .await;
-    ended.map_err(|error| failure(&error))?;
-    let dropped = client
-        .batch_execute(&format!(
-            "GRANT {role} TO CURRENT_USER; REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}; DROP ROLE {role};"
-        ))
-        .await;
-    dropped.map_err(|error| failure(&error))?;
+    let done = dropped(&client, role, heir).await;
     drop(client);
     work.abort();
-    Ok(true)
+    done.map_err(|error| failure(&error)).map(|()| true)
+}
+
+async fn dropped(client: &Client, role: &str, heir: &str) -> Result<(), tokio_postgres::Error> {
+    let found = client.query("SELECT oid::text FROM pg_roles WHERE rolname = $1", &[&role]).await?;
+    let Some(number) = found.first().map(|row| row.get::<_, String>(0)) else { return Ok(()) };
+    let (role, heir) = (name(role), name(heir));
+    // By its number: a session outlives the name.
+    let end = format!(
+        "SELECT pg_terminate_backend(pid, {END_SESSION_MS}) FROM pg_stat_activity WHERE usesysid = {};",
+        number.parse::<u32>().unwrap_or_default()
+    );
+    // Each by itself, so that it is in force before the next: first nobody gets in, then nobody is in.
+    client.batch_execute(&format!("ALTER ROLE {role} NOLOGIN CONNECTION LIMIT 0")).await?;
+    // Whoever is no superuser ends the sessions of roles only that he is a member of. He may be one already.
+    let _may_be = client.batch_execute(&format!("GRANT {role} TO CURRENT_USER")).await;
+    client.batch_execute(&end).await?;
+    client.batch_execute(&format!("REASSIGN OWNED BY {role} TO {heir}; DROP OWNED BY {role}")).await?;
+    client.batch_execute(&end).await?;
+    client.batch_execute(&format!("DROP ROLE {role}")).await?;
+    // Who was let in while the name was being closed.
+    client.batch_execute(&end).await
 }
 
 /// Where it is.
