@@ -63,13 +63,19 @@ fn gate(name: &str, port: u16, root: &str, uses: &[&str], tools: &[(&str, &str)]
     home.policy(POLICY);
     let added = home.fed(&[&["secret", "add", "root", "--tool", "real/*"], uses].concat(), root.as_bytes());
     assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    let gate = up(&home);
+    (home, gate)
+}
+
+/// Starts a gate, with an agent.
+fn up(home: &Home) -> Gate {
     home.done(&["tool", "review"]);
     home.done(&["tool", "accept", "--all"]);
     let token = home.done(&["agent", "add", "support"]);
     let mut gate = home.up(&[]);
     gate.token = Some(token.trim().to_owned());
     gate.hello().unwrap();
-    (home, gate)
+    gate
 }
 
 fn leases(home: &Home, action: &str) -> Vec<Value> {

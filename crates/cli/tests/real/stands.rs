@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::home::{Gate, Home};
 use crate::http::{Asked, Reply, mcp, serve};
 use crate::servers::{Oidc, done, folder, installed};
-use crate::{POLICY, leases, wait};
+use crate::{POLICY, leases, up, wait};
 
 /// Requests that came, as `METHOD /path`, each with what authorized it and its body.
 type Seen = Arc<Mutex<Vec<(String, String, String)>>>;
@@ -40,12 +40,7 @@ fn gate(
     add.extend(uses.iter().map(String::as_str));
     let added = home.fed(&add, root.as_bytes());
     assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
-    home.done(&["tool", "review"]);
-    home.done(&["tool", "accept", "--all"]);
-    let token = home.done(&["agent", "add", "support"]);
-    let mut gate = home.up(&[]);
-    gate.token = Some(token.trim().to_owned());
-    gate.hello().unwrap();
+    let gate = up(&home);
     (home, gate, seen)
 }
 
