@@ -109,8 +109,10 @@ impl Looked {
         loop {
             let now = self.look();
             // Idle threads and what they hold may go; other tests and programs may mount.
-            let same = There { threads: before.threads, mounts: before.mounts, ..now.clone() };
-            if same == *before && now.threads <= before.threads {
+            let There { threads, descriptors, mounts, .. } = *before;
+            let same = There { threads, descriptors, mounts, ..now.clone() };
+            let fewer = now.descriptors.iter().zip(&descriptors).all(|(now, before)| now <= before);
+            if same == *before && fewer && now.threads <= threads {
                 return;
             }
             assert!(begin.elapsed() < PUT_AWAY, "left behind: {now:?}\nthere was: {before:?}");
