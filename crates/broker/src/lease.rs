@@ -20,9 +20,10 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 use toolgate_core::hex;
+use toolgate_ledger::record::Lease;
 pub use toolgate_ledger::record::LeaseAction;
-use toolgate_ledger::record::{EncodeRecordError, Lease, Record};
 
+use crate::lines::{self, LineError};
 use crate::port::{Clock, Line};
 use crate::store::{LeaseRow, ManageError, SqliteStore};
 
@@ -157,8 +158,7 @@ impl Leases {
     /// # Errors
     /// The store could not be read.
     pub fn look(&self, store: &SqliteStore) -> Result<bool, crate::port::StoreError> {
-        let marked: Vec<_> =
-            store.leases()?.into_iter().filter(|row| row.revoke).map(|row| hex::encode(&row.id)).collect();
+        let marked: Vec<_> = store.unwanted_leases()?.iter().map(|id| hex::encode(id)).collect();
         let any = !marked.is_empty();
         for some in marked.chunks(1_000) {
             self.say(Word::End(some.to_vec()));
@@ -193,7 +193,7 @@ enum KeepError {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
-    Record(#[from] EncodeRecordError),
+    Record(#[from] LineError),
     #[error(transparent)]
     Store(#[from] ManageError),
     #[error(transparent)]
@@ -294,7 +294,7 @@ fn told(row: LeaseRow) -> Told {
     }
 }
 
-fn line<C: Clock>(clock: &C, told: Told, action: LeaseAction) -> Result<Line, EncodeRecordError> {
+fn line<C: Clock>(clock: &C, told: Told, action: LeaseAction) -> Result<Line, LineError> {
     let Told {
         id,
         secret,
@@ -309,7 +309,7 @@ fn line<C: Clock>(clock: &C, told: Told, action: LeaseAction) -> Result<Line, En
         why,
     } = told;
     let expires_ms = (action == LeaseAction::Minted || action == LeaseAction::Left).then_some(until_ms);
-    let record = Lease {
+    let lease = Lease {
         action,
         by: None,
         expires_ms,
@@ -323,6 +323,5 @@ fn line<C: Clock>(clock: &C, told: Told, action: LeaseAction) -> Result<Line, En
         session,
         why,
     };
-    let leaf = Record::new(clock.now_ms(), record).encode()?;
-    Ok(Line { leaf, disclosed: Vec::new(), subject: "gate".to_owned() })
+    lines::lease(clock, lease)
 }

@@ -12,7 +12,7 @@ use toolgate_core::verdict::{Asked, DenyReason, Verdict};
 use toolgate_ledger::record::{
     AgentInfo, AgentProof, Body, CallInfo, Cell as CellRecord, CellCut, CellEnd as CellEndRecord, Connection,
     Connections as ConnectionsRecord, Delivered as DeliveredRecord, EncodeRecordError, Field, Intent, Judged,
-    Outcome as OutcomeRecord, OutcomeUnknown, Per as PerRecord, QuestionAsked, Record,
+    Lease, Outcome as OutcomeRecord, OutcomeUnknown, Per as PerRecord, QuestionAsked, Record,
     Refusal as RefusalRecord, Status, Tier, VerdictWord, commit,
 };
 use toolgate_ledger::tree::Hash;
@@ -333,6 +333,11 @@ pub(crate) fn delivered<C: Clock>(clock: &C, call: CallId, outcome: Position) ->
 pub(crate) fn connection<C: Clock>(clock: &C, connection: Connection) -> Result<Line, LineError> {
     let server = connection.server.clone();
     line(clock, connection.into(), Vec::new(), server)
+}
+
+/// What happened to a lease.
+pub(crate) fn lease<C: Clock>(clock: &C, lease: Lease) -> Result<Line, LineError> {
+    line(clock, lease.into(), Vec::new(), "gate".to_owned())
 }
 
 /// A question with the statement that people sign, and its record.

@@ -187,8 +187,8 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
     /// What is in what the call would send. What cannot be looked through may hold anything.
     async fn carries(&self, call: &Call) -> Carries {
         let sent = Bytes::from(scrub::sent(call));
-        let (rules, text) = (self.rulebook().scrub.clone(), sent.clone());
-        let look = move || rules.carried(&text);
+        let (rulebook, text) = (self.rulebook(), sent.clone());
+        let look = move || rulebook.scrub.carried(&text);
         let looks_like_one = if sent.len() > LARGE {
             tokio::task::spawn_blocking(look).await.unwrap_or(Err(UnsearchableError))
         } else {

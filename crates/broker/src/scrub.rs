@@ -18,8 +18,7 @@ use crate::config::Config;
 use crate::outcome::Answer;
 use crate::port::{AgentLine, Agentward, BoxFuture, Client, UnsearchableError};
 use crate::randomness;
-use crate::totp::base32;
-use crate::vault::keys::derive;
+use crate::vault::keys::tag;
 
 /// How many of each kind were taken out, by the names of the kinds.
 pub type Counts = BTreeMap<String, u64>;
@@ -101,11 +100,10 @@ fn name_of(kind: Kind, custom: &CustomRules) -> String {
     }
 }
 
-/// The kind, and 40 bits of an HMAC over the run and the value: nobody without the key can try values.
+/// The kind, and a tag of the run and the value.
 fn token(name: &str, session: &str, value: &[u8]) -> String {
     let Some(key) = &*KEY else { return "⟦secret⟧".to_owned() };
-    let mac = derive(&**key, &[session.as_bytes(), value]);
-    let tag = base32(mac.first_chunk::<5>().map_or(&[], <[u8; 5]>::as_slice)).to_ascii_lowercase();
+    let tag = tag(&**key, &[session.as_bytes(), value]);
     let class = if name.starts_with("pii.") { "" } else { "secret:" };
     format!("⟦{class}{name}#{tag}⟧")
 }

@@ -562,8 +562,8 @@ impl Watch {
 fn managed(store: &SqliteStore) -> anyhow::Result<String> {
     let pins: Vec<_> = store.pins()?.into_iter().map(|pin| (pin.tool, pin.digest, pin.effects)).collect();
     let people: Vec<_> = store.persons()?.into_iter().map(|row| (row.name, row.public_key)).collect();
-    let unwanted: Vec<_> = store.leases()?.into_iter().filter(|row| row.revoke).map(|row| row.id).collect();
-    Ok(format!("{:?} {pins:?} {people:?} {:?} {unwanted:?}", store.agents()?, store.vault()?))
+    let (agents, vault, unwanted) = (store.agents()?, store.vault()?, store.unwanted_leases()?);
+    Ok(format!("{agents:?} {pins:?} {people:?} {vault:?} {unwanted:?}"))
 }
 
 /// The policy files, if nobody else may have written them.

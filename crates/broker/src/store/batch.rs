@@ -1,11 +1,13 @@
 //! One transaction: what the writes in it share.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use toolgate_core::call::CallId;
 
 use super::connection::{sql, unsql};
+use super::owner;
 use super::record::Record;
 use super::sealed::{Entry, Rows};
 use crate::blob::{SubjectKey, mark_stored, was_stored};
@@ -87,6 +89,20 @@ impl<'a> Batch<'a> {
             owner,
             changed,
         })
+    }
+
+    /// Makes the rows of processes that are gone those of this one: of `table`, where `which` holds.
+    pub(super) fn take_over(&self, table: &str, which: &str, folder: &Path) -> rusqlite::Result<()> {
+        let query = format!("SELECT DISTINCT owner FROM {table} WHERE {which}");
+        let mut owners = self.sql().prepare_cached(&query)?;
+        let owners = owners.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+        let query = format!("UPDATE {table} SET owner = ?1 WHERE owner = ?2 AND {which}");
+        for gone in
+            owners.into_iter().filter(|owner| *owner != self.owner && !owner::is_alive(folder, *owner))
+        {
+            self.sql().prepare_cached(&query)?.execute([self.owner, gone])?;
+        }
+        Ok(())
     }
 
     /// Ends: writes the records as one row. The transaction is not committed yet. Says how many records there are.

@@ -8,7 +8,7 @@ use toolgate_core::call::CallId;
 use super::batch::Batch;
 use super::connection::{sql, unsql};
 use super::record::Record;
-use super::{Kind, SqliteStore, owner, read_error, write_error};
+use super::{Kind, SqliteStore, read_error, write_error};
 use crate::blob::{SealError, SubjectKey};
 use crate::pipeline::REPEAT_WINDOW_MS;
 use crate::port::{Approval, Closing, Opened, Opening, Position, Repeat, StoreError};
@@ -83,17 +83,7 @@ impl SqliteStore {
     pub(super) async fn take_over_calls(&self) -> Result<Vec<(CallId, Position)>, StoreError> {
         let folder = self.folder.clone();
         self.write_no_record(move |batch| {
-            let mut owners =
-                batch.sql().prepare_cached("SELECT DISTINCT owner FROM call WHERE outcome IS NULL")?;
-            let owners = owners.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
-            for gone in
-                owners.into_iter().filter(|owner| *owner != batch.owner && !owner::is_alive(&folder, *owner))
-            {
-                batch
-                    .sql()
-                    .prepare_cached("UPDATE call SET owner = ?1 WHERE owner = ?2 AND outcome IS NULL")?
-                    .execute(params![batch.owner, gone])?;
-            }
+            batch.take_over("call", "outcome IS NULL", &folder)?;
             let mut calls = batch.sql().prepare_cached(
                 "SELECT id, intent FROM call WHERE owner = ?1 AND outcome IS NULL ORDER BY intent",
             )?;

@@ -494,14 +494,7 @@ impl SqliteStore {
     pub async fn take_over_leases(&self) -> Result<Vec<LeaseRow>, StoreError> {
         let folder = self.folder().to_owned();
         self.write_no_record(move |batch| {
-            let mut owners = batch.sql().prepare_cached("SELECT DISTINCT owner FROM lease")?;
-            let owners = owners.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
-            for gone in
-                owners.into_iter().filter(|owner| *owner != batch.owner && !owner::is_alive(&folder, *owner))
-            {
-                let query = "UPDATE lease SET owner = ?1 WHERE owner = ?2";
-                batch.sql().prepare_cached(query)?.execute(params![batch.owner, gone])?;
-            }
+            batch.take_over("lease", "1", &folder)?;
             let query = format!("{LEASES} WHERE owner = ?1 ORDER BY until_ms, id");
             let mut leases = batch.sql().prepare_cached(&query)?;
             leases.query_map([batch.owner], |row| Ok(lease_row(row)?.0))?.collect()
@@ -520,6 +513,18 @@ impl SqliteStore {
         })?;
         let held = |owner| owner::is_alive(self.folder(), owner);
         Ok(rows.into_iter().map(|(row, owner)| LeaseRow { held: held(owner), ..row }).collect())
+    }
+
+    /// The leases that a person wants revoked, by their numbers.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub fn unwanted_leases(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.readers.with(|sql| {
+            sql.prepare_cached("SELECT id FROM lease WHERE revoke = 1")?
+                .query_map([], |row| row.get(0))?
+                .collect()
+        })
     }
 
     /// Makes a change and sequences its record, or neither.

@@ -19,6 +19,7 @@ use crate::home::{Surroundings, write_new};
 use crate::person::{MEMORY_KIB, PASSES, stretched};
 use crate::port::NoRandomnessError;
 use crate::randomness;
+use crate::totp::base32;
 
 /// How short a passphrase may be, in characters.
 pub use crate::person::MIN_PASSPHRASE_CHARS;
@@ -195,6 +196,13 @@ pub(super) fn mac(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
         mac.update(part);
     }
     mac
+}
+
+/// What tells values in tokens apart: 40 bits of what [`derive`] makes, as letters and digits. Nobody without the key can try values.
+#[must_use]
+pub fn tag(key: &[u8], parts: &[&[u8]]) -> String {
+    let mac = derive(key, parts);
+    base32(mac.get(..5).unwrap_or_default()).to_ascii_lowercase()
 }
 
 /// Seals bytes for one purpose.

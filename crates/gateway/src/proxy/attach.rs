@@ -85,6 +85,28 @@ pub(super) fn permitted(value: &Value, server: &str, host: &str, port: u16) -> R
     Ok(())
 }
 
+/// The place in a cell that a slot is, if it is one.
+pub(super) fn handed(slot: &Slot) -> Option<Handed> {
+    match slot {
+        Slot::Env { name, part: _ } => Some(Handed::Env(name.clone())),
+        Slot::File { name, part: _ } => Some(Handed::File(name.clone())),
+        Slot::Basic { .. } | Slot::Header { .. } | Slot::Query { .. } | Slot::Sigv4 { .. } => None,
+    }
+}
+
+/// Percent-encoded: all but letters, digits and `-._~` (RFC 3986, section 2.3).
+pub(super) fn encoded(bytes: &[u8]) -> Zeroizing<String> {
+    let mut out = Zeroizing::new(String::with_capacity(bytes.len() * 3));
+    for byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
+            out.push(char::from(*byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
 /// Adds what a program of this server is handed in its cell, and a file for each that holds it.
 pub(super) fn lend(
     credential: &Credential,
@@ -93,11 +115,7 @@ pub(super) fn lend(
 ) -> Result<(), AttachError> {
     serves(&credential.value, server)?;
     for slot in &credential.value.uses.slots {
-        let place = match slot {
-            Slot::Env { name, part: _ } => Handed::Env(name.clone()),
-            Slot::File { name, part: _ } => Handed::File(name.clone()),
-            Slot::Basic { .. } | Slot::Header { .. } | Slot::Query { .. } | Slot::Sigv4 { .. } => continue,
-        };
+        let Some(place) = handed(slot) else { continue };
         let file = messages::sealed("toolgate-secret", credential.at(slot)?);
         files.push(file.map_err(|error| AttachError::Lease(error.to_string()))?);
         places.push(place);
@@ -175,13 +193,7 @@ fn with_query(uri: &Uri, key: &str, value: &[u8]) -> Option<Uri> {
     }
     text.push_str(key);
     text.push('=');
-    for byte in value {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
-            text.push(char::from(*byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
+    text.push_str(&encoded(value));
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(text.as_str()).ok()?);
     Uri::from_parts(parts).ok()

@@ -122,8 +122,7 @@ impl Carried {
         clean_headers(&mut head.headers, &scrubber).map_err(|error| error.to_string())?;
         // The words behind the status are the server's too.
         head.extensions.clear();
-        let packed = head.headers.get_all(CONTENT_ENCODING).iter().any(|coding| coding != "identity");
-        if packed {
+        if is_packed(&head.headers) {
             return Err("the server's answer is packed, and cannot be looked through".to_owned());
         }
         if events {
@@ -182,6 +181,11 @@ fn hop_by_hop(headers: &mut HeaderMap) {
     for name in named.iter().chain(&always).chain([&HeaderName::from_static("keep-alive")]) {
         headers.remove(name);
     }
+}
+
+/// Whether what these headers are about is packed, and cannot be looked through.
+pub(super) fn is_packed(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().any(|coding| coding != "identity")
 }
 
 /// Headers of an answer, each value cleaned. One whose *name* is a value of the vault is left out.

@@ -22,7 +22,7 @@ use toolgate_sandbox::egress::{BELIEVED, HostName, Intercept, Requests, Taken};
 use toolgate_sandbox::messages::{self, MAX_MESSAGE};
 
 use super::Ask;
-use super::attach::{lend, permitted};
+use super::attach::{handed, lend, permitted, serves};
 use super::authority::Authority;
 use super::clean::Holding;
 use super::inside::{self, Ends};
@@ -174,8 +174,8 @@ async fn prepared(
     pem: Option<Vec<u8>>,
 ) -> Result<Prepared, String> {
     let (mut places, mut files, mut renew_ms) = (Vec::new(), Vec::new(), None);
-    let handed = if placeholders_only { &[] } else { ask.secrets.as_slice() };
-    for name in handed {
+    let named = if placeholders_only { &[] } else { ask.secrets.as_slice() };
+    for name in named {
         let value = proxy.held.now().value(name).cloned();
         let is_handed = |value: &Arc<Value>| !value.uses.slots.iter().all(Slot::is_in_request);
         if value.as_ref().is_some_and(|value| !is_handed(value)) {
@@ -217,19 +217,12 @@ fn marks(
     let (mut marks, mut hosts) = (Vec::new(), Vec::new());
     for name in &ask.secrets {
         let value = holding.value(name).ok_or(io::ErrorKind::NotFound)?;
-        if !ask.server.parse().is_ok_and(|server| value.uses.serves(&server)) {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
+        serves(value, &ask.server).map_err(io::Error::other)?;
         for placeholder in &value.uses.placeholders {
             let bound = Bound { key: holding.key(), session: &ask.session };
             let mark = bound.mark(value, placeholder).map_err(io::Error::other)?;
-            places.push(match &placeholder.at {
-                Slot::File { name, .. } => Handed::File(name.clone()),
-                Slot::Env { name, .. } => Handed::Env(name.clone()),
-                Slot::Basic { .. } | Slot::Header { .. } | Slot::Query { .. } | Slot::Sigv4 { .. } => {
-                    continue;
-                }
-            });
+            let Some(place) = handed(&placeholder.at) else { continue };
+            places.push(place);
             files.push(messages::sealed("toolgate-placeholder", mark.text.as_bytes())?);
             marks.push(mark);
             hosts.extend(value.uses.hosts.iter().cloned());

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use toolgate_broker::totp::base32;
-use toolgate_broker::vault::keys::derive;
+use toolgate_broker::vault::keys::{derive, tag};
 use toolgate_broker::vault::process::{Value, Values};
 use toolgate_core::call::Carries;
 use toolgate_core::json::{Document, Limits};
@@ -194,11 +193,10 @@ impl Holding {
         Some(names)
     }
 
-    /// The name, and 40 bits of an HMAC over the run and the value: nobody without the key can try values.
+    /// The name, and a tag of the run and the value.
     fn token(&self, id: u32, session: &str) -> Option<String> {
         let (name, value, _) = self.numbered(id)?;
-        let mac = derive(&*self.key, &[session.as_bytes(), value]);
-        let tag = base32(mac.first_chunk::<5>().map_or(&[], <[u8; 5]>::as_slice)).to_ascii_lowercase();
+        let tag = tag(&*self.key, &[session.as_bytes(), value]);
         Some(format!("⟦secret:{name}#{tag}⟧"))
     }
 }

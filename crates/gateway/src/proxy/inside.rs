@@ -19,8 +19,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{
-    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, IF_RANGE,
-    RANGE,
+    ACCEPT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, IF_RANGE, RANGE,
 };
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri};
@@ -37,7 +36,7 @@ use toolgate_core::scrub::{Kind, Removed};
 use toolgate_sandbox::egress::{HttpError, Inside, Requests, Step};
 
 use super::authority::PROTOCOL;
-use super::carry::clean_headers;
+use super::carry::{clean_headers, is_packed};
 use super::cell::{Cell, Connection};
 use super::clean;
 use super::slots::put_in;
@@ -284,8 +283,7 @@ impl Talk {
         let json = is(&response, "application/json");
         let (mut head, body) = response.into_parts();
         let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let packed = head.headers.get_all(CONTENT_ENCODING).iter().any(|coding| coding != "identity");
-        if packed || head.status == StatusCode::SWITCHING_PROTOCOLS {
+        if is_packed(&head.headers) || head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Inside::Withheld.into());
         }
         clean_headers(&mut head.headers, &scrubber).map_err(|_why| Inside::Withheld)?;

@@ -287,7 +287,8 @@ fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), HttpServ
     Ok((parsed, value))
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether this is a name or an address of this machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 

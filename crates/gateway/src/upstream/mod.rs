@@ -72,6 +72,7 @@ use crate::proxy::Credentials;
 
 pub(crate) use asks::is_modern;
 pub(crate) use client::{HttpClient, own_roots, system_roots};
+pub(crate) use config::is_loopback;
 pub use config::{Asks, Bounds, HttpServer, HttpServerError, ServerConfig, Transport};
 pub(crate) use http::is;
 pub(crate) use link::parsed as own_document;

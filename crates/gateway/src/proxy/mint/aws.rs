@@ -10,7 +10,8 @@ use ring::{digest, hmac};
 use toolgate_core::hex;
 use zeroize::Zeroizing;
 
-use super::fetch::{Get, encoded, form};
+use super::super::attach::encoded;
+use super::fetch::{Get, form};
 use super::time::{basic, now_s, rfc3339};
 use super::{Asked, Handle, Lease, Minted};
 
@@ -83,20 +84,20 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
         return Err(format!("it answered {} {}", got.status.as_u16(), code.unwrap_or_default()));
     }
     let credentials = element(text, "Credentials").ok_or("its answer has no credentials")?;
-    let part = |name: &str| {
-        let part =
-            element(credentials, name).filter(|part| part.bytes().all(|b| b.is_ascii_graphic() && b != b'&'));
-        part.map(|part| Zeroizing::new(part.as_bytes().to_vec()))
+    let part = |part: &str, name: &str| {
+        let plain = |b: u8| b.is_ascii_graphic() && b != b'&';
+        let value = element(credentials, name).filter(|value| value.bytes().all(plain));
+        value
+            .map(|value| super::part(part, value.as_bytes()))
             .ok_or_else(|| format!("its answer has no {name}"))
     };
     let until = element(credentials, "Expiration").and_then(rfc3339);
     Ok(Minted {
         parts: vec![
-            ("session_token", part("SessionToken")?),
-            ("access_key_id", part("AccessKeyId")?),
-            ("secret_access_key", part("SecretAccessKey")?),
+            part("session_token", "SessionToken")?,
+            part("access_key_id", "AccessKeyId")?,
+            part("secret_access_key", "SecretAccessKey")?,
         ],
-        named: Vec::new(),
         until_ms: until.ok_or("its answer does not say when it ends")?,
         granted: format!(
             "role={role} policy={}",
@@ -199,7 +200,7 @@ fn path<'p>(path: &'p str, service: &str) -> Cow<'p, str> {
     if service == "s3" {
         return Cow::Borrowed(path);
     }
-    let parts: Vec<String> = path.split('/').map(|part| encoded(part).to_string()).collect();
+    let parts: Vec<String> = path.split('/').map(|part| encoded(part.as_bytes()).to_string()).collect();
     Cow::Owned(parts.join("/"))
 }
 

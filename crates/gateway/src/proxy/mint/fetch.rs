@@ -10,6 +10,7 @@ use rustls::ClientConfig;
 use toolgate_core::json::{Document, Limits};
 use zeroize::Zeroizing;
 
+use super::super::attach::encoded;
 use super::super::carry::{CONNECT, Roots};
 use crate::upstream::{HttpClient, HttpServer, own_roots};
 
@@ -130,22 +131,9 @@ pub(super) fn form(fields: &[(&str, &str)]) -> (&'static str, Zeroizing<Vec<u8>>
         }
         body.extend_from_slice(name.as_bytes());
         body.push(b'=');
-        body.extend_from_slice(encoded(value).as_bytes());
+        body.extend_from_slice(encoded(value.as_bytes()).as_bytes());
     }
     ("application/x-www-form-urlencoded", body)
-}
-
-/// Percent-encoded: all but letters, digits and `-._~` (RFC 3986).
-pub(super) fn encoded(text: &str) -> Zeroizing<String> {
-    let mut out = Zeroizing::new(String::with_capacity(text.len() * 3));
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 /// `Bearer` and a token.

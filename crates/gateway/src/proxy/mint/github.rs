@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::fetch::{Get, bearer};
 use super::time::{in_seconds, now_s, rfc3339};
-use super::{Asked, Handle, Minted, sign};
+use super::{Asked, Handle, Minted, part, sign};
 
 const USUAL: &str = "https://api.github.com";
 
@@ -70,8 +70,7 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
     };
     let words: Vec<String> = granted.iter().map(|(name, level)| format!("{name}:{level}")).collect();
     Ok(Minted {
-        parts: vec![("token", Zeroizing::new(token.as_bytes().to_vec()))],
-        named: Vec::new(),
+        parts: vec![part("token", token.as_bytes())],
         until_ms: until.unwrap_or_else(|| in_seconds(3_600)),
         granted: format!("repositories={} permissions={}", named.join(","), words.join(",")),
         handle: Handle::Github { api_url: api_url.to_owned(), token: token.to_owned() },

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::fetch::{Get, bearer, form};
 use super::time::{in_seconds, now_s, rfc3339, seconds};
-use super::{Asked, Handle, Minted, sign};
+use super::{Asked, Handle, Minted, part, sign};
 
 const TOKENS: &str = "https://oauth2.googleapis.com/token";
 const IAM: &str = "https://iamcredentials.googleapis.com";
@@ -39,8 +39,7 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
     }
     let (token, until_ms) = token;
     Ok(Minted {
-        parts: vec![("token", Zeroizing::new(token.as_bytes().to_vec()))],
-        named: Vec::new(),
+        parts: vec![part("token", token.as_bytes())],
         until_ms,
         granted,
         handle: Handle::None,

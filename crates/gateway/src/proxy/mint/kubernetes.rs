@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::fetch::{Get, Got, bearer};
 use super::time::rfc3339;
-use super::{Asked, Handle, Minted};
+use super::{Asked, Handle, Minted, part};
 
 /// What the secret is called that a lease is bound to.
 pub(super) fn secret(id: &[u8; 16]) -> String {
@@ -50,8 +50,7 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
     let until =
         status("expirationTimestamp").and_then(rfc3339).ok_or("its answer does not say when it ends")?;
     Ok(Minted {
-        parts: vec![("token", Zeroizing::new(token.as_bytes().to_vec()))],
-        named: Vec::new(),
+        parts: vec![part("token", token.as_bytes())],
         until_ms: until,
         granted: format!("account={}/{account}", asked.need("namespace")?),
         handle: bound.map_or(Handle::None, |(secret, _)| Handle::Kubernetes { secret }),

@@ -33,7 +33,7 @@ use toolgate_core::hex;
 use toolgate_core::json;
 use zeroize::Zeroizing;
 
-use super::clean::{Held, MintedValue};
+use super::clean::{Held, Holding, MintedValue};
 use super::notes::Notes;
 pub(super) use aws::{Keys, sign_request};
 pub(super) use fetch::Fetch;
@@ -84,15 +84,17 @@ const MAX_GRANTED: usize = 1_024;
 /// How long the reason of a failure may be.
 const MAX_WHY: usize = 256;
 
-/// A part of what was minted, and its name.
-type Part = (&'static str, Zeroizing<Vec<u8>>);
+/// A part of what was minted: its name, and the value.
+type Part = (String, Zeroizing<Vec<u8>>);
+
+fn part(name: &str, value: &[u8]) -> Part {
+    (name.to_owned(), Zeroizing::new(value.to_vec()))
+}
 
 /// What a provider has minted.
 struct Minted {
     /// The first is the one that is meant where none is named.
     parts: Vec<Part>,
-    /// Parts whose names the provider makes.
-    named: Vec<(String, Zeroizing<Vec<u8>>)>,
     /// When it ends by itself, in milliseconds since 1970.
     until_ms: u64,
     /// What it may do, as the provider says.
@@ -186,8 +188,7 @@ impl Asked<'_> {
         };
         let minted = timeout(PATIENCE, minting).await.map_err(|_elapsed| "it took too long".to_owned())??;
         let ended = minted.until_ms <= now_ms() + TOO_LATE_MS;
-        let long: usize = minted.parts.iter().map(|(_, part)| part.len()).sum::<usize>()
-            + minted.named.iter().map(|(_, part)| part.len()).sum::<usize>();
+        let long: usize = minted.parts.iter().map(|(_, part)| part.len()).sum();
         let unfit = minted
             .unfit
             .or_else(|| ended.then(|| "what was minted has ended already".to_owned()))
@@ -218,21 +219,25 @@ impl Asked<'_> {
     }
 }
 
-/// A credential that was minted.
-pub(super) struct Lease {
+/// What is to be revoked, and with what.
+struct Owed {
     /// Its end there is when the provider says that it is good for nothing.
     told: Told,
     id: [u8; 16],
-    /// What it was minted from, and will be revoked with.
+    /// What it was minted from.
     root: Arc<Value>,
     with: Filled,
-    parts: Vec<(String, Zeroizing<Vec<u8>>)>,
     handle: Handle,
+}
+
+/// A credential that was minted.
+pub(super) struct Lease {
+    owed: Arc<Owed>,
+    parts: Vec<Part>,
     began_ms: u64,
     /// Until when it is used.
     used_until_ms: u64,
-    /// Whether nobody is to get it any more.
-    unwanted: AtomicBool,
+    /// Whether nobody is to get it any more, and somebody is revoking it.
     ended: AtomicBool,
 }
 
@@ -253,8 +258,7 @@ impl Lease {
     }
 
     fn is_good(&self, now: u64) -> bool {
-        let wanted = !self.unwanted.load(Ordering::Acquire) && !self.ended.load(Ordering::Acquire);
-        wanted && now + TOO_LATE_MS < self.used_until_ms
+        !self.ended.load(Ordering::Acquire) && now + TOO_LATE_MS < self.used_until_ms
     }
 }
 
@@ -265,19 +269,11 @@ struct Key {
     server: String,
     secret: String,
     version: u32,
-    with: Vec<(String, String)>,
+    with: Filled,
 }
 
 /// What is kept of leases with one key. Guards that one asks the provider at a time.
 type Place = Arc<tokio::sync::Mutex<Option<Arc<Lease>>>>;
-
-/// What is revoked with what, as it is kept, sealed.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Kept {
-    handle: Handle,
-    with: Filled,
-}
 
 /// All leases of this process.
 pub(super) struct Leases {
@@ -323,10 +319,10 @@ impl Leases {
             server: server.to_owned(),
             secret: root.name.to_string(),
             version: root.version,
-            with: with.iter().map(|(name, text)| (name.clone(), text.clone())).collect(),
+            with,
         };
         let place = self.place(&key)?;
-        let wanted = Wanted { root: Arc::clone(root), mint: mint.clone(), with, key };
+        let wanted = Wanted { root: Arc::clone(root), mint: mint.clone(), key };
         // Whoever waits for it may give up; what was begun is brought to its end all the same.
         let got = tokio::spawn(Arc::clone(self).get_at(place, wanted)).await;
         let why = |why| format!("`{}` mints nothing from the secret `{}`: {why}", mint.provider(), root.name);
@@ -380,7 +376,8 @@ impl Leases {
     }
 
     async fn mint(self: &Arc<Self>, wanted: &Wanted) -> Result<Arc<Lease>, String> {
-        let Wanted { root, mint, with, key } = wanted;
+        let Wanted { root, mint, key } = wanted;
+        let with = &key.with;
         if let Some(why) = self.refused(&key.session) {
             return Err(why.to_owned());
         }
@@ -410,14 +407,12 @@ impl Leases {
             Ok(minted) => minted,
             Err(why) => {
                 // What went wrong may have left something behind all the same.
-                let lease = self.lease(wanted, id, told, Vec::new(), before, began_ms, began_ms);
-                tokio::spawn(Arc::clone(self).release(lease, LeaseAction::Failed, short(&why)));
+                let owed = Owed { told, id, root: Arc::clone(root), with: with.clone(), handle: before };
+                tokio::spawn(Arc::clone(self).release(Arc::new(owed), LeaseAction::Failed, short(&why)));
                 return Err(why);
             }
         };
-        let Minted { parts, named, until_ms, granted, handle, unfit } = minted;
-        let parts: Vec<(String, Zeroizing<Vec<u8>>)> =
-            parts.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(named).collect();
+        let Minted { parts, until_ms, granted, handle, unfit } = minted;
         // Nobody says it from now on, not even in the answer that tells us of it.
         let values = parts.iter().enumerate().filter(|(at, (name, _))| is_secret(root, *at, name));
         let values = values.map(|(_, (_, value))| MintedValue {
@@ -436,10 +431,11 @@ impl Leases {
         told.granted = Some(granted.chars().take(MAX_GRANTED).collect());
         told.why = unfit.clone();
         let used_until_ms = asked.used_until(until_ms);
-        let lease = self.lease(wanted, id, told, parts, handle, began_ms, used_until_ms);
+        let owed = Arc::new(Owed { told, id, root: Arc::clone(root), with: with.clone(), handle });
+        let lease = Arc::new(Lease { owed, parts, began_ms, used_until_ms, ended: AtomicBool::new(false) });
         lock(&self.live).insert(id, Arc::clone(&lease));
-        let noted = self.notes.tell(LeaseAction::Minted, &lease.told).await;
-        let same = self.held.now().value(root.name.as_str()).is_some_and(|now| is_same(now, root));
+        let noted = self.notes.tell(LeaseAction::Minted, &lease.owed.told).await;
+        let same = is_still(&self.held.now(), root);
         let unwanted = lock(&self.minting).get(&id).is_none_or(|(_, unwanted)| *unwanted);
         let why = match noted {
             Err(why) => Some(why),
@@ -450,7 +446,7 @@ impl Leases {
         match why {
             // Nobody gets it.
             Some(why) => {
-                tokio::spawn(Arc::clone(self).end(lease, why.clone()));
+                self.end(&lease, why.clone());
                 Err(why)
             }
             None => {
@@ -460,37 +456,20 @@ impl Leases {
         }
     }
 
-    #[expect(clippy::too_many_arguments, clippy::unused_self, reason = "it is a structure with names")]
-    fn lease(
-        &self,
-        wanted: &Wanted,
-        id: [u8; 16],
-        told: Told,
-        parts: Vec<(String, Zeroizing<Vec<u8>>)>,
-        handle: Handle,
-        began_ms: u64,
-        used_until_ms: u64,
-    ) -> Arc<Lease> {
-        let (root, with) = (Arc::clone(&wanted.root), wanted.with.clone());
-        let (unwanted, ended) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Lease { told, id, root, with, parts, handle, began_ms, used_until_ms, unwanted, ended })
-    }
-
-    /// Revokes a lease, or says that it cannot be.
-    async fn end(self: Arc<Self>, lease: Arc<Lease>, why: String) {
+    /// Has a lease revoked, once: nobody gets it from now on, however long that takes.
+    fn end(self: &Arc<Self>, lease: &Lease, why: String) {
         if lease.ended.swap(true, Ordering::AcqRel) {
             return;
         }
-        lock(&self.live).remove(&lease.id);
-        self.release(lease, LeaseAction::Revoked, why).await;
+        lock(&self.live).remove(&lease.owed.id);
+        tokio::spawn(Arc::clone(self).release(Arc::clone(&lease.owed), LeaseAction::Revoked, why));
     }
 
     /// Revokes until it is done, or the time is over. What the secret is by now may revoke what the old one minted.
-    async fn release(self: Arc<Self>, lease: Arc<Lease>, done: LeaseAction, why: String) {
-        let Lease { id, root, with, handle, .. } = &*lease;
+    async fn release(self: Arc<Self>, owed: Arc<Owed>, done: LeaseAction, why: String) {
+        let Owed { told, id, root, with, handle } = &*owed;
         let Some(mint) = &root.uses.mint else { return };
-        let mut told = lease.told.clone();
-        told.why = Some(why.clone());
+        let mut told = Told { why: Some(why.clone()), ..told.clone() };
         let (mut wait, longest) = AGAIN;
         // Should this process end before, its row is there, and whoever starts next tries.
         loop {
@@ -533,11 +512,13 @@ impl Leases {
         for (told, unwanted) in lock(&self.minting).values_mut() {
             *unwanted |= meant(told);
         }
-        let those: Vec<_> = lock(&self.live).values().filter(|lease| meant(&lease.told)).cloned().collect();
-        // From now on nobody gets one of them, however long revoking takes.
-        those.iter().for_each(|lease| lease.unwanted.store(true, Ordering::Release));
+        self.end_live(why, |owed| meant(&owed.told));
+    }
+
+    fn end_live(self: &Arc<Self>, why: &'static str, meant: impl Fn(&Owed) -> bool) {
+        let those: Vec<_> = lock(&self.live).values().filter(|lease| meant(&lease.owed)).cloned().collect();
         for lease in those {
-            tokio::spawn(Arc::clone(self).end(lease, why.to_owned()));
+            self.end(&lease, why.to_owned());
         }
     }
 
@@ -566,12 +547,7 @@ impl Leases {
     /// Ends those whose secret is not what it was.
     pub(super) fn follow_vault(self: &Arc<Self>) {
         let held = self.held.now();
-        let live: Vec<_> = lock(&self.live).values().cloned().collect();
-        for lease in live {
-            if !held.value(lease.root.name.as_str()).is_some_and(|now| is_same(now, &lease.root)) {
-                tokio::spawn(Arc::clone(self).end(lease, OTHER_SECRET.to_owned()));
-            }
-        }
+        self.end_live(OTHER_SECRET, |owed| !is_still(&held, &owed.root));
     }
 
     /// Revokes what a process has left that is gone.
@@ -589,40 +565,23 @@ impl Leases {
         let opened = id.and_then(|id| {
             let sealed = hex::decode(&told.handle)?;
             let bytes = unseal(&held.key_for("lease"), &id, &sealed)?;
-            let kept: Kept = serde_json::from_slice(&bytes).ok()?;
-            Some((id, kept))
+            let (handle, with) = serde_json::from_slice(&bytes).ok()?;
+            Some((id, handle, with))
         });
-        let (Some((id, Kept { handle, with })), Some(root)) = (opened, root) else {
+        let (Some((id, handle, with)), Some(root)) = (opened, root) else {
             told.why = Some(format!("{WHY}, and there is nothing to revoke it with"));
             let late = now_ms() > told.until_ms;
             let action = if late { LeaseAction::Expired } else { LeaseAction::Left };
             let _unheard = self.notes.tell(action, &told).await;
             return;
         };
-        let (unwanted, ended) = (AtomicBool::new(true), AtomicBool::new(true));
-        let root = Arc::clone(root);
-        let lease = Lease {
-            told,
-            id,
-            root,
-            with,
-            parts: Vec::new(),
-            handle,
-            began_ms: 0,
-            used_until_ms: 0,
-            unwanted,
-            ended,
-        };
-        self.release(Arc::new(lease), LeaseAction::Revoked, WHY.to_owned()).await;
+        let owed = Owed { told, id, root: Arc::clone(root), with, handle };
+        self.release(Arc::new(owed), LeaseAction::Revoked, WHY.to_owned()).await;
     }
 
+    /// What a lease is revoked with, sealed.
     fn sealed(&self, id: &[u8; 16], handle: &Handle, with: &Filled) -> Result<String, String> {
-        #[derive(Serialize)]
-        struct Keeping<'a> {
-            handle: &'a Handle,
-            with: &'a Filled,
-        }
-        let bytes = serde_json::to_vec(&Keeping { handle, with }).map_err(|error| error.to_string())?;
+        let bytes = serde_json::to_vec(&(handle, with)).map_err(|error| error.to_string())?;
         let bytes = Zeroizing::new(bytes);
         let sealed =
             seal(&self.held.now().key_for("lease"), id, &bytes).map_err(|error| error.to_string())?;
@@ -634,7 +593,6 @@ impl Leases {
 struct Wanted {
     root: Arc<Value>,
     mint: Mint,
-    with: Filled,
     key: Key,
 }
 
@@ -651,8 +609,9 @@ impl Drop for Minting<'_> {
 }
 
 /// Whether a secret is what it was.
-fn is_same(now: &Value, before: &Value) -> bool {
-    (now.version, &now.uses) == (before.version, &before.uses)
+fn is_still(held: &Holding, before: &Value) -> bool {
+    let now = held.value(before.name.as_str());
+    now.is_some_and(|now| (now.version, &now.uses) == (before.version, &before.uses))
 }
 
 /// Whether a part of what is minted is kept from agents: it goes somewhere, and is no certificate, which everybody may see.
@@ -667,7 +626,7 @@ async fn expire(leases: Weak<Leases>, lease: Weak<Lease>) {
     let Some(until_ms) = lease.upgrade().map(|lease| lease.used_until_ms) else { return };
     sleep(Duration::from_millis(until_ms.saturating_sub(now_ms()) + 1)).await;
     if let (Some(leases), Some(lease)) = (leases.upgrade(), lease.upgrade()) {
-        leases.end(lease, "its time is over".to_owned()).await;
+        leases.end(&lease, "its time is over".to_owned());
     }
 }
 

@@ -8,9 +8,10 @@ use hyper::{Method, StatusCode};
 use toolgate_broker::vault::Provider;
 use zeroize::Zeroizing;
 
-use super::fetch::{Get, Got, encoded, form};
+use super::super::attach::encoded;
+use super::fetch::{Get, Got, form};
 use super::time::{in_seconds, seconds};
-use super::{Asked, Handle, Minted};
+use super::{Asked, Handle, Minted, part};
 
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -55,8 +56,7 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
         None => Handle::None,
     };
     Ok(Minted {
-        parts: vec![("token", Zeroizing::new(token.as_bytes().to_vec()))],
-        named: Vec::new(),
+        parts: vec![part("token", token.as_bytes())],
         until_ms: in_seconds(lasts.ok().flatten().unwrap_or(asked.ttl)),
         granted: format!("scope={granted}"),
         handle,
@@ -91,7 +91,8 @@ async fn ask(
     let client = asked.need("client_id")?;
     let headers = match secret {
         Some(secret) => {
-            let pair = Zeroizing::new(format!("{}:{}", *encoded(client), *encoded(secret)));
+            let pair =
+                Zeroizing::new(format!("{}:{}", *encoded(client.as_bytes()), *encoded(secret.as_bytes())));
             vec![("authorization", Zeroizing::new(format!("Basic {}", STANDARD.encode(&*pair))))]
         }
         None => {

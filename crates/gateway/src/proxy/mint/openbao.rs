@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use super::fetch::{Get, Got};
 use super::time::{in_seconds, seconds};
-use super::{Asked, Handle, Minted};
+use super::{Asked, Handle, Minted, Part, part};
 
 pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
     let path = asked.need("path")?;
@@ -21,28 +21,19 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
     let data = root.get("data");
     // A KV store of version 2 has another `data` inside.
     let data = data.and_then(|data| data.get("data").filter(|inner| inner.is_object()).or(Some(data)));
-    let mut named: Vec<(String, Zeroizing<Vec<u8>>)> = data
+    let mut parts: Vec<Part> = data
         .into_iter()
         .flat_map(|data| data.members().collect::<Vec<_>>())
-        .filter_map(|(name, value)| {
-            Some((name.to_owned(), Zeroizing::new(value.as_str()?.as_bytes().to_vec())))
-        })
+        .filter_map(|(name, value)| Some(part(name, value.as_str()?.as_bytes())))
         .collect();
-    let empty = named.is_empty().then(|| "its answer has no text in its data".to_owned());
+    let empty = parts.is_empty().then(|| "its answer has no text in its data".to_owned());
     let unfit = empty.or(lasts.clone().err());
     // What is meant where no part is named.
     let usual = |name: &str| !matches!(name, "password" | "token" | "secret_key" | "signed_key" | "value");
-    named.sort_by_key(|(name, _)| usual(name));
+    parts.sort_by_key(|(name, _)| usual(name));
     let handle = if lease.is_empty() { Handle::None } else { Handle::Openbao { lease: lease.to_owned() } };
     let lasts = lasts.ok().flatten().filter(|_| !lease.is_empty()).unwrap_or(asked.ttl);
-    Ok(Minted {
-        parts: Vec::new(),
-        named,
-        until_ms: in_seconds(lasts),
-        granted: format!("path={path}"),
-        handle,
-        unfit,
-    })
+    Ok(Minted { parts, until_ms: in_seconds(lasts), granted: format!("path={path}"), handle, unfit })
 }
 
 pub(super) async fn revoke(asked: &Asked<'_>, lease: &str) -> Result<bool, String> {

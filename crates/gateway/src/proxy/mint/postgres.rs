@@ -4,7 +4,6 @@
 //! The password is not part of a statement, which the server may log: it is sent as the verifier that the server keeps (SCRAM, RFC 5802).
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
 
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,8 +16,8 @@ use toolgate_core::time::to_rfc3339;
 use zeroize::Zeroizing;
 
 use super::time::now_s;
-use super::{Asked, Handle, Minted};
-use crate::upstream::own_roots;
+use super::{Asked, Handle, Minted, part};
+use crate::upstream::{is_loopback, own_roots};
 
 /// How long ending a session is waited for, in milliseconds.
 const END_SESSION_MS: i64 = 5_000;
@@ -67,10 +66,12 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
     let database = config.get_dbname().unwrap_or_else(|| config.get_user().unwrap_or_default());
     let written_host = if host.contains(':') { format!("[{host}]") } else { host };
     let url = Zeroizing::new(format!("postgres://{role}:{}@{written_host}:{port}/{database}", *password));
-    let bytes = |text: &str| Zeroizing::new(text.as_bytes().to_vec());
     Ok(Minted {
-        parts: vec![("url", bytes(&url)), ("user", bytes(&role)), ("password", bytes(&password))],
-        named: Vec::new(),
+        parts: vec![
+            part("url", url.as_bytes()),
+            part("user", role.as_bytes()),
+            part("password", password.as_bytes()),
+        ],
         until_ms: until * 1_000,
         granted: format!("role={role} in={} connections={connections}", roles.join(",")),
         handle: Handle::Postgres { heir: heir(asked), role },
@@ -140,8 +141,7 @@ async fn connect(
     let stream = TcpStream::connect((host, port)).await;
     let stream = stream.map_err(|error| format!("could not connect: {error}"))?;
     stream.set_nodelay(true).map_err(|error| format!("could not connect: {error}"))?;
-    let here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    if here {
+    if is_loopback(host) {
         let connected = config.connect_raw(stream, NoTls).await;
         let (client, connection) = connected.map_err(|error| failure(&error))?;
         return Ok((client, work(connection)));

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::time::now_s;
-use super::{Asked, Handle, Minted};
+use super::{Asked, Handle, Minted, part};
 
 /// The shortest key that is shared: as long as the hash (RFC 7518, section 3.2).
 const MIN_SHARED: usize = 32;
@@ -40,8 +40,7 @@ pub(super) fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
     }
     let token = token(asked.need("algorithm")?, asked.get("key_id"), asked.root, &Value::Object(claims))?;
     Ok(Minted {
-        parts: vec![("token", Zeroizing::new(token.as_bytes().to_vec()))],
-        named: Vec::new(),
+        parts: vec![part("token", token.as_bytes())],
         until_ms: expires * 1_000,
         granted: format!("aud={}", asked.need("audience")?),
         handle: Handle::None,

@@ -7,7 +7,7 @@ use toolgate_core::hex;
 use zeroize::Zeroizing;
 
 use super::time::now_s;
-use super::{Asked, Handle, Minted};
+use super::{Asked, Handle, Minted, part};
 
 const KEY: &[u8] = b"ssh-ed25519";
 const CERTIFICATE: &[u8] = b"ssh-ed25519-cert-v01@openssh.com";
@@ -60,10 +60,9 @@ pub(super) fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
     let certificate = format!("ssh-ed25519-cert-v01@openssh.com {} {name}\n", STANDARD.encode(certificate));
     Ok(Minted {
         parts: vec![
-            ("key", file(seed, public, check, &name)),
-            ("certificate", Zeroizing::new(certificate.into_bytes())),
+            part("key", &file(seed, public, check, &name)),
+            part("certificate", certificate.as_bytes()),
         ],
-        named: Vec::new(),
         until_ms: before * 1_000,
         granted: format!("principals={}", principals.join(",")),
         handle: Handle::None,

@@ -1,15 +1,13 @@
 //! Times as providers write them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
+use toolgate_broker::port::{Clock as _, SystemClock};
 use toolgate_core::json::Value;
 pub(super) use toolgate_core::time::from_rfc3339 as rfc3339;
 use toolgate_core::time::to_rfc3339;
 
 /// Now, in milliseconds since 1970.
 pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    SystemClock.now_ms()
 }
 
 /// Now, in seconds since 1970.
