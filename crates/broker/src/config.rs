@@ -21,6 +21,7 @@ use toolgate_core::scrub::detect::{Classes, CustomRules};
 use toolgate_core::tool::Effect;
 use toolgate_sandbox::cell::Workspace;
 
+use crate::reveal::Sinks;
 use crate::rulebook::QuestionRules;
 use profiles::Profile;
 use reader::{Item, Source as Text, Table};
@@ -55,6 +56,8 @@ pub struct Config {
     pub tools: BTreeMap<ToolName, BTreeSet<Effect>>,
     /// What is taken out of the answers of single tools, in place of what their servers have.
     pub scrub_tools: BTreeMap<ToolName, Classes>,
+    /// The arguments of tools in which tokens are turned back into what they stand for.
+    pub reveal_tools: BTreeMap<ToolName, Sinks>,
     /// The tables `[scrub.rules.NAME]`: secrets of one's own.
     pub scrub_rules: CustomRules,
     /// The tables `[questions.NAME]`: who is asked.
@@ -259,6 +262,7 @@ impl Default for Config {
             servers: BTreeMap::new(),
             tools: BTreeMap::new(),
             scrub_tools: BTreeMap::new(),
+            reveal_tools: BTreeMap::new(),
             scrub_rules: CustomRules::default(),
             questions: BTreeMap::new(),
             profiles: profiles::all(None, Path::new("")).unwrap_or_default(),
@@ -292,6 +296,9 @@ impl Config {
         let declared = tools(&mut top, &servers)?;
         let scrub_tools = declared.iter().filter_map(|(name, said)| Some((name.clone(), said.scrub?)));
         let scrub_tools = scrub_tools.collect();
+        let reveal_tools =
+            declared.iter().filter_map(|(name, said)| Some((name.clone(), said.reveal.clone()?)));
+        let reveal_tools = reveal_tools.collect();
         let mut tools: BTreeMap<_, _> =
             declared.into_iter().filter_map(|(name, said)| Some((name, said.effects?))).collect();
         of_builtins(&mut tools, &servers, &profiles);
@@ -299,6 +306,7 @@ impl Config {
             gateway: gateway.unwrap_or_default(),
             tools,
             scrub_tools,
+            reveal_tools,
             scrub_rules: top.take("scrub").map(|item| scrub::rules(&item)).transpose()?.unwrap_or_default(),
             servers,
             questions: named(&mut top, "questions", question)?,
@@ -740,6 +748,7 @@ pub fn looks_secret(name: &str) -> bool {
 struct Declared {
     effects: Option<BTreeSet<Effect>>,
     scrub: Option<Classes>,
+    reveal: Option<Sinks>,
 }
 
 fn tools(
@@ -749,18 +758,23 @@ fn tools(
     named(top, "tools", |item| {
         let mut table = item.table()?;
         let scrub = table.take("scrub").map(|item| scrub::classes(&item)).transpose()?;
+        let reveal = table.take("reveal").map(|item| scrub::sinks(&item)).transpose()?;
         let effects = table.take("effects");
-        if effects.is_none() && scrub.is_none() {
+        if effects.is_none() && scrub.is_none() && reveal.is_none() {
             let what = format!("`[{}]` does not say what the tool does", table.name());
             return Err(table.error(what, "add `effects = [\"read\"]`, or what else fits"));
         }
         let effects = effects.map(|item| of_effects(&item)).transpose()?;
         table.finish()?;
-        Ok((Declared { effects, scrub }, item.error("", "")))
+        Ok((Declared { effects, scrub, reveal }, item.error("", "")))
     })?
     .into_iter()
     .map(|(name, (declared, place)): (ToolName, _)| {
-        if servers.contains_key(name.server()) {
+        if let Some(server) = servers.get(name.server()) {
+            if declared.reveal.is_some() && matches!(server.reach, Reach::Builtin { .. }) {
+                let what = format!("`{name}` runs what it is given, and a value would be read as part of it");
+                return Err(place.saying(what, "leave `reveal` out: values go to tools that do not run them"));
+            }
             return Ok((name, declared));
         }
         let known: Vec<&str> = servers.keys().map(ServerName::as_str).collect();
@@ -1127,6 +1141,9 @@ origin = "gate.example.org/log"
             "[servers.mail]\ncommand = [\"a\"]\n[tools.\"mail/send\"]\neffects = [\"egress\", \"egress\"]",
             "[servers.mail]\ncommand = [\"a\"]\nscrub = [\"secret\"]",
             "[servers.mail]\ncommand = [\"a\"]\nscrub = \"secrets\"",
+            "[servers.mail]\ncommand = [\"a\"]\n[tools.\"mail/send\"]\nreveal = { \"to[0]\" = [\"pii\"] }",
+            "[servers.mail]\ncommand = [\"a\"]\n[tools.\"mail/send\"]\nreveal = { to = [] }",
+            "[servers.sh]\nbuiltin = \"shell\"\n[tools.\"sh/exec\"]\nreveal = { command = [\"pii\"] }",
             "[scrub.rules.\"A B\"]\nprefix = \"acme-\"",
             "[scrub.rules.acme]\nprefix = \"acme-\"\nlength = 8",
             "[scrub.rules.acme]\nprefix = \"acme-\"\nlength = 8\nexamples = [\"acme-1\"]",
@@ -1237,6 +1254,12 @@ error: `toolgate.toml`, line 3: `secret` is no class of what can be scrubbed; th
 hint: name some of them; `scrub = []` takes nothing out, and is said aloud
 error: `toolgate.toml`, line 3: `servers.mail.scrub` is a text, not a list
 hint: write it as `scrub = ["…"]`
+error: `toolgate.toml`, line 4: `to[0]` names no place: write `to`, `message.to`, `cc[]` or `people[].email`
+hint: name an argument of the tool
+error: `toolgate.toml`, line 4: nothing is turned back in `to`
+hint: name classes, or leave it out
+error: `toolgate.toml`, line 3: `sh/exec` runs what it is given, and a value would be read as part of it
+hint: leave `reveal` out: values go to tools that do not run them
 error: `toolgate.toml`, line 1: `A B` is no name of a rule: it is part of what stands in place of values
 hint: use up to 48 of a-z, 0-9 and `-`
 error: `toolgate.toml`, line 1: rule `acme` has no example; `examples = ["…"]` shows what it has to find

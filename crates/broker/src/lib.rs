@@ -22,6 +22,7 @@ pub mod pipeline;
 pub mod port;
 pub mod publish;
 pub mod randomness;
+pub mod reveal;
 pub mod rulebook;
 pub mod scrub;
 pub mod store;

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use bytes::Bytes;
-use toolgate_core::call::{Agent, Call, CallId, Proof};
+use toolgate_core::call::{Agent, Call, CallId, Proof, Revealed};
 use toolgate_core::digest::Digest;
 use toolgate_core::json::ObjectWriter;
 use toolgate_core::name::{PersonName, RuleName};
@@ -315,6 +315,7 @@ pub(crate) fn unread<C: Clock>(clock: &C, unread: &Unread) -> Result<Line, LineE
         id: unread.id.to_string(),
         params: None,
         pin: None,
+        revealed: Vec::new(),
         server: None,
         session: shown(&unread.session),
     };
@@ -445,6 +446,7 @@ fn call_info<C: Clock>(clock: &C, call: &Call) -> Result<(CallInfo, Vec<Disclose
         disclose(clock, Field::Arguments, Bytes::copy_from_slice(call.arguments.as_bytes()), &mut disclosed)?;
     let params =
         disclose(clock, Field::Params, Bytes::copy_from_slice(call.params.root().raw()), &mut disclosed)?;
+    let revealed = call.carries.revealed().iter();
     let info = CallInfo {
         action: call.action.to_string(),
         agent: agent_info(&call.agent),
@@ -453,6 +455,10 @@ fn call_info<C: Clock>(clock: &C, call: &Call) -> Result<(CallInfo, Vec<Disclose
         id: call.id.to_string(),
         params: Some(params),
         pin: call.pin.map(|pin| Hash(*pin.as_bytes())),
+        revealed: revealed
+            .take(MAX_KINDS)
+            .map(|Revealed { at, kind }| shown(&format!("{at}={kind}")))
+            .collect(),
         server: Some(call.server.to_string()),
         session: shown(&call.session),
     };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
-use toolgate_core::call::{Action, Call, CallId, Carries};
+use toolgate_core::call::{Action, Call, CallId, Carries, Revealed};
 use toolgate_core::json::Document;
 use toolgate_core::name::AgentId;
 use toolgate_core::policy::Facts;
@@ -26,6 +26,7 @@ use crate::port::{
     AgentLine, BoxFuture, Clock, Closing, Executed, Executor, Handle, Repeat, Stop, StopReason, Store,
     StoreError, Unread, UnsearchableError,
 };
+use crate::reveal;
 use crate::rulebook::{AcceptedTool, Rulebook};
 use crate::scrub::{self, Cleaning};
 use crate::unstoppable::Unstoppable;
@@ -120,7 +121,8 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
 
     /// Puts other rules in force. Calls that were judged go on; questions asked under another policy are void.
     pub fn replace_rulebook(&self, rulebook: Rulebook) {
-        self.inner.rulebook.store(Arc::new(rulebook));
+        let scrub = rulebook.scrub.clone().after(&self.rulebook().scrub);
+        self.inner.rulebook.store(Arc::new(Rulebook { scrub, ..rulebook }));
         self.inner.replaced.notify_waiters();
     }
 
@@ -164,9 +166,13 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
         let Some(_under_way) = self.enter(&call.agent.id) else {
             return Err(self.refuse(&self.rulebook(), &call, None, RefusedBy::Busy).await);
         };
+        let revealed = match self.reveal(&mut call).await {
+            Ok(revealed) => revealed,
+            Err(why) => return Err(self.refuse(&self.rulebook(), &call, None, why).await),
+        };
         let (live, alone) = Live::enter(&self.inner.live, call.digest());
         let live = Some(Arc::new(live));
-        call.carries = self.carries(&call).await;
+        call.carries = self.carries(&call).await.with_revealed(revealed);
         let (authorized, entry) = match self.authorize(call, &line, alone).await? {
             Admitted::Authorized(authorized, entry) => (authorized, entry),
             Admitted::Repeated(outcome, receipt) => {
@@ -179,9 +185,32 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
         };
         let mut told = Told::of(authorized.get(), self.inner.clock.now_ms());
         let keep = repeats(authorized.tool().map(|tool| &**tool));
-        let outcome = self.run(authorized, line, &mut told).await;
+        let outcome = self.run(*authorized, line, &mut told).await;
         let receipt = self.close(entry, &told, keep, &outcome).await?;
         Ok(Reply { delivery: Delivery { call: receipt.call, _live: live }, outcome, receipt })
+    }
+
+    /// Puts values in the place of tokens, where the configuration says so. It comes first: what is judged, asked about, digested
+    /// and sent are the same bytes.
+    async fn reveal(&self, call: &mut Call) -> Result<BTreeSet<Revealed>, RefusedBy> {
+        let rulebook = self.rulebook();
+        let sinks = call.action.tool().and_then(|tool| rulebook.scrub.sinks(tool));
+        let Some(sinks) = sinks.filter(|_| call.arguments.as_str().contains(reveal::OPENING)) else {
+            return Ok(BTreeSet::new());
+        };
+        if !rulebook.may_see(&call.agent, &call.server, &call.action) {
+            return Err(RefusedBy::Hidden);
+        }
+        let (kept, sinks) = (Arc::clone(rulebook.scrub.kept()), sinks.clone());
+        let (session, arguments) = (call.session.clone(), call.arguments.clone());
+        let turned = tokio::task::spawn_blocking(move || kept.reveal(&session, &sinks, &arguments)).await;
+        let turned = turned.map_err(|_panicked| RefusedBy::Restless)?;
+        let Some((arguments, revealed)) = turned.map_err(|error| RefusedBy::Invalid(error.to_string()))?
+        else {
+            return Ok(BTreeSet::new());
+        };
+        call.arguments = arguments;
+        Ok(revealed)
     }
 
     /// What is in what the call would send. What cannot be looked through may hold anything.
@@ -247,7 +276,7 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
             let cleaning = cleaning(&rulebook, &call);
             match authorized::open(&*self.inner.store, call, tool, grounds, may_repeat, intent).await {
                 Ok(Gate::Authorized(authorized, entry)) => {
-                    return Ok(Admitted::Authorized(authorized, entry));
+                    return Ok(Admitted::Authorized(Box::new(authorized), entry));
                 }
                 Ok(Gate::ApprovalGone(back)) => call = back,
                 Ok(Gate::Repeat(repeat)) => return self.repeated(repeat, &cleaning).await,
@@ -275,6 +304,9 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
     ) -> Result<(Verdict, Option<Arc<AcceptedTool>>), RefusedBy> {
         if !rulebook.may_see(&call.agent, &call.server, &call.action) {
             return Err(RefusedBy::Hidden);
+        }
+        if !rulebook.scrub.reveals(call) {
+            return Err(RefusedBy::Restless);
         }
         let tool = match call.action.tool() {
             Some(name) => Some(rulebook.tools.get(name).cloned().ok_or(RefusedBy::Hidden)?),
@@ -405,7 +437,7 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
 
 /// What came of asking for authority.
 enum Admitted {
-    Authorized(Authorized<Call>, Entry),
+    Authorized(Box<Authorized<Call>>, Entry),
     Repeated(Outcome, Receipt),
 }
 

@@ -7,17 +7,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use bytes::Bytes;
-use toolgate_core::call::{Action, Call};
+use toolgate_core::call::{Action, Call, Revealed};
 use toolgate_core::json::{Document, Edit, Limits, ObjectWriter, Value};
 use toolgate_core::name::{ServerName, ToolName};
 use toolgate_core::scrub::detect::{Class, Classes, CustomRules, Detector};
-use toolgate_core::scrub::{Kind, Removed, Scrubber, Withheld};
+use toolgate_core::scrub::{Detect, Kind, Removed, Scrubber, Withheld};
 use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::outcome::Answer;
 use crate::port::{AgentLine, Agentward, BoxFuture, Client, UnsearchableError};
 use crate::randomness;
+use crate::reveal::{CLOSING, Kept, OPENING, SECRET, Sent, Sinks};
 use crate::vault::keys::tag;
 
 /// How many of each kind were taken out, by the names of the kinds.
@@ -36,6 +37,10 @@ pub struct ScrubRules {
     custom: CustomRules,
     servers: HashMap<ServerName, Classes>,
     tools: HashMap<ToolName, Classes>,
+    sinks: HashMap<ToolName, Sinks>,
+    /// All classes that can stand somewhere in the place of their tokens.
+    revealed: Classes,
+    kept: Arc<Kept>,
 }
 
 impl ScrubRules {
@@ -44,7 +49,47 @@ impl ScrubRules {
     pub fn new(config: &Config) -> Self {
         let servers = config.servers.iter().map(|(name, server)| (name.clone(), server.scrub));
         let tools = config.scrub_tools.iter().map(|(name, classes)| (name.clone(), *classes));
-        Self { custom: config.scrub_rules.clone(), servers: servers.collect(), tools: tools.collect() }
+        let sinks: HashMap<_, _> = config.reveal_tools.clone().into_iter().collect();
+        let revealed = Class::ALL.iter().map(|(_, class)| *class).filter(|class| {
+            sinks.values().flat_map(|sinks: &Sinks| sinks.values()).any(|classes| classes.has(*class))
+        });
+        Self {
+            custom: config.scrub_rules.clone(),
+            servers: servers.collect(),
+            tools: tools.collect(),
+            revealed: revealed.fold(Classes::NONE, Classes::with),
+            sinks,
+            kept: Arc::default(),
+        }
+    }
+
+    /// These rules, with what was taken out under the rules before.
+    #[must_use]
+    pub fn after(self, before: &Self) -> Self {
+        Self { kept: Arc::clone(&before.kept), ..self }
+    }
+
+    /// Forgets what was taken out in a session.
+    pub fn end_session(&self, session: &str) {
+        self.kept.end(session);
+    }
+
+    /// The arguments of a tool in which tokens are turned back.
+    pub(crate) fn sinks(&self, tool: &ToolName) -> Option<&Sinks> {
+        self.sinks.get(tool)
+    }
+
+    /// What tokens stand for.
+    pub(crate) const fn kept(&self) -> &Arc<Kept> {
+        &self.kept
+    }
+
+    /// Whether these rules put values where they were put into a call.
+    pub(crate) fn reveals(&self, call: &Call) -> bool {
+        let sinks = call.action.tool().and_then(|tool| self.sinks.get(tool));
+        call.carries.revealed().iter().all(|Revealed { at, kind }| {
+            sinks.and_then(|sinks| sinks.get(at)).is_some_and(|classes| classes.has(Class::of(kind)))
+        })
     }
 
     /// What looks like a secret or like personal data in what a call would [send](sent), by kinds, whatever is taken out of the
@@ -69,9 +114,27 @@ impl ScrubRules {
         let classes = of_tool.or_else(|| self.servers.get(server)).copied().unwrap_or_default();
         let custom = self.custom.clone();
         let detector = Arc::new(Detector::new(classes, custom.clone()));
+        let sent = self.kept.sent(session);
+        let mut detectors: Vec<Arc<dyn Detect>> = Vec::new();
+        detectors.extend(sent.iter().map(|sent| Arc::clone(&sent.known) as Arc<dyn Detect>));
+        if classes != Classes::NONE {
+            detectors.push(detector);
+        }
         let (names, session) = (custom.clone(), session.to_owned());
-        let token = move |kind: Kind, value: &[u8]| token(&name_of(kind, &names), &session, value);
-        let detectors = if classes == Classes::NONE { Vec::new() } else { vec![detector as _] };
+        let (revealed, kept) = (self.revealed, Arc::clone(&self.kept));
+        let token = move |kind: Kind, value: &[u8]| {
+            if let Kind::Known(number) = kind {
+                let token = |sent: &Arc<Sent>| sent.tokens.get(number as usize).cloned();
+                return sent.as_ref().and_then(token).unwrap_or_default();
+            }
+            let name = name_of(kind, &names);
+            let token = token(&name, &session, value);
+            // Descriptions are shown in all sessions, and so are of none.
+            if revealed.has(Class::of(&name)) && !session.is_empty() {
+                kept.keep(&session, &token, value);
+            }
+            token
+        };
         Cleaning { scrubber: Scrubber::new(detectors, Arc::new(token)), custom, removed: Arc::default() }
     }
 }
@@ -104,8 +167,8 @@ fn name_of(kind: Kind, custom: &CustomRules) -> String {
 fn token(name: &str, session: &str, value: &[u8]) -> String {
     let Some(key) = &*KEY else { return "⟦secret⟧".to_owned() };
     let tag = tag(&**key, &[session.as_bytes(), value]);
-    let class = if name.starts_with("pii.") { "" } else { "secret:" };
-    format!("⟦{class}{name}#{tag}⟧")
+    let class = if name.starts_with("pii.") { "" } else { SECRET };
+    format!("{OPENING}{class}{name}#{tag}{CLOSING}")
 }
 
 /// Takes out of what one server says about one thing, and counts.

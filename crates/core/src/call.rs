@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::hex::Hex;
-use crate::json::{Canonical, Document, Edit, Limits, ObjectWriter};
+use crate::json::{Canonical, Document, Edit, FieldPath, Limits, ObjectWriter};
 use crate::name::{AgentId, GroupName, ServerName, ToolName};
 
 /// What is asked for. Its [`Display`](fmt::Display) form is the id of the Cedar action.
@@ -208,7 +208,19 @@ pub struct Call {
 /// What is in what a call would send that should not leave unseen, by the names of the kinds: of a secret that looks like one
 /// (`github-pat`), of personal data (`pii.card`), of a value of the vault (`vault:NAME`); `honeytoken` and `unsearchable`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Carries(BTreeSet<String>);
+pub struct Carries {
+    kinds: BTreeSet<String>,
+    revealed: BTreeSet<Revealed>,
+}
+
+/// That the gate put a value in the place of a token that the agent had for it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Revealed {
+    /// In which argument.
+    pub at: FieldPath,
+    /// Of which kind the value is.
+    pub kind: String,
+}
 
 impl Carries {
     /// A value that nobody has a use for: who sends it has been where nothing is to be fetched.
@@ -219,25 +231,37 @@ impl Carries {
     /// What was found.
     #[must_use]
     pub const fn new(kinds: BTreeSet<String>) -> Self {
-        Self(kinds)
+        Self { kinds, revealed: BTreeSet::new() }
+    }
+
+    /// With what the gate put in.
+    #[must_use]
+    pub fn with_revealed(self, revealed: BTreeSet<Revealed>) -> Self {
+        Self { revealed, ..self }
     }
 
     /// The names of the kinds.
     #[must_use]
     pub const fn kinds(&self) -> &BTreeSet<String> {
-        &self.0
+        &self.kinds
+    }
+
+    /// What of it the gate put in, in the place of tokens.
+    #[must_use]
+    pub const fn revealed(&self) -> &BTreeSet<Revealed> {
+        &self.revealed
     }
 
     /// Whether a secret is among them, or could be: everything but personal data.
     #[must_use]
     pub fn secret(&self) -> bool {
-        self.0.iter().any(|kind| !kind.starts_with("pii."))
+        self.kinds.iter().any(|kind| !kind.starts_with("pii."))
     }
 
     /// Whether a honeytoken is among them.
     #[must_use]
     pub fn honeytoken(&self) -> bool {
-        self.0.contains(Self::HONEYTOKEN)
+        self.kinds.contains(Self::HONEYTOKEN)
     }
 }
 

@@ -222,6 +222,7 @@ impl Router {
     pub fn end_session(&self, name: &str) {
         self.shelves().retain(|(session, _), _| session != name);
         self.servers.end_session(name);
+        self.broker.rulebook().scrub.end_session(name);
     }
 
     /// The tools that an agent may see now.

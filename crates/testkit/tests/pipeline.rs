@@ -302,6 +302,74 @@ async fn secrets_in_what_a_server_says_reach_neither_agent_nor_log() {
     assert!(!outcome.contains("scrubbed"), "{outcome}");
 }
 
+/// An agent passes on what it has never seen: where the configuration says so, and nowhere else. What is judged, asked about and sent is
+/// the value; what the server then says about it, however it writes it, does not reach the agent.
+#[tokio::test]
+async fn a_token_is_turned_back_where_it_may_be_and_does_not_come_back() {
+    const CONFIG: &str = "[servers.web]\nurl = \"http://127.0.0.1:1/\"\n\
+        [tools.\"web/look\"]\nscrub = [\"pii.email\"]\n";
+    const REVEAL: &str = "[tools.\"web/post\"]\nscrub = []\nreveal = { text = [\"pii.email\"] }\n";
+    let (email, spelled) = ("ann.lee@bank.example", "YW5uLmxlZUBiYW5rLmV4YW1wbGU=");
+    let said = format!("it is {email}, also {spelled}");
+    let under = |config: &str| {
+        let scrub = ScrubRules::new(&Config::parse(std::path::Path::new("t.toml"), config).unwrap());
+        Rulebook { scrub, ..rulebook(RULES) }
+    };
+    let in_session = |session: &str, call: Call| Call { session: session.into(), ..call };
+    let look = |number| call(number, "web/look", r#"{"at":"x"}"#);
+    let bench = Bench::new(Some(true), Server::Says(said.clone()), None);
+    bench.broker.replace_rulebook(under(&format!("{CONFIG}{REVEAL}")));
+
+    let seen = bench.minutes_of(look(1)).await;
+    let token =
+        format!("⟦pii.email#{}⟧", seen.split("⟦pii.email#").nth(1).unwrap().split('⟧').next().unwrap());
+    let post = |number: u8| call(number, "web/post", &format!(r#"{{"text":"to {token} {number}"}}"#));
+
+    // Another session has nothing for it.
+    let other = bench.minutes_of(in_session("t", post(2))).await;
+    assert!(other.ends_with("write down | => invalid_arguments"), "{other}");
+    // Where it may not stand it is a text like any other.
+    let (before, at) = (bench.minutes.read(), format!(r#"{{"at":"{token}"}}"#));
+    let looked = bench.minutes_of(call(3, "web/look", &at)).await;
+    assert!(looked.strip_prefix(&before).unwrap().contains(&format!("run web/look {at}")), "{looked}");
+
+    let before = bench.minutes.read();
+    let posted = bench.minutes_of(post(4)).await;
+    let posted = posted.strip_prefix(&before).unwrap();
+    assert!(
+        posted.contains(&format!(r#"ask owner | yes | open | run web/post {{"text":"to {email} 4"}}"#)),
+        "{posted}"
+    );
+    let (_sent, heard) = posted.split_once("run web/post").unwrap();
+    let (_sent, heard) = heard.split_once(" | ").unwrap();
+    let heard = heard.replace(&format!(r#""progressToken":"{said}""#), "");
+    assert!(!heard.contains(email) && !heard.contains(spelled) && heard.contains(&token), "{heard}");
+    let records: Vec<_> =
+        bench.broker.store().leaves().into_iter().map(|leaf| String::from_utf8(leaf).unwrap()).collect();
+    let intent = records.iter().rfind(|record| record.contains(r#""kind":"intent""#)).unwrap();
+    assert!(intent.contains(r#""carries":["pii.email"]"#), "{intent}");
+    assert!(intent.contains(r#""revealed":["text=pii.email"]"#), "{intent}");
+    assert!(records.iter().all(|record| !record.contains(email) && !record.contains(&token)), "{records:?}");
+
+    // What was taken out outlives the rules, and what they allow does not.
+    bench.broker.replace_rulebook(under(&format!("{CONFIG}{REVEAL}")));
+    let before = bench.minutes.read();
+    let again = bench.minutes_of(post(5)).await;
+    assert!(again.strip_prefix(&before).unwrap().contains(&format!("to {email}")), "{again}");
+    bench.broker.replace_rulebook(under(CONFIG));
+    let before = bench.minutes.read();
+    let kept = bench.minutes_of(post(6)).await;
+    assert!(
+        kept.strip_prefix(&before).unwrap().contains(&format!(r#"run web/post {{"text":"to {token} 6"}}"#)),
+        "{kept}"
+    );
+    // When the session is over, nothing is left of it.
+    bench.broker.replace_rulebook(under(&format!("{CONFIG}{REVEAL}")));
+    bench.broker.rulebook().scrub.end_session("s");
+    let gone = bench.minutes_of(post(7)).await;
+    assert!(gone.ends_with("write down | => invalid_arguments"), "{gone}");
+}
+
 /// What a call would send is looked through before it is judged: arguments, and what the client puts around them. The record says what
 /// was found, and not what it was.
 #[tokio::test]

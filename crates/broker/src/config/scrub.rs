@@ -1,9 +1,11 @@
 //! What is taken out of what servers say: the key `scrub` of servers and tools, and the table `[scrub]`.
 
+use toolgate_core::json::{FieldPath, FieldPathError};
 use toolgate_core::scrub::detect::{Classes, CustomRule, CustomRules, Length};
 
 use super::ConfigError;
 use super::reader::Item;
+use crate::reveal::Sinks;
 
 /// What is taken out: `["secrets", "pii.card"]`.
 pub(super) fn classes(item: &Item<'_>) -> Result<Classes, ConfigError> {
@@ -11,6 +13,24 @@ pub(super) fn classes(item: &Item<'_>) -> Result<Classes, ConfigError> {
     Classes::parse(names).map_err(|error| {
         item.error(error.to_string(), "name some of them; `scrub = []` takes nothing out, and is said aloud")
     })
+}
+
+/// The arguments of a tool in which tokens are turned back: `{ to = ["pii.email"] }`.
+pub(super) fn sinks(item: &Item<'_>) -> Result<Sinks, ConfigError> {
+    let mut sinks = Sinks::new();
+    for (path, item) in item.table()?.take_named() {
+        let place: FieldPath = path
+            .parse()
+            .map_err(|error: FieldPathError| item.error(error.to_string(), "name an argument of the tool"))?;
+        let of = classes(&item)?;
+        if of == Classes::NONE {
+            return Err(
+                item.error(format!("nothing is turned back in `{place}`"), "name classes, or leave it out")
+            );
+        }
+        sinks.insert(place, of);
+    }
+    Ok(sinks)
 }
 
 /// The table `[scrub]`: rules of one's own, with their examples.

@@ -198,7 +198,7 @@ pub(super) fn mac(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
     mac
 }
 
-/// What tells values in tokens apart: 40 bits of what [`derive`] makes, as letters and digits. Nobody without the key can try values.
+/// What tells values in tokens apart: 40 bits of what [`derive()`] makes, as letters and digits. Nobody without the key can try values.
 #[must_use]
 pub fn tag(key: &[u8], parts: &[&[u8]]) -> String {
     let mac = derive(key, parts);

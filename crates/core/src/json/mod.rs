@@ -12,6 +12,7 @@ mod canonical;
 mod edit;
 mod number;
 mod parse;
+mod path;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use bytes::Bytes;
 pub use canonical::{Canonical, NotCanonicalError, NotCanonicalReason};
 pub use edit::{Edit, ObjectWriter, quote};
 pub use parse::{JsonError, JsonErrorKind, Limits};
+pub use path::{FieldPath, FieldPathError};
 
 use parse::{Node, Shape, Tree};
 

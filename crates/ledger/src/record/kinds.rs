@@ -29,6 +29,9 @@ pub struct CallInfo {
     /// Digest of the accepted definition of the tool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pin: Option<Hash>,
+    /// Where the gate put values in the place of tokens, as `ARGUMENT=KIND`, sorted: `to=pii.email`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revealed: Vec<String>,
     /// The server that offers it, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,

@@ -13,6 +13,7 @@ fn call() -> CallInfo {
         id: "00000000-0001-7fff-bfff-ffffffffffff".into(),
         params: Some(hash(2)),
         pin: Some(hash(3)),
+        revealed: vec!["to=pii.email".into()],
         server: Some("github".into()),
         session: "s-1".into(),
     }

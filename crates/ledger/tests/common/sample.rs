@@ -28,6 +28,7 @@ pub(crate) fn record(index: u64) -> Record {
         id: id(index),
         params: Some(digest("params")),
         pin: Some(Hash::of(b"pin")),
+        revealed: Vec::new(),
         server: Some("github".into()),
         session: "session-1".into(),
     };

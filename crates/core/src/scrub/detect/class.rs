@@ -39,6 +39,14 @@ impl Class {
         Self::ALL.iter().find(|(_, class)| *class == self).map_or("", |(name, _)| name)
     }
 
+    /// The class that a kind belongs to, by its name in tokens: `pii.id.fr-nir` to `pii.id`; what is no personal data to `secrets`.
+    #[must_use]
+    pub fn of(kind: &str) -> Self {
+        let is =
+            |name: &str| kind.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        Self::ALL.iter().find(|(name, _)| is(name)).map_or(Self::Secrets, |(_, class)| *class)
+    }
+
     const fn bit(self) -> u8 {
         1 << self as u8
     }
