@@ -108,7 +108,12 @@ fn answer(stream: &TcpStream, noted: &Mutex<Vec<String>>) -> Option<()> {
                     let events = format!(": {secret}\n\nid: 1\ndata: {progress}\n\nid: 2\ndata: {said}\n\n");
                     reply("200 OK", "text/event-stream", "", &events)
                 }
-                Some("packed") => reply("200 OK", "application/json", "Content-Encoding: gzip\r\n", &said),
+                Some("packed") => reply(
+                    "200 OK",
+                    "application/json",
+                    "Content-Encoding: gzip\r\nToolgate-Not-Sent: ?1\r\n",
+                    &said,
+                ),
                 _ => reply("200 OK", "application/json", "", &said),
             }
         }

@@ -220,6 +220,7 @@ fn a_provider_that_is_wrong_gives_nothing() {
         let used = provider.used.lock().unwrap().len();
         let told = gate.call("api__read", &json!({ "repo": trouble }));
         assert!(!told.contains("called by"), "{trouble}: {told}");
+        assert!(told.contains("It did not run"), "{trouble}: {told}");
         assert_clean(&told, &value("client"));
         assert_eq!(provider.used.lock().unwrap().len(), used, "{trouble}");
     }

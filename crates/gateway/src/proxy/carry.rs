@@ -27,10 +27,13 @@ use super::attach::{AttachError, attach, permitted};
 use super::clean::{self, Held};
 use super::process::Proxy;
 use super::{Ask, Destination};
-use crate::upstream::{HttpClient, HttpServer, is, own_roots, system_roots};
+use crate::upstream::{HttpClient, HttpServer, SendFailure, is, own_roots, system_roots};
 
 /// How long connecting to a server may take.
 pub(super) const CONNECT: Duration = Duration::from_secs(30);
+
+/// Says that nothing was sent to the server. No answer of a server has this header: it is taken out.
+pub(crate) const NOT_SENT: HeaderName = HeaderName::from_static("toolgate-not-sent");
 
 /// How many events may wait for a reader.
 const WAITING: usize = 4;
@@ -95,46 +98,53 @@ fn whole(bytes: impl Into<Bytes>) -> Body {
 
 impl Carried {
     /// What went wrong here and not at the server; a certificate may say anything.
-    fn refused(&self, why: &str) -> Response<Body> {
+    fn refused(&self, failure: &SendFailure) -> Response<Body> {
+        let why = failure.why();
         let scrubber = self.proxy.held.now().scrubber(&self.ask.session);
         let why = scrubber.scrub_text(why.as_bytes()).map_or_else(|_| b"withheld".to_vec(), |why| why.bytes);
         let mut response = Response::new(whole([b"toolgate: ", why.as_slice()].concat()));
         *response.status_mut() = StatusCode::BAD_GATEWAY;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if matches!(failure, SendFailure::NotSent(_)) {
+            response.headers_mut().insert(NOT_SENT, HeaderValue::from_static("?1"));
+        }
         response
     }
 
-    async fn carry(&self, request: Request<Incoming>) -> Result<Response<Body>, String> {
+    async fn carry(&self, request: Request<Incoming>) -> Result<Response<Body>, SendFailure> {
+        let not_sent = |why: String| SendFailure::NotSent(why);
         let (head, body) = request.into_parts();
         let most = self.ask.max_message_bytes;
-        let body = Limited::new(body, most).collect().await.map_err(|error| error.to_string())?.to_bytes();
+        let body = Limited::new(body, most).collect().await;
+        let body = body.map_err(|error| not_sent(error.to_string()))?.to_bytes();
         let mut request = Request::from_parts(head, Full::new(body.clone()));
         hop_by_hop(request.headers_mut());
         // What is packed cannot be looked through.
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        self.attach(&mut request, &body).await.map_err(|error| error.to_string())?;
-        let client = self.client.as_ref().map_err(Clone::clone)?;
-        let (response, leased) =
-            Arc::clone(client).send(request).await.map_err(|failure| failure.why().to_owned())?;
+        self.attach(&mut request, &body).await.map_err(|error| not_sent(error.to_string()))?;
+        let client = self.client.as_ref().map_err(|why| not_sent(why.clone()))?;
+        let (response, leased) = Arc::clone(client).send(request).await?;
+        let lost = |why: String| SendFailure::Lost(why);
         let scrubber = self.proxy.held.now().scrubber(&self.ask.session);
         let events = is(&response, "text/event-stream");
         let (mut head, body) = response.into_parts();
-        clean_headers(&mut head.headers, &scrubber).map_err(|error| error.to_string())?;
+        clean_headers(&mut head.headers, &scrubber).map_err(|error| lost(error.to_string()))?;
         // The words behind the status are the server's too.
         head.extensions.clear();
         if is_packed(&head.headers) {
-            return Err("the server's answer is packed, and cannot be looked through".to_owned());
+            return Err(lost("the server's answer is packed, and cannot be looked through".to_owned()));
         }
         if events {
             let (tell, told) = mpsc::channel(WAITING);
             tokio::spawn(cleaned_events(body, tell, Arc::clone(&self.proxy.held), self.ask.clone()));
             return Ok(Response::from_parts(head, Events(told).boxed()));
         }
-        let body = Limited::new(body, most).collect().await.map_err(|error| error.to_string())?.to_bytes();
+        let body = Limited::new(body, most).collect().await;
+        let body = body.map_err(|error| lost(error.to_string()))?.to_bytes();
         leased.back();
         // What was minted while it came is taken out of it too.
         let scrubber = self.proxy.held.now().scrubber(&self.ask.session);
-        let cleaned = clean::message(&scrubber, &body).map_err(|error| error.to_string())?;
+        let cleaned = clean::message(&scrubber, &body).map_err(|error| lost(error.to_string()))?;
         Ok(Response::from_parts(head, whole(cleaned)))
     }
 
@@ -194,6 +204,7 @@ pub(super) fn clean_headers(
     scrubber: &Scrubber,
 ) -> Result<(), toolgate_core::scrub::Withheld> {
     hop_by_hop(headers);
+    headers.remove(NOT_SENT);
     let mut all = HeaderMap::with_capacity(headers.len());
     for (name, value) in &*headers {
         if !scrubber.scrub_text(name.as_str().as_bytes())?.removed.is_empty() {
@@ -423,6 +434,7 @@ mod tests {
             ("keep-alive", "timeout=5"),
             ("x-hop", "1"),
             ("set-cookie", "a=b"),
+            ("toolgate-not-sent", "?1"),
             ("transfer-encoding", "chunked"),
             ("mcp-session-id", "s-1"),
         ] {

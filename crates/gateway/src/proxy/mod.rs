@@ -27,6 +27,8 @@ mod placeholder;
 pub mod process;
 mod slots;
 
+pub(crate) use carry::NOT_SENT;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response};
@@ -19,10 +19,12 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
 use super::config::HttpServer;
 use super::link::SendFailure;
-use crate::proxy::Passage;
+use crate::proxy::{NOT_SENT, Passage};
 
 /// How long a connection is kept for the next request. Common servers close after 5 s; ours is to be the shorter.
 const KEPT: Duration = Duration::from_secs(4);
+/// How long a reason of the credential proxy may be.
+const MAX_WHY: usize = 4 << 10;
 /// How many idle connections are kept for one server.
 const MAX_KEPT: usize = 64;
 
@@ -62,6 +64,20 @@ impl HttpClient {
 
     /// Sends a request once and waits for the head of the answer.
     pub(crate) async fn send(
+        self: Arc<Self>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Response<Incoming>, Leased), SendFailure> {
+        let passes = self.passage.is_some();
+        let (response, leased) = self.send_once(request).await?;
+        if passes && response.headers().contains_key(NOT_SENT) {
+            let why = Limited::new(response.into_body(), MAX_WHY).collect().await.ok();
+            let why = why.map(|why| String::from_utf8_lossy(&why.to_bytes()).into_owned());
+            return Err(SendFailure::NotSent(why.unwrap_or_default()));
+        }
+        Ok((response, leased))
+    }
+
+    async fn send_once(
         self: Arc<Self>,
         mut request: Request<Full<Bytes>>,
     ) -> Result<(Response<Incoming>, Leased), SendFailure> {
