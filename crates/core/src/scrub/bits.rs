@@ -1,16 +1,35 @@
 //! Digits of six or five bits each, and the bytes that they stand for.
 
 /// What a digit of base64 stands for, in either alphabet.
-pub(super) const fn sextet(digit: u8) -> Option<u8> {
-    match digit {
-        b'A'..=b'Z' => Some(digit - b'A'),
-        b'a'..=b'z' => Some(digit - b'a' + 26),
-        b'0'..=b'9' => Some(digit - b'0' + 52),
-        b'+' | b'-' => Some(62),
-        b'/' | b'_' => Some(63),
-        _ => None,
-    }
+pub(super) fn sextet(digit: u8) -> Option<u8> {
+    #[expect(clippy::indexing_slicing, reason = "a byte is a place of the table")]
+    let value = SEXTETS[usize::from(digit)];
+    (value < 64).then_some(value)
 }
+
+static SEXTETS: [u8; 256] = {
+    let mut values = [u8::MAX; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            _ => u8::MAX,
+        };
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "evaluated by the compiler; a byte is a place of the table"
+        )]
+        {
+            values[byte as usize] = value;
+        }
+        byte += 1;
+    }
+    values
+};
 
 /// The bytes that digits of so many bits stand for. Bits that fill no byte are left out.
 pub(super) fn bytes(digits: impl Iterator<Item = u8>, width: u32) -> Vec<u8> {

@@ -54,15 +54,21 @@ impl Folded {
         let place = self.marks.partition_point(|(_, to)| *to as usize <= at).saturating_sub(1);
         let Some(&(from, to)) = self.marks.get(place) else { return (0, 0) };
         let (mut from, mut to) = (from as usize, to as usize);
-        let mut one = Vec::with_capacity(8);
-        while from < source.len() {
+        let table = table_of(self.keep);
+        let mut one = Vec::new();
+        while let Some(byte) = source.get(from) {
             let end = boundary(source, from + 1);
-            one.clear();
-            fold_into(source.get(from..end).unwrap_or_default(), self.keep, &mut one);
-            if to + one.len() > at {
+            let count = if end == from + 1 && byte.is_ascii() {
+                usize::from(stays(table, *byte))
+            } else {
+                one.clear();
+                fold_into(source.get(from..end).unwrap_or_default(), self.keep, &mut one);
+                one.len()
+            };
+            if to + count > at {
                 return (from, end);
             }
-            to += one.len();
+            to += count;
             from = end;
         }
         (source.len(), source.len())
@@ -82,14 +88,16 @@ pub(super) fn fold(source: &[u8], keep: Keep) -> Vec<u8> {
     out
 }
 
+/// What each byte is folded to by itself; 0 if it goes. Bytes that are no text stay: only values which are none either
+/// have them.
 const fn table(keep: Keep) -> [u8; 256] {
     let mut table = [0; 256];
     let mut byte = 0_u8;
-    while byte < 128 {
+    loop {
         let stays = match keep {
-            Keep::Alphanumeric => byte.is_ascii_alphanumeric(),
+            Keep::Alphanumeric => byte.is_ascii_alphanumeric() || !byte.is_ascii(),
             Keep::Digits => byte.is_ascii_digit(),
-            Keep::Graphic => byte.is_ascii_graphic(),
+            Keep::Graphic => byte.is_ascii_graphic() || !byte.is_ascii(),
         };
         if stays {
             #[expect(
@@ -100,83 +108,93 @@ const fn table(keep: Keep) -> [u8; 256] {
                 table[byte as usize] = byte.to_ascii_lowercase();
             }
         }
+        if byte == u8::MAX {
+            return table;
+        }
         byte += 1;
     }
-    table
 }
 
 static ALPHANUMERIC: [u8; 256] = table(Keep::Alphanumeric);
 static DIGITS: [u8; 256] = table(Keep::Digits);
 static GRAPHIC: [u8; 256] = table(Keep::Graphic);
 
-fn fold_into(source: &[u8], keep: Keep, out: &mut Vec<u8>) {
-    let table = match keep {
+const fn table_of(keep: Keep) -> &'static [u8; 256] {
+    match keep {
         Keep::Alphanumeric => &ALPHANUMERIC,
         Keep::Digits => &DIGITS,
         Keep::Graphic => &GRAPHIC,
-    };
+    }
+}
+
+fn stays(table: &[u8; 256], byte: u8) -> bool {
+    table.get(usize::from(byte)).is_some_and(|folded| *folded != 0)
+}
+
+fn fold_into(source: &[u8], keep: Keep, out: &mut Vec<u8>) {
+    let table = table_of(keep);
     let mut rest = source;
     while !rest.is_empty() {
         let (block, behind) = rest.split_at(rest.len().min(BLOCK));
         if block.is_ascii() {
-            fold_ascii(block, table, out);
+            if keep != Keep::Digits || has_digits(block) {
+                fold_singles(block, table, out);
+            }
             rest = behind;
             continue;
         }
-        let plain = rest.iter().position(|b| *b >= 0x80).unwrap_or(rest.len());
-        let (before, other) = rest.split_at(plain);
-        for block in before.chunks(BLOCK) {
-            fold_ascii(block, table, out);
-        }
-        rest = other;
-        while let Some(first) = rest.first()
-            && *first >= 0x80
-        {
-            let (character, length) = first_char(rest);
+        // Up to the next character that is not folded by itself.
+        let single = (0..block.len()).position(|at| begins_wide(rest, at)).unwrap_or(block.len());
+        let (singles, wide) = rest.split_at(single);
+        fold_singles(singles, table, out);
+        rest = wide;
+        while begins_wide(rest, 0) {
+            let (character, length) = wide_char(rest);
             match character {
                 Some(character) => fold_wide(character, table, keep, out),
-                // Bytes that are no text: only values which are none either have them.
-                None if keep != Keep::Digits => out.push(*first),
-                None => {}
+                None => fold_singles(rest.get(..length).unwrap_or_default(), table, out),
             }
             rest = rest.get(length..).unwrap_or_default();
         }
     }
 }
 
+fn has_digits(block: &[u8]) -> bool {
+    block.iter().fold(false, |any, byte| any | byte.is_ascii_digit())
+}
+
+/// Whether a character of several bytes may begin there.
+fn begins_wide(source: &[u8], at: usize) -> bool {
+    source.get(at).is_some_and(|byte| *byte >= 0xc2)
+        && source.get(at + 1).is_some_and(|next| next & 0xc0 == 0x80)
+}
+
 const BLOCK: usize = 64;
 
 /// Without a branch for each byte: each is written, and the next one over it if it does not stay.
-fn fold_ascii(block: &[u8], table: &[u8; 256], out: &mut Vec<u8>) {
-    let mut kept = [0_u8; 2 * BLOCK];
+fn fold_singles(block: &[u8], table: &[u8; 256], out: &mut Vec<u8>) {
+    let mut kept = [0_u8; BLOCK];
     let mut count = 0;
     for byte in block {
-        #[expect(
-            clippy::indexing_slicing,
-            reason = "a byte is a place of the table, and a block is half as long"
-        )]
-        {
-            let folded = table[usize::from(*byte)];
-            kept[count % (2 * BLOCK)] = folded;
-            count += usize::from(folded != 0);
+        let folded = table.get(usize::from(*byte)).copied().unwrap_or_default();
+        if let Some(place) = kept.get_mut(count) {
+            *place = folded;
         }
+        count = count.wrapping_add(usize::from(folded != 0));
     }
     out.extend_from_slice(kept.get(..count).unwrap_or_default());
 }
 
-/// The character at the start, if the bytes there are one, and how many bytes it has.
-pub(super) fn first_char(bytes: &[u8]) -> (Option<char>, usize) {
-    let head = bytes.get(..bytes.len().min(4)).unwrap_or_default();
-    let text = match std::str::from_utf8(head) {
-        Ok(text) => text,
-        Err(error) => {
-            std::str::from_utf8(head.get(..error.valid_up_to()).unwrap_or_default()).unwrap_or_default()
-        }
+/// The character outside ASCII at the start, if the bytes there are one, and how many bytes it has.
+fn wide_char(bytes: &[u8]) -> (Option<char>, usize) {
+    let length = match bytes.first() {
+        Some(0xc2..=0xdf) => 2,
+        Some(0xe0..=0xef) => 3,
+        Some(0xf0..=0xf4) => 4,
+        _ => return (None, 1),
     };
-    match text.chars().next() {
-        Some(character) => (Some(character), character.len_utf8()),
-        None => (None, 1),
-    }
+    let text = bytes.get(..length).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    text.and_then(|text| text.chars().next()).map_or((None, 1), |character| (Some(character), length))
 }
 
 fn fold_wide(character: char, table: &[u8; 256], keep: Keep, out: &mut Vec<u8>) {

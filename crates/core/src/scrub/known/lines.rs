@@ -15,11 +15,19 @@ pub(super) fn bare(source: &[u8]) -> Vec<Bare> {
     let mut rests: Option<Deriver<'_>> = None;
     let mut at = 0;
     let mut copied = 0;
-    while at < source.len() {
-        let rest = source.get(at..).unwrap_or_default();
-        let length = memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
-        let line = rest.get(..length).unwrap_or_default();
-        let dump = dump(line);
+    // Where the next offset is that begins with zeros.
+    let mut zeros = 0;
+    for end in memchr::memchr_iter(b'\n', source).map(|end| end + 1).chain([source.len()]) {
+        if end == at {
+            continue;
+        }
+        let length = end - at;
+        let line = source.get(at..end).unwrap_or_default();
+        if zeros <= at {
+            let behind = source.get(at..).unwrap_or_default();
+            zeros = at + memchr::memmem::find(behind, ZEROS).unwrap_or(behind.len());
+        }
+        let dump = dump(line, (zeros + ZEROS.len() <= end).then(|| zeros - at));
         let from = dump.map_or_else(|| before(line), |(_, to)| to);
         if from > 0 && length < source.len() {
             let digits = digits.get_or_insert_with(|| Deriver::new(source));
@@ -44,14 +52,15 @@ pub(super) fn bare(source: &[u8]) -> Vec<Bare> {
     digits.into_iter().chain(rests).collect()
 }
 
+/// The first line of a dump may stand behind something else.
+const ZEROS: &[u8] = b"0000000";
+
 /// Where in a line of a dump its digits are: after an offset and some space, in groups of 2, 4 or 8, 16 bytes at most.
-fn dump(line: &[u8]) -> Option<(usize, usize)> {
+fn dump(line: &[u8], zeros: Option<usize>) -> Option<(usize, usize)> {
     let is_hex = |b: &&u8| b.is_ascii_hexdigit();
     let spaces = |from: usize| {
         line.get(from..).unwrap_or_default().iter().take_while(|b| matches!(b, b' ' | b'\t' | b'|')).count()
     };
-    // The first line may stand behind something else.
-    let zeros = line.array_windows::<7>().position(|w| w == b"0000000");
     let start = zeros.unwrap_or_else(|| spaces(0));
     let offset = line.get(start..)?.iter().take(20).take_while(is_hex).count();
     if !(4..=16).contains(&offset) {
@@ -92,6 +101,11 @@ fn before(line: &[u8]) -> usize {
         let rest = line.get(at..).unwrap_or_default();
         at + rest.iter().take_while(|b| !b.is_ascii_alphanumeric() && b.is_ascii()).count()
     };
+    // Most lines begin with another word.
+    let first = line.get(marks(0)).map_or(0, u8::to_ascii_lowercase);
+    if !matches!(first, b'0'..=b'9' | b'c' | b'd' | b'e' | b'i' | b'l' | b'n' | b'p' | b's' | b't' | b'w') {
+        return 0;
+    }
     let after = |at: usize, length: Option<usize>| length.map(|length| marks(at) + length);
     let rest = |at: usize| line.get(marks(at)..).unwrap_or_default();
     let time = after(0, time(rest(0)));
@@ -188,8 +202,9 @@ pub(super) fn morse(source: &[u8]) -> Option<Derived> {
     let mut deriver: Option<Deriver<'_>> = None;
     let mut at = 0;
     while at + LEAST <= source.len() {
-        // A stretch of this length has a character at its middle.
-        if !source.get(at + LEAST / 2).is_some_and(|b| is_code(*b)) {
+        // A stretch of this length that begins here or before the middle has all from there on.
+        let is_code_at = |ahead: usize| source.get(at + ahead).is_some_and(|b| is_code(*b));
+        if !(is_code_at(LEAST / 2) & is_code_at(LEAST * 3 / 4) & is_code_at(LEAST - 1)) {
             at += LEAST / 2;
             continue;
         }

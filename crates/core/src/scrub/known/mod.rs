@@ -599,10 +599,11 @@ fn has_lists(text: &[u8]) -> bool {
 
 /// How far it is to what may be the start of something packed.
 fn next_packed(rest: &[u8]) -> Option<usize> {
-    let begins = |w: &[u8; 4]| {
-        matches!(w, [0x1f, 0x8b, 8, _] | [b'P', b'K', 3, 4] | [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..])
+    let begins = |at: &usize| {
+        let here = rest.get(*at..).and_then(|rest| rest.first_chunk::<4>());
+        matches!(here, Some([0x1f, 0x8b, 8, _] | [b'P', b'K', 3, 4] | [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..]))
     };
-    rest.array_windows::<4>().position(begins)
+    memchr::memchr3_iter(0x1f, b'P', 0x78, rest).find(begins)
 }
 
 fn line_end(text: &[u8], at: usize) -> usize {

@@ -16,29 +16,51 @@ const LEAST: usize = 16;
 /// From this many bytes on, something is looked through although it looks like no text.
 const LARGE: usize = 48;
 
-const fn classes() -> [bool; 256] {
-    let mut classes = [false; 256];
+/// What a byte of a stretch can be. A stretch has what any of its bytes has.
+mod class {
+    pub(super) const SMALL: u8 = 1;
+    pub(super) const CAPITAL: u8 = 2;
+    pub(super) const BEYOND_HEX: u8 = 4;
+    pub(super) const BEYOND_32: u8 = 8;
+    pub(super) const IN_RUN: u8 = 16;
+    /// In any text, also one of two bytes a character.
+    pub(super) const PRINTABLE: u8 = 32;
+}
+
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
     let mut byte = 0_u8;
     while byte < 128 {
+        let mut class = 0;
         if byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_') {
-            #[expect(
-                clippy::indexing_slicing,
-                reason = "evaluated by the compiler; a byte is a place of the table"
-            )]
-            {
-                classes[byte as usize] = true;
-            }
+            class |= class::IN_RUN;
+            class |= if byte.is_ascii_lowercase() { class::SMALL } else { 0 };
+            class |= if byte.is_ascii_uppercase() { class::CAPITAL } else { 0 };
+            class |= if byte.is_ascii_hexdigit() { 0 } else { class::BEYOND_HEX };
+            class |= if matches!(byte, b'A'..=b'Z' | b'2'..=b'7') { 0 } else { class::BEYOND_32 };
+        }
+        if matches!(byte, b' '..=b'~' | b'\t' | b'\n' | b'\r' | 0 | 0x08 | 0x1b) {
+            class |= class::PRINTABLE;
+        }
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "evaluated by the compiler; a byte is a place of the table"
+        )]
+        {
+            classes[byte as usize] = class;
         }
         byte += 1;
     }
     classes
+};
+
+fn class_of(byte: u8) -> u8 {
+    #[expect(clippy::indexing_slicing, reason = "a byte is a place of the table")]
+    CLASSES[usize::from(byte)]
 }
 
-static IN_RUN: [bool; 256] = classes();
-
 pub(super) fn in_run(byte: u8) -> bool {
-    #[expect(clippy::indexing_slicing, reason = "a byte is a place of the table")]
-    IN_RUN[usize::from(byte)]
+    class_of(byte) & class::IN_RUN != 0
 }
 
 /// Calls back with each stretch that says something when decoded. Stops when the callback does not want more.
@@ -47,8 +69,12 @@ pub(super) fn runs<E>(text: &[u8], mut each: impl FnMut(Run) -> Result<(), E>) -
     // A stretch has the bytes at two of these places, and all between.
     let mut at = 0;
     while at + STEP < text.len() {
-        let is_in = |ahead: usize| text.get(at + ahead).is_some_and(|b| in_run(*b));
-        if !(is_in(STEP) && is_in(4) && is_in(0) && is_in(2) && is_in(6)) {
+        // Without a branch for each: words are as long as chance has it.
+        let here = text.get(at..).and_then(|rest| rest.first_chunk::<{ STEP + 1 }>());
+        if !here.is_some_and(|[a, _, b, _, c, _, d, _, e]| {
+            let all = class_of(*a) & class_of(*b) & class_of(*c) & class_of(*d) & class_of(*e);
+            all & class::IN_RUN != 0
+        }) {
             at += STEP;
             continue;
         }
@@ -86,7 +112,7 @@ fn with_next_lines(text: &[u8], start: usize, end: usize) -> usize {
     let mut end = end;
     let is_hex =
         |from: usize, to: usize| text.get(from..to).unwrap_or_default().iter().all(u8::is_ascii_hexdigit);
-    let first_is_hex = is_hex(start, end);
+    let mut first_is_hex = None;
     loop {
         let rest = text.get(end..).unwrap_or_default();
         let is_space =
@@ -99,7 +125,10 @@ fn with_next_lines(text: &[u8], start: usize, end: usize) -> usize {
         let length = next - (end + space);
         // The lines of one stretch are of one length, but the last, and hold nothing else.
         let ends = text.get(next).is_none_or(|b| is_space(&b) && *b != b' ' || *b == b'=');
-        if length == 0 || length > line || !ends || first_is_hex && !is_hex(end + space, next) {
+        if length == 0 || length > line || !ends {
+            return end;
+        }
+        if *first_is_hex.get_or_insert_with(|| is_hex(start, end)) && !is_hex(end + space, next) {
             return end;
         }
         line = length;
@@ -131,25 +160,23 @@ type Decoded = Option<(std::ops::Range<usize>, Vec<u8>)>;
 
 fn decoded(text: &[u8], start: usize, end: usize) -> [Decoded; 3] {
     let run = text.get(start..end).unwrap_or_default();
-    let mut has = Alphabet::default();
-    for byte in run {
-        has.add(*byte);
-    }
+    let all = run.iter().fold(0, |all, byte| all | class_of(*byte));
+    let has = |class: u8| all & class != 0;
     let padding = text.get(end..).unwrap_or_default().iter().take(6).take_while(|b| **b == b'=').count();
     let range = start..end + padding;
-    if !has.beyond_hex {
+    if !has(class::BEYOND_HEX) {
         let bytes = hexadecimal(run);
         return [worth(&bytes).then_some((range, bytes)), None, None];
     }
     let mut found = [None, None, None];
-    if !has.small && !has.beyond_32 {
+    if !has(class::SMALL) && !has(class::BEYOND_32) {
         let bytes = base32(run);
         if worth(&bytes) {
             found[0] = Some((range.clone(), bytes));
         }
     }
     // A text in base64 of this length without both is so rare that a name or a path is meant.
-    if has.small && has.capital {
+    if has(class::SMALL) && has(class::CAPITAL) {
         let bytes = base64(run);
         if worth(&bytes) {
             found[1] = Some((range, bytes));
@@ -164,23 +191,6 @@ fn decoded(text: &[u8], start: usize, end: usize) -> [Decoded; 3] {
         }
     }
     found
-}
-
-#[derive(Default)]
-struct Alphabet {
-    small: bool,
-    capital: bool,
-    beyond_hex: bool,
-    beyond_32: bool,
-}
-
-impl Alphabet {
-    fn add(&mut self, byte: u8) {
-        self.small |= byte.is_ascii_lowercase();
-        self.capital |= byte.is_ascii_uppercase();
-        self.beyond_hex |= in_run(byte) && !byte.is_ascii_hexdigit();
-        self.beyond_32 |= in_run(byte) && !matches!(byte, b'A'..=b'Z' | b'2'..=b'7');
-    }
 }
 
 fn hexadecimal(run: &[u8]) -> Vec<u8> {
@@ -373,10 +383,7 @@ pub(super) fn textual(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
     const BLOCK: usize = 1 << 10;
     let mut parts: Vec<std::ops::Range<usize>> = Vec::new();
     for (block, at) in bytes.chunks(BLOCK).zip((0..).step_by(BLOCK)) {
-        let printable = block
-            .iter()
-            .filter(|b| matches!(b, b' '..=b'~' | b'\t' | b'\n' | b'\r' | 0 | 0x08 | 0x1b))
-            .count();
+        let printable = block.iter().filter(|b| class_of(**b) & class::PRINTABLE != 0).count();
         if printable * 2 < block.len() && std::str::from_utf8(block).is_err() {
             continue;
         }

@@ -151,8 +151,9 @@ pub(super) fn unescape(source: &[u8], syntax: Syntax) -> Option<Derived> {
     let mut deriver: Option<Deriver<'_>> = None;
     let mut copied = 0;
     let mut at = 0;
-    while let Some(ahead) = next_begin(source.get(at..).unwrap_or_default(), syntax) {
-        at += ahead;
+    let mut begins = Begins { source, syntax, rare: None };
+    while let Some(next) = begins.next(at) {
+        at = next;
         let rest = source.get(at..).unwrap_or_default();
         let read = match syntax {
             Syntax::Common => common(rest),
@@ -180,21 +181,45 @@ pub(super) fn unescape(source: &[u8], syntax: Syntax) -> Option<Derived> {
     Some(deriver.finish())
 }
 
-fn next_begin(rest: &[u8], syntax: Syntax) -> Option<usize> {
-    match syntax {
-        Syntax::Common => next_of(rest, |b| matches!(b, b'\\' | b'%' | b'&' | b'=')),
-        Syntax::Shown => next_of(rest, |b| matches!(b, b'<' | b'^' | 0x1b | 0x08 | 0xc2)),
-        Syntax::Css => memchr::memchr(b'\\', rest),
-        Syntax::Quoted => memchr::memchr(b'=', rest),
-    }
+/// Where something may begin that the syntax knows. Vector instructions look for three bytes at a time.
+struct Begins<'a> {
+    source: &'a [u8],
+    syntax: Syntax,
+    /// Where the next beginning is that is looked for apart from the others, if it is known.
+    rare: Option<usize>,
 }
 
-/// By blocks without a branch for each byte, which is some times faster.
-fn next_of(rest: &[u8], begins: impl Fn(&u8) -> bool) -> Option<usize> {
-    let (blocks, _) = rest.as_chunks::<32>();
-    let clear = blocks.iter().take_while(|block| !block.iter().fold(false, |any, b| any | begins(b))).count();
-    let behind = rest.get(clear * 32..)?;
-    Some(clear * 32 + behind.iter().position(begins)?)
+impl Begins<'_> {
+    /// The first one from a place on.
+    fn next(&mut self, from: usize) -> Option<usize> {
+        let rest = self.source.get(from..)?;
+        let rare = match self.rare.filter(|rare| *rare >= from) {
+            Some(rare) => rare,
+            None => from + self.rare_in(rest).unwrap_or(rest.len()),
+        };
+        self.rare = Some(rare);
+        let rest = rest.get(..rare - from).unwrap_or_default();
+        let ahead = match self.syntax {
+            Syntax::Common => match rest.first() {
+                // They often follow each other.
+                Some(b'\\' | b'%' | b'&') => Some(0),
+                _ => memchr::memchr3(b'\\', b'%', b'&', rest),
+            },
+            Syntax::Shown => memchr::memchr3(b'<', 0x1b, 0x08, rest),
+            Syntax::Css => memchr::memchr(b'\\', rest),
+            Syntax::Quoted => memchr::memchr(b'=', rest),
+        };
+        ahead.map(|ahead| from + ahead).or_else(|| (rare < self.source.len()).then_some(rare))
+    }
+
+    fn rare_in(&self, rest: &[u8]) -> Option<usize> {
+        match self.syntax {
+            Syntax::Common => memchr::memmem::find(rest, b"=?"),
+            Syntax::Shown => memchr::memchr2_iter(b'^', 0xc2, rest)
+                .find(|at| matches!(rest.get(*at..), Some([b'^', b'[', b'[', ..] | [0xc2, 0x9b, ..]))),
+            Syntax::Css | Syntax::Quoted => None,
+        }
+    }
 }
 
 fn common(rest: &[u8]) -> Option<(usize, Meaning)> {
@@ -363,7 +388,8 @@ fn entity(rest: &[u8]) -> Option<(usize, Meaning)> {
 fn tag(rest: &[u8]) -> Option<(usize, Meaning)> {
     const LONGEST: usize = 256;
     if let Some(comment) = rest.strip_prefix(b"<!--") {
-        let end = comment.windows(3).take(LONGEST).position(|end| end == b"-->")?;
+        let near = comment.get(..LONGEST + 2).unwrap_or(comment);
+        let end = memchr::memmem::find(near, b"-->")?;
         return Some((end + 7, Meaning::Nothing));
     }
     if !rest.get(1).is_some_and(|b| b.is_ascii_alphabetic() || *b == b'/') {
