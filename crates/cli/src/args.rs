@@ -664,8 +664,8 @@ the hosts of the secret get that itself on their way, and answers lose it.")]
 /// What a secret is good for.
 #[derive(Debug, Args)]
 pub(crate) struct UsesArgs {
-    /// Where it goes: `header:NAME`, `header:NAME: Token {}`, `query:KEY`, `basic:USER`, `sigv4:REGION/SERVICE`, `env:NAME` or
-    /// `file:NAME`; a part of what is minted: `env:NAME=PART`
+    /// Where it goes: `header:NAME`, `header:NAME: Token {}`, `query:KEY`, `basic:USER`, `path:bot{}`, `json:/auth/token`,
+    /// `sigv4:REGION/SERVICE`, `env:NAME` or `file:NAME`; a part of what is minted: `env:NAME=PART`
     #[arg(long, value_name = "SLOT")]
     pub(crate) slot: Vec<String>,
     /// Where a program in a cell finds what stands for it, until a request to one of the hosts is on its way: `env:NAME`, `file:NAME`,

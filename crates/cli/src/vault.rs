@@ -155,13 +155,25 @@ impl Vault {
                 }
                 let (fits, wanted) = match &server.reach {
                     Reach::Url { url, .. } => {
-                        let (host, port) = HttpServer::danger_plain_http(url, &[])?.address();
+                        let there = HttpServer::danger_plain_http(url, &[])?;
+                        let (host, port) = there.address();
                         if !uses.goes_to(&host, port) {
                             return Err(hinted(
                                 format!(
                                     "the secret `{secret}` may not be sent to {host}:{port}, where `{name}` is"
                                 ),
                                 anew(&format!("--host {host}:{port}")),
+                            ));
+                        }
+                        let segments = uses.slots.iter().filter_map(|slot| slot.segment(secret.as_str()));
+                        if let Some(segment) =
+                            segments.into_iter().find(|segment| !there.has_segment(segment))
+                        {
+                            return Err(hinted(
+                                format!(
+                                    "the secret `{secret}` goes into the path of the address of `{name}`, and that does not say where"
+                                ),
+                                format!("write `/{segment}` in its place in `servers.{name}.url`"),
                             ));
                         }
                         (uses.slots.iter().any(Slot::is_in_request), "--slot header:Authorization")

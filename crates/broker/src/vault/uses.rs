@@ -11,6 +11,8 @@ use super::mint::Mint;
 
 /// How long a name in a slot or of a host may be.
 const MAX_NAME: usize = 253;
+/// How deep in a document a secret can stand.
+const MAX_STEPS: usize = 16;
 
 /// What a secret may be used for. Where a set is empty, there is nothing that it may be used for; but for `agents`: then it is
 /// for all of them.
@@ -75,7 +77,8 @@ pub enum UseError {
     /// It is no place that a secret can go to.
     #[error(
         "`{0}` is no place for a secret; they are `header:NAME` (or `header:NAME: Bearer {{}}`), `query:KEY`, \
-         `basic:USER` for a password, `sigv4:REGION/SERVICE`, `env:NAME` and `file:NAME`"
+         `basic:USER` for a password (`basic:{{}}:PASSWORD` for a user), `path:{{}}` or `path:bot{{}}` for a part of the path, \
+         `json:/auth/token`, `sigv4:REGION/SERVICE`, `env:NAME` and `file:NAME`"
     )]
     Slot(String),
     /// It is no place for a placeholder.
@@ -95,10 +98,12 @@ pub enum UseError {
 /// A place that a secret goes to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Slot {
-    /// The password of a user in `Authorization: Basic`. Written `basic:USER`.
+    /// The password of a user in `Authorization: Basic`, or the user. Written `basic:USER`, or `basic:{}:PASSWORD`.
     Basic {
-        /// The user.
-        user: String,
+        /// What stands before the secret: the user and a colon, or nothing.
+        before: String,
+        /// What stands behind it: nothing, or a colon and the password.
+        after: String,
     },
     /// A variable in the environment of a server's cell. Written `env:NAME`, or `env:NAME=PART` for a part of what is minted.
     Env {
@@ -119,6 +124,18 @@ pub enum Slot {
         /// Its name, in lower case.
         name: String,
         /// What stands before the secret.
+        before: String,
+        /// What stands behind it.
+        after: String,
+    },
+    /// A string in a body that is JSON, named by a JSON pointer (RFC 6901). Written `json:/auth/token`.
+    Json {
+        /// The pointer.
+        pointer: String,
+    },
+    /// A segment of the path of a request: the one that has the secret's name in braces there. Written `path:BEFORE{}AFTER`.
+    Path {
+        /// What stands before the secret in its segment.
         before: String,
         /// What stands behind it.
         after: String,
@@ -154,7 +171,22 @@ impl Slot {
     /// Whether it is a place in a request.
     #[must_use]
     pub const fn is_in_request(&self) -> bool {
-        matches!(self, Self::Basic { .. } | Self::Header { .. } | Self::Query { .. } | Self::Sigv4 { .. })
+        !matches!(self, Self::Env { .. } | Self::File { .. })
+    }
+
+    /// The segment of a path that a secret goes into, as it stands in the address of a server: with the name of the secret in braces.
+    #[must_use]
+    pub fn segment(&self, secret: &str) -> Option<String> {
+        match self {
+            Self::Path { before, after } => Some(format!("{before}{{{secret}}}{after}")),
+            Self::Basic { .. }
+            | Self::Env { .. }
+            | Self::File { .. }
+            | Self::Header { .. }
+            | Self::Json { .. }
+            | Self::Query { .. }
+            | Self::Sigv4 { .. } => None,
+        }
     }
 
     /// Which part of what is minted goes there, if it says so.
@@ -162,15 +194,32 @@ impl Slot {
     pub fn part(&self) -> Option<&str> {
         match self {
             Self::Env { part, .. } | Self::File { part, .. } => part.as_deref(),
-            Self::Basic { .. } | Self::Header { .. } | Self::Query { .. } | Self::Sigv4 { .. } => None,
+            Self::Basic { .. }
+            | Self::Header { .. }
+            | Self::Json { .. }
+            | Self::Path { .. }
+            | Self::Query { .. }
+            | Self::Sigv4 { .. } => None,
         }
     }
 
     fn read(text: &str) -> Option<Self> {
         let (kind, rest) = text.split_once(':')?;
         match kind {
-            "basic" => fits(rest, |b| b.is_ascii_graphic() && b != b':')
-                .then(|| Self::Basic { user: rest.to_owned() }),
+            "basic" => basic(rest),
+            "json" => {
+                let steps = rest.strip_prefix('/')?.split('/');
+                let escapes = rest.split('~').skip(1).all(|after| after.starts_with(['0', '1']));
+                (escapes && steps.count() <= MAX_STEPS && fits(rest, |b| b.is_ascii_graphic()))
+                    .then(|| Self::Json { pointer: rest.to_owned() })
+            }
+            "path" => {
+                let (before, after) = rest.split_once("{}")?;
+                let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+                (fits(rest, |b| plain(b) || b"{}".contains(&b))
+                    && [before, after].iter().all(|text| text.bytes().all(plain)))
+                .then(|| Self::Path { before: before.to_owned(), after: after.to_owned() })
+            }
             "env" => {
                 let (name, part) = with_part(rest)?;
                 let begins = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
@@ -194,6 +243,15 @@ impl Slot {
             _ => None,
         }
     }
+}
+
+fn basic(text: &str) -> Option<Slot> {
+    let plain = |b: u8| b.is_ascii_graphic() && b != b':';
+    if let Some(password) = text.strip_prefix("{}:") {
+        return (password.is_empty() || fits(password, plain))
+            .then(|| Slot::Basic { before: String::new(), after: format!(":{password}") });
+    }
+    fits(text, plain).then(|| Slot::Basic { before: format!("{text}:"), after: String::new() })
 }
 
 /// What stands before and behind `=`.
@@ -237,12 +295,15 @@ impl FromStr for Slot {
 impl fmt::Display for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Basic { user } => write!(f, "basic:{user}"),
+            Self::Basic { before, after } if before.is_empty() => write!(f, "basic:{{}}{after}"),
+            Self::Basic { before, after: _ } => write!(f, "basic:{}", before.trim_end_matches(':')),
             Self::Env { name, part: None } => write!(f, "env:{name}"),
             Self::Env { name, part: Some(part) } => write!(f, "env:{name}={part}"),
             Self::File { name, part: None } => write!(f, "file:{name}"),
             Self::File { name, part: Some(part) } => write!(f, "file:{name}={part}"),
             Self::Header { name, before, after } => write!(f, "header:{name}: {before}{{}}{after}"),
+            Self::Json { pointer } => write!(f, "json:{pointer}"),
+            Self::Path { before, after } => write!(f, "path:{before}{{}}{after}"),
             Self::Query { key } => write!(f, "query:{key}"),
             Self::Sigv4 { region, service } => write!(f, "sigv4:{region}/{service}"),
         }
@@ -428,6 +489,11 @@ mod tests {
             ("header:X-Auth: Token {};v=1", "header:x-auth: Token {};v=1"),
             ("query:api_key", "query:api_key"),
             ("basic:api", "basic:api"),
+            ("basic:{}:", "basic:{}:"),
+            ("basic:{}:x", "basic:{}:x"),
+            ("path:{}", "path:{}"),
+            ("path:bot{}-x", "path:bot{}-x"),
+            ("json:/auth/to~1ken~0", "json:/auth/to~1ken~0"),
             ("env:GITHUB_TOKEN", "env:GITHUB_TOKEN"),
             ("file:token", "file:token"),
             ("env:PGUSER=user", "env:PGUSER=user"),
@@ -456,6 +522,16 @@ mod tests {
             "query:a=b",
             "query:a&b",
             "basic:a:b",
+            "basic:{}:a:b",
+            "path:bot",
+            "path:",
+            "path:a/{}",
+            "path:{}{}",
+            "path:%41{}",
+            "json:auth",
+            "json:",
+            "json:/a~2",
+            "json:/a b",
             "basic:",
             "env:1A",
             "env:A-B",

@@ -97,7 +97,10 @@ fn answer(stream: &TcpStream, noted: &Mutex<Vec<String>>) -> Option<()> {
             let reversed: String = secret.chars().rev().collect();
             let spaced: String = secret.chars().flat_map(|c| [c, ' ']).collect();
             let nested = json!({ "deep": [{ "er": secret }] }).to_string();
-            let all = [secret.as_str(), &hex, &percent, &reversed, &spaced, &nested].join("\n");
+            let argument = asked["params"]["arguments"]["key"].as_str().unwrap_or_default();
+            let path = head.split(' ').nth(1).unwrap_or_default();
+            let all =
+                [secret.as_str(), argument, path, &hex, &percent, &reversed, &spaced, &nested].join("\n");
             let said = result(json!({ "content": [{ "type": "text", "text": format!("you are {all}") }] }));
             match asked["params"]["name"].as_str() {
                 Some("stream") => {
@@ -341,6 +344,42 @@ fn a_new_value_is_in_force_at_once_and_the_old_one_is_not_sent_again() {
     let heads = echo.heads().len();
     assert!(gate.call("echo__whoami", &json!({})).contains("echo__whoami"));
     assert_eq!(echo.heads().len(), heads, "nothing was sent");
+}
+
+#[test]
+fn a_secret_goes_into_paths_and_arguments_too() {
+    let home = Home::new("credentials-parts");
+    let echo = Echo::start();
+    let (port, secret) = (echo.port, value("api"));
+    let server = |path: &str| {
+        let url = format!("http://127.0.0.1:{port}{path}");
+        home.config(&format!("[servers.echo]\nurl = \"{url}\"\nsecrets = [\"api\"]\n"));
+    };
+    server("/hook/k-{api}/mcp");
+    home.policy(POLICY);
+    let host = format!("127.0.0.1:{port}");
+    let slots = ["--slot", "path:k-{}", "--slot", "json:/params/arguments/key"];
+    let uses = [slots.as_slice(), &["--host", &host, "--tool", "echo/*"]].concat();
+    keep(&home, "api", &secret, &uses);
+    home.done(&["tool", "review"]);
+    let gate = up(&home);
+    // In place of whatever the agent says, and only in calls.
+    for arguments in [json!({}), json!({ "key": "the agent's", "a": 1 })] {
+        let told = gate.call("echo__whoami", &arguments);
+        assert_clean(&told, &secret);
+        assert_eq!(told.matches("⟦secret:api#").count(), 2, "{told}");
+        assert!(told.contains("/hook/k-⟦secret:api#") && !told.contains("the agent's"), "{told}");
+    }
+    assert!(echo.heads().contains(&format!("POST /hook/k-{secret}/mcp HTTP/1.1\r\n")), "{}", echo.heads());
+    assert!(!echo.heads().contains("{api}"), "{}", echo.heads());
+    drop(gate);
+    // An address that does not say where.
+    server("/hook/mcp");
+    let error = home.shown(&["up", "--listen", "127.0.0.1:0"]);
+    assert!(
+        error.contains("that does not say where") && error.contains("write `/k-{api}` in its place"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -579,6 +579,69 @@ fn what_stands_for_a_secret_is_good_for_one_place_of_one_host() {
     assert!(why.contains("what is not the name of a host (ALARM"), "{why}");
 }
 
+/// The parts of a request besides its headers and its query.
+const PARTS: &str = r#"
+def get(path): return f"GET {path} HTTP/1.1\r\n{HOST}\r\n"
+def post(path, body, more="Content-Type: application/json; charset=utf-8\r\n"):
+    return f"POST {path} HTTP/1.1\r\n{HOST}{more}Content-Length: {len(body)}\r\n\r\n{body}"
+def chunked(body):
+    return f"POST /chunked HTTP/1.1\r\n{HOST}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{len(body):x}\r\n{body}\r\n0\r\n\r\n"
+BODY = '{"auth":{"token":"%s"},"n":1.50}'
+escaped = "".join("\\u%04x" % b for b in P.encode())
+cases = [
+    ("a segment", "200", lambda: ask(get(f"/bot{P}/sendMessage?a=b"))),
+    ("the only segment", "200", lambda: ask(get(f"/bot{P}"))),
+    ("no segment at all", "200", lambda: ask(get("/plain/botx"))),
+    ("the name of the secret", "200", lambda: ask(get("/bot{api}/named"))),
+    ("a member", "200", lambda: ask(post("/json-1", BODY % P))),
+    ("a member that is escaped", "200", lambda: ask(post("/json-2", BODY % escaped))),
+    ("a member, waited for", "200", lambda: ask(post("/json-3", BODY % P, "Content-Type: application/json\r\nExpect: 100-continue\r\n")).replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")),
+    ("a member, in two parts", "200", lambda: ask(post("/json-4", BODY % P)[:-20], None, post("/json-4", BODY % P)[-20:])),
+    ("the program's own", "200", lambda: ask(post("/json-own", BODY % "own-token"))),
+    ("no such member", "200", lambda: ask(post("/json-none", '{"a":1}'))),
+    ("no JSON", "200", lambda: ask(post("/json-no", '{"auth":'))),
+    ("half a segment", "403", lambda: ask(get(f"/bot{P}x/"))),
+    ("a segment without its form", "403", lambda: ask(get(f"/{P}/"))),
+    ("a segment in percent", "403", lambda: ask(get(f"/bot%{ord(P[0]):02x}{P[1:]}/"))),
+    ("a segment of the query", "403", lambda: ask(get(f"/a?/bot{P}/"))),
+    ("a segment and more of it", "403", lambda: ask(get(f"/bot{P}/{P}/"))),
+    ("another member", "403", lambda: ask(post("/json-x", '{"auth":{"tokens":"%s"}}' % P))),
+    ("a member of a list", "403", lambda: ask(post("/json-x", '[{"auth":{"token":"%s"}}]' % P))),
+    ("a member deeper", "403", lambda: ask(post("/json-x", '{"x":{"auth":{"token":"%s"}}}' % P))),
+    ("a member that is longer", "403", lambda: ask(post("/json-x", BODY % (P + "x")))),
+    ("a member that is no string", "403", lambda: ask(post("/json-x", '{"auth":{"token":["%s"]}}' % P))),
+    ("a member twice", "403", lambda: ask(post("/json-x", '{"auth":{"token":"%s","token":"%s"}}' % (P, P)))),
+    ("a member and another", "403", lambda: ask(post("/json-x", '{"auth":{"token":"%s"},"b":"%s"}' % (P, P)))),
+    ("the name of a member", "403", lambda: ask(post("/json-x", '{"auth":{"token":"","%s":1}}' % P))),
+    ("a member in something else", "403", lambda: ask(post("/json-x", BODY % P, "Content-Type: text/plain\r\n"))),
+    ("a member of what is too long", "403", lambda: ask(post("/json-x", BODY % P + " " * (1 << 20)))),
+    ("a member in chunks", "403", lambda: ask(chunked(BODY % P))),
+    ("still there", "200", lambda: ask(get("/still"))),
+]
+try_all(cases)
+"#;
+
+#[test]
+fn paths_and_bodies_have_places_too() {
+    let world = World::new("inside-parts");
+    world.home.done(&["secret", "use-where", "api", "--slot", "path:bot{}", "--slot", "json:/auth/token"]);
+    world.cases(&[], PARTS);
+    let heard = world.api.heard();
+    let secret = value();
+    for line in
+        [format!("GET /bot{secret}/sendMessage?a=b HTTP/1.1\r\n"), format!("GET /bot{secret} HTTP/1.1\r\n")]
+    {
+        assert!(heard.contains(&line), "{line}: {heard}");
+    }
+    let member = format!(r#"{{"auth":{{"token":"{secret}"}},"n":1.50}}"#);
+    assert_eq!(heard.matches(&member).count(), 4, "{heard}");
+    assert_eq!(heard.matches(&secret).count(), 6, "nowhere else: {heard}");
+    assert!(heard.contains(r#"{"auth":{"token":""},"n":1.50}"#) && !heard.contains("own-token"), "{heard}");
+    assert!(heard.contains("GET /bot{api}/named ") && heard.contains("GET /plain/botx "), "{heard}");
+    let whole = |rest: &str| rest.bytes().take_while(u8::is_ascii_alphanumeric).count() >= 36;
+    assert!(!heard.split("ghp_").skip(1).any(whole), "{heard}");
+}
+
 /// Requests that are read in different ways by different servers.
 const FRAMING: &str = r#"
 number = 0

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use hyper::Request;
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use hyper::http::uri::{PathAndQuery, Uri};
@@ -15,6 +16,7 @@ use toolgate_sandbox::messages;
 use zeroize::Zeroizing;
 
 use super::mint::{Keys, Lease, sign_request};
+use super::pointer::Place;
 
 /// Why a credential cannot be attached. Names the secret and never its value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +39,11 @@ pub(super) enum AttachError {
     /// It has bytes that do not fit the place.
     #[error("the secret `{0}` has bytes that an HTTP request cannot carry there")]
     Unfit(String),
+    /// The path of the server's address does not say where.
+    #[error(
+        "the secret `{secret}` goes into the path of the server's address, and that has no `/{marked}` in it"
+    )]
+    NotInPath { secret: String, marked: String },
     /// It has no place in a request.
     #[error("the secret `{0}` has no place in a request")]
     NoPlace(String),
@@ -90,7 +97,12 @@ pub(super) fn handed(slot: &Slot) -> Option<Handed> {
     match slot {
         Slot::Env { name, part: _ } => Some(Handed::Env(name.clone())),
         Slot::File { name, part: _ } => Some(Handed::File(name.clone())),
-        Slot::Basic { .. } | Slot::Header { .. } | Slot::Query { .. } | Slot::Sigv4 { .. } => None,
+        Slot::Basic { .. }
+        | Slot::Header { .. }
+        | Slot::Json { .. }
+        | Slot::Path { .. }
+        | Slot::Query { .. }
+        | Slot::Sigv4 { .. } => None,
     }
 }
 
@@ -126,11 +138,11 @@ pub(super) fn lend(
 /// Puts it into each place of a request that is its own. What was there already goes. A signature comes last, since it is of all.
 pub(super) fn attach<B>(
     request: &mut Request<B>,
-    body: &[u8],
+    body: &mut Bytes,
     credential: &Credential,
 ) -> Result<(), AttachError> {
     let slots = &credential.value.uses.slots;
-    slots.iter().try_for_each(|slot| attach_at(request, credential, slot))?;
+    slots.iter().try_for_each(|slot| attach_at(request, body, credential, slot))?;
     for slot in slots {
         if let Slot::Sigv4 { region, service } = slot {
             let keys = match credential.lease.as_deref() {
@@ -147,20 +159,40 @@ pub(super) fn attach<B>(
 /// Puts it into one place of a request. What was there already goes.
 pub(super) fn attach_at<B>(
     request: &mut Request<B>,
+    body: &mut Bytes,
     credential: &Credential,
     slot: &Slot,
 ) -> Result<(), AttachError> {
-    let unfit = || AttachError::Unfit(credential.value.name.to_string());
+    let name = || credential.value.name.to_string();
+    let unfit = || AttachError::Unfit(name());
     match slot {
         Slot::Header { name, before, after } => {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_invalid| unfit())?;
             let text = Zeroizing::new([before.as_bytes(), credential.at(slot)?, after.as_bytes()].concat());
             request.headers_mut().insert(name, sensitive(&text).ok_or_else(unfit)?);
         }
-        Slot::Basic { user } => {
-            let pair = Zeroizing::new([user.as_bytes(), b":", credential.at(slot)?].concat());
+        Slot::Basic { before, after } => {
+            let value = credential.at(slot)?;
+            // A colon ends the name of the user.
+            if before.is_empty() && value.contains(&b':') {
+                return Err(unfit());
+            }
+            let pair = Zeroizing::new([before.as_bytes(), value, after.as_bytes()].concat());
             let text = Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(&*pair))));
             request.headers_mut().insert(AUTHORIZATION, sensitive(text.as_bytes()).ok_or_else(unfit)?);
+        }
+        Slot::Json { pointer } => {
+            // Where the object is not, it is another kind of message.
+            if let Some(place) = Place::find(body, pointer) {
+                let value = str::from_utf8(credential.at(slot)?).map_err(|_bytes| unfit())?;
+                *body = Bytes::from_owner(place.with(value));
+            }
+        }
+        Slot::Path { before, after } => {
+            let marked = slot.segment(credential.value.name.as_str()).unwrap_or_default();
+            let segment = format!("{before}{}{after}", *encoded(credential.at(slot)?));
+            let uri = with_segment(request.uri(), &marked, &Zeroizing::new(segment));
+            *request.uri_mut() = uri.ok_or_else(|| AttachError::NotInPath { secret: name(), marked })?;
         }
         Slot::Query { key } => {
             let uri = with_query(request.uri(), key, credential.at(slot)?).ok_or_else(unfit)?;
@@ -180,6 +212,18 @@ fn sensitive(text: &[u8]) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_bytes(text).ok()?;
     value.set_sensitive(true);
     Some(value)
+}
+
+/// The address with another segment in the path, for one that is there.
+pub(super) fn with_segment(uri: &Uri, marked: &str, segment: &str) -> Option<Uri> {
+    let changes = uri.path().split('/').any(|one| one == marked) && !matches!(segment, "" | "." | "..");
+    let segments: Vec<_> =
+        uri.path().split('/').map(|one| if one == marked { segment } else { one }).collect();
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let text = Zeroizing::new(format!("{}{query}", *Zeroizing::new(segments.join("/"))));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(text.as_str()).ok()?);
+    if changes { Uri::from_parts(parts).ok() } else { None }
 }
 
 /// The query with this parameter, and without others of its name.
@@ -225,7 +269,7 @@ mod tests {
 
     /// Attaches a secret as it is.
     fn put(request: &mut Request<()>, secret: &Value) -> Result<(), AttachError> {
-        attach(request, b"", &Credential { value: Arc::new(copy(secret)), lease: None })
+        attach(request, &mut Bytes::new(), &Credential { value: Arc::new(copy(secret)), lease: None })
     }
 
     fn copy(secret: &Value) -> Value {

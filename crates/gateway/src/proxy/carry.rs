@@ -117,11 +117,12 @@ impl Carried {
         let most = self.ask.max_message_bytes;
         let body = Limited::new(body, most).collect().await;
         let body = body.map_err(|error| not_sent(error.to_string()))?.to_bytes();
-        let mut request = Request::from_parts(head, Full::new(body.clone()));
+        let (mut request, mut body) = (Request::from_parts(head, ()), body);
         hop_by_hop(request.headers_mut());
         // What is packed cannot be looked through.
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        self.attach(&mut request, &body).await.map_err(|error| not_sent(error.to_string()))?;
+        self.attach(&mut request, &mut body).await.map_err(|error| not_sent(error.to_string()))?;
+        let request = request.map(|()| Full::new(body));
         let client = self.client.as_ref().map_err(|why| not_sent(why.clone()))?;
         let (response, leased) = Arc::clone(client).send(request).await?;
         let lost = |why: String| SendFailure::Lost(why);
@@ -149,7 +150,7 @@ impl Carried {
     }
 
     /// All credentials of the server, or none and no request. What is minted is for what the gate's message says: it wrote it.
-    async fn attach(&self, request: &mut Request<Full<Bytes>>, body: &Bytes) -> Result<(), AttachError> {
+    async fn attach(&self, request: &mut Request<()>, body: &mut Bytes) -> Result<(), AttachError> {
         let Destination { tls: _, host, port } = &self.destination;
         let held = self.proxy.held.now();
         let minted = |name: &String| held.value(name).is_some_and(|value| value.uses.mint.is_some());

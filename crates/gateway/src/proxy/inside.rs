@@ -39,8 +39,8 @@ use super::authority::PROTOCOL;
 use super::carry::{clean_headers, is_packed};
 use super::cell::{Cell, Connection};
 use super::clean;
-use super::slots::put_in;
-use crate::upstream::is;
+use super::slots::{Usable, put_in};
+use crate::upstream::{are_of, is};
 
 /// How long agreeing on TLS may take, with either side.
 const AGREE: Duration = Duration::from_secs(30);
@@ -54,6 +54,9 @@ const READ: usize = 64 << 10;
 const TAIL: usize = 2 << 10;
 /// Up to what length JSON is cleaned as such; beyond it, as text.
 const DOCUMENT: usize = 1 << 20;
+
+/// Tells a program that waits for it to go on.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Why a connection has ended.
 enum Stop {
@@ -161,20 +164,46 @@ impl Talk {
             let Some(head) = head else { return Ok(()) };
             let Head { mut request, waits, is_last, chunks } = head;
             let usable = self.cell.usable(&self.connection).await;
-            put_in(&mut request, &usable, &self.cell.finder)?;
-            if waits {
-                self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+            let length =
+                request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+            let before_body =
+                usable.iter().any(Usable::is_in_body) && are_of(request.headers(), "application/json");
+            let read = match length.filter(|length| before_body && (1..=DOCUMENT).contains(length)) {
+                Some(length) => Some(self.whole_body(length, waits).await?),
+                None => None,
+            };
+            let is_read = read.is_some();
+            let mut whole = read.unwrap_or_default();
+            put_in(&mut request, &mut whole, &usable, &self.cell.finder)?;
+            if waits && !is_read {
+                self.stream.write_all(CONTINUE).await?;
             }
             let bodiless = request.method() == Method::HEAD;
             let (give, body) = mpsc::channel(2);
             // As long as the answer is read, its request is not broken off.
             let _open = give.clone();
-            let length =
-                request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-            let length = if self.requests.is_between() { Some(0) } else { length };
+            let length = match is_read {
+                true => {
+                    request.headers_mut().insert(CONTENT_LENGTH, whole.len().into());
+                    Some(whole.len() as u64)
+                }
+                false if self.requests.is_between() => Some(0),
+                false => length.map(|length| length as u64),
+            };
             let answer = sender.send_request(request.map(|()| Upload { body, length }));
             let (response, is_whole) = {
-                let (mut answer, mut sent) = (pin!(answer), pin!(self.upload(give)));
+                let (mut answer, mut sent) = (
+                    pin!(answer),
+                    pin!(async {
+                        if !is_read {
+                            return self.upload(give).await;
+                        }
+                        for part in [Some(whole), None] {
+                            let _unwanted = give.send(part).await;
+                        }
+                        Ok(())
+                    }),
+                );
                 tokio::select! {
                     response = &mut answer => (response, false),
                     done = &mut sent => {
@@ -235,6 +264,20 @@ impl Talk {
                 return if is_cut { Err(Inside::Http(HttpError::Malformed).into()) } else { Ok(None) };
             }
         }
+    }
+
+    /// The body of a request, before it is passed on: something in it may be replaced.
+    async fn whole_body(&mut self, length: usize, waits: bool) -> Result<Bytes, Stop> {
+        if waits {
+            self.stream.write_all(CONTINUE).await?;
+        }
+        while self.input.len() < length {
+            if self.fill().await? == 0 {
+                return Err(Stop::Gone);
+            }
+        }
+        self.requests.passed(length as u64);
+        Ok(self.input.drain(..length).collect::<Vec<_>>().into())
     }
 
     /// Passes the body of a request on, unless there is a placeholder in it, or nobody wants more of it.

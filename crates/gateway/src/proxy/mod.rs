@@ -24,6 +24,7 @@ mod inside;
 mod mint;
 mod notes;
 mod placeholder;
+mod pointer;
 pub mod process;
 mod slots;
 

@@ -3,14 +3,17 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use hyper::Request;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use hyper::http::uri::{PathAndQuery, Uri};
 use toolgate_broker::vault::Slot;
+use toolgate_core::name::SecretName;
 use toolgate_sandbox::egress::Inside;
 
-use super::attach::{Credential, attach_at};
+use super::attach::{Credential, attach_at, with_segment};
 use super::placeholder::{Finder, Mark};
+use super::pointer::Place;
 
 /// A secret that may be put into requests to a host, and what stands for it.
 pub(super) struct Usable {
@@ -18,35 +21,53 @@ pub(super) struct Usable {
     pub(super) credential: Credential,
 }
 
+impl Usable {
+    /// Whether it may stand in the body of a request.
+    pub(super) fn is_in_body(&self) -> bool {
+        self.credential.value.uses.slots.iter().any(|slot| matches!(slot, Slot::Json { .. }))
+    }
+}
+
 /// Puts secrets in place of what stands for them, each in its own places, and takes all other credentials out. What stands for a
-/// secret in another place is not sent anywhere.
-pub(super) fn put_in<B>(request: &mut Request<B>, usable: &[Usable], finder: &Finder) -> Result<(), Inside> {
+/// secret in another place is not sent anywhere. `body` is the body where it is read beforehand, and else empty.
+pub(super) fn put_in<B>(
+    request: &mut Request<B>,
+    body: &mut Bytes,
+    usable: &[Usable],
+    finder: &Finder,
+) -> Result<(), Inside> {
     let mut wanted = Vec::new();
     for Usable { mark, credential } in usable {
         for slot in &credential.value.uses.slots {
-            if take_out(request, slot, &mark.text) {
+            if take_out(request, body, &credential.value.name, slot, &mark.text) {
                 wanted.push((credential, slot));
             }
         }
     }
-    if finder.finds(&said(request)) {
+    if finder.finds(&said(request)) || finder.finds(body) {
         return Err(Inside::Marked);
     }
     strip(request.headers_mut());
     for slot in usable.iter().flat_map(|usable| &usable.credential.value.uses.slots) {
-        clear(request, slot);
+        clear(request, body, slot);
     }
     for (credential, slot) in wanted {
-        attach_at(request, credential, slot).map_err(|_error| Inside::Secret)?;
+        attach_at(request, body, credential, slot).map_err(|_error| Inside::Secret)?;
     }
     Ok(())
 }
 
 /// Takes a placeholder out of a place, if it is there, whole and alone.
-fn take_out<B>(request: &mut Request<B>, slot: &Slot, mark: &str) -> bool {
+fn take_out<B>(
+    request: &mut Request<B>,
+    body: &mut Bytes,
+    secret: &SecretName,
+    slot: &Slot,
+    mark: &str,
+) -> bool {
     let there = match slot {
-        Slot::Basic { user } => {
-            let pair = format!("{user}:{mark}");
+        Slot::Basic { before, after } => {
+            let pair = format!("{before}{mark}{after}");
             only(request.headers(), &AUTHORIZATION, |value| {
                 let encoded = scheme(value, "Basic ");
                 encoded.is_some_and(|text| STANDARD.decode(text).is_ok_and(|text| text == pair.as_bytes()))
@@ -61,6 +82,17 @@ fn take_out<B>(request: &mut Request<B>, slot: &Slot, mark: &str) -> bool {
                 })
             })
         }
+        Slot::Json { pointer } => {
+            Place::find(body, pointer).is_some_and(|place| place.text.as_deref() == Some(mark))
+        }
+        Slot::Path { before, after } => {
+            // What marks the place where the secret goes stays there.
+            let marked = slot.segment(secret.as_str()).unwrap_or_default();
+            let found = with_segment(request.uri(), &format!("{before}{mark}{after}"), &marked);
+            let is_there = found.is_some();
+            found.into_iter().for_each(|uri| *request.uri_mut() = uri);
+            is_there
+        }
         Slot::Query { key } => {
             let pairs = request.uri().query().unwrap_or_default().split('&');
             let named: Vec<_> = pairs.filter(|pair| pair.split('=').next() == Some(key)).collect();
@@ -69,7 +101,7 @@ fn take_out<B>(request: &mut Request<B>, slot: &Slot, mark: &str) -> bool {
         Slot::Env { .. } | Slot::File { .. } | Slot::Sigv4 { .. } => false,
     };
     if there {
-        clear(request, slot);
+        clear(request, body, slot);
     }
     there
 }
@@ -90,10 +122,15 @@ fn scheme<'v>(value: &'v str, scheme: &str) -> Option<&'v str> {
 }
 
 /// Leaves nothing in a place.
-fn clear<B>(request: &mut Request<B>, slot: &Slot) {
+fn clear<B>(request: &mut Request<B>, body: &mut Bytes, slot: &Slot) {
     match slot {
         Slot::Basic { .. } => drop(request.headers_mut().remove(AUTHORIZATION)),
         Slot::Header { name, .. } => drop(request.headers_mut().remove(name.as_str())),
+        Slot::Json { pointer } => {
+            if let Some(place) = Place::find(body, pointer).filter(|place| place.text.is_some()) {
+                *body = Bytes::from_owner(place.with(""));
+            }
+        }
         Slot::Query { key } => {
             let query = request.uri().query().unwrap_or_default();
             let named = |pair: &&str| pair.split('=').next() == Some(key.as_str());
@@ -107,7 +144,7 @@ fn clear<B>(request: &mut Request<B>, slot: &Slot) {
                 }
             }
         }
-        Slot::Env { .. } | Slot::File { .. } | Slot::Sigv4 { .. } => {}
+        Slot::Env { .. } | Slot::File { .. } | Slot::Path { .. } | Slot::Sigv4 { .. } => {}
     }
 }
 

@@ -250,6 +250,12 @@ impl HttpServer {
         (self.host.clone(), self.port)
     }
 
+    /// Whether its path has this segment.
+    #[must_use]
+    pub fn has_segment(&self, segment: &str) -> bool {
+        self.target.path().split('/').any(|one| one == segment)
+    }
+
     /// Where it is.
     pub(crate) fn destination(&self) -> Destination {
         Destination { tls: self.tls, host: self.host.clone(), port: self.port }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
@@ -179,7 +179,7 @@ impl HttpLink {
     /// Repeats in headers what the body says, as the modern transport wants it.
     fn mirror(
         &self,
-        to: &mut hyper::HeaderMap,
+        to: &mut HeaderMap,
         method: &str,
         name: Option<&str>,
         mirrored: Vec<(String, String)>,
@@ -631,8 +631,12 @@ async fn forget(mut body: Incoming) -> bool {
 
 /// Whether the answer says that it is of this media type.
 pub(crate) fn is<B>(response: &Response<B>, media_type: &str) -> bool {
-    let value =
-        response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    are_of(response.headers(), media_type)
+}
+
+/// Whether headers are those of a message of this media type.
+pub(crate) fn are_of(headers: &HeaderMap, media_type: &str) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(media_type)
 }
 

@@ -74,7 +74,7 @@ pub(crate) use asks::is_modern;
 pub(crate) use client::{HttpClient, own_roots, system_roots};
 pub(crate) use config::is_loopback;
 pub use config::{Asks, Bounds, HttpServer, HttpServerError, ServerConfig, Transport};
-pub(crate) use http::is;
+pub(crate) use http::{are_of, is};
 pub(crate) use link::{SendFailure, parsed as own_document};
 pub use observe::{Counters, Observer, Oddity, Unobserved, UpstreamEvent, UpstreamEventKind};
 pub use peer::Peer;
