@@ -17,6 +17,7 @@ pub(super) fn bare(source: &[u8]) -> Vec<Bare> {
     let mut copied = 0;
     // Where the next offset is that begins with zeros.
     let mut zeros = 0;
+    let next_zeros = memchr::memmem::Finder::new(ZEROS);
     for end in memchr::memchr_iter(b'\n', source).map(|end| end + 1).chain([source.len()]) {
         if end == at {
             continue;
@@ -25,7 +26,7 @@ pub(super) fn bare(source: &[u8]) -> Vec<Bare> {
         let line = source.get(at..end).unwrap_or_default();
         if zeros <= at {
             let behind = source.get(at..).unwrap_or_default();
-            zeros = at + memchr::memmem::find(behind, ZEROS).unwrap_or(behind.len());
+            zeros = at + next_zeros.find(behind).unwrap_or(behind.len());
         }
         let dump = dump(line, (zeros + ZEROS.len() <= end).then(|| zeros - at));
         let from = dump.map_or_else(|| before(line), |(_, to)| to);
@@ -216,13 +217,17 @@ pub(super) fn morse(source: &[u8]) -> Option<Derived> {
         let end = at + stretch;
         while at < end {
             let length = source.get(at..end)?.iter().take_while(|b| is_sign(**b)).count();
+            if length == 0 {
+                at += 1;
+                continue;
+            }
             let sign = source.get(at..at + length)?;
             if let Some((_, letter)) = LETTERS.iter().find(|(code, _)| code.as_bytes() == sign) {
                 let deriver = deriver.get_or_insert_with(|| Deriver::new(source));
                 deriver.decoded(at, &[*letter]);
                 deriver.gap(at + length);
             }
-            at += length.max(1);
+            at += length;
         }
     }
     deriver.map(Deriver::finish)

@@ -31,7 +31,7 @@ use super::{Detect, Found, Kind, Place, Withheld};
 use fold::{Folded, Keep, fold};
 use forms::{Extent, forms};
 use grams::{BEGINNING, Beginnings, GRAM, Grams, Meant, Pattern};
-use runs::{Packing, Run, Unpacked};
+use runs::{Inflate, Packing, Run, Unpacked};
 use unescape::{Derived, Syntax, WayBack, unescape};
 
 /// A value to look for.
@@ -142,6 +142,7 @@ impl Detect for Known {
             work: 16 * text.len() + (1 << 20),
             budget: 8 * text.len() + (2 << 20),
             is_guess: false,
+            unpack: None,
         };
         found.extend(scan.look(text, 0)?);
         Ok(())
@@ -355,6 +356,7 @@ struct Scan<'a> {
     budget: usize,
     /// Whether the text is a reading that joins what may not belong together: only values themselves count in it, no runs.
     is_guess: bool,
+    unpack: Option<Inflate>,
 }
 
 impl Scan<'_> {
@@ -519,8 +521,8 @@ impl Scan<'_> {
         if depth >= DEPTH {
             return Ok(());
         }
-        if depth > 0 && runs::may_be_deflate(text) {
-            let inner = runs::inflate(text, false, UNPACKED);
+        if depth > 0 && runs::may_be_deflate(text) && runs::begins_deflate(text) {
+            let inner = self.inflate(text, false);
             if inner.ended && inner.used + 8 >= text.len() && !inner.bytes.is_empty() {
                 self.inside(inner, 0..text.len(), depth, found)?;
             }
@@ -559,12 +561,16 @@ impl Scan<'_> {
         found: &mut Vec<Found>,
     ) -> Result<usize, Withheld> {
         let packed = text.get(range.start + skip..range.end).unwrap_or_default();
-        let inner = runs::inflate(packed, zlib, UNPACKED);
+        let inner = self.inflate(packed, zlib);
         let used = skip + inner.used;
         // Behind it comes a checksum.
         let end = (range.start + used + 8).min(range.end);
         self.inside(inner, range.start..end, depth, found)?;
         Ok(used)
+    }
+
+    fn inflate(&mut self, packed: &[u8], zlib: bool) -> Unpacked {
+        self.unpack.get_or_insert_with(Inflate::new).run(packed, zlib, UNPACKED)
     }
 
     fn inside(

@@ -283,25 +283,46 @@ pub(super) struct Unpacked {
     pub(super) ended: bool,
 }
 
-/// Unpacks a deflated stream, up to so many bytes.
-pub(super) fn inflate(packed: &[u8], zlib: bool, most: usize) -> Unpacked {
-    let mut stream = Decompress::new(zlib);
-    let mut bytes = Vec::new();
-    let mut ended = false;
-    loop {
-        let used = usize::try_from(stream.total_in()).unwrap_or(usize::MAX);
-        if bytes.len() >= most {
-            return Unpacked { bytes, used, cut: !ended, ended };
-        }
-        bytes.reserve((packed.len() * 2).clamp(256, 64 << 10).min(most - bytes.len()));
-        let before = (stream.total_in(), stream.total_out());
-        let rest = packed.get(used..).unwrap_or_default();
-        let status = stream.decompress_vec(rest, &mut bytes, FlushDecompress::None);
-        let moved = (stream.total_in(), stream.total_out()) != before;
-        ended = matches!(status, Ok(Status::StreamEnd));
-        if ended || status.is_err() || !moved {
+/// Whether a deflated stream can begin with these bytes. Of what is none, this says so of nearly all whose first block has
+/// codes of its own, at a thousandth of the cost: what says how long these codes are has to use up all bits.
+pub(super) fn begins_deflate(bytes: &[u8]) -> bool {
+    let Some(head) = bytes.first_chunk::<10>().filter(|head| head[0] & 6 == 4) else { return true };
+    let bits = head.iter().rev().fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+    let count = (bits >> 13 & 15) + 4;
+    let lengths = (0..count).map(|place| bits >> (17 + 3 * place) & 7);
+    let used: u32 = lengths.filter(|length| *length > 0).map(|length| 128 >> length).sum();
+    bits >> 3 & 31 < 30 && bits >> 8 & 31 < 30 && used == 128
+}
+
+/// Unpacks deflated streams, one after the other: its memory is what costs most with short ones.
+pub(super) struct Inflate(Decompress);
+
+impl Inflate {
+    pub(super) fn new() -> Self {
+        Self(Decompress::new(false))
+    }
+
+    /// Unpacks one, up to so many bytes.
+    pub(super) fn run(&mut self, packed: &[u8], zlib: bool, most: usize) -> Unpacked {
+        let stream = &mut self.0;
+        stream.reset(zlib);
+        let mut bytes = Vec::new();
+        let mut ended = false;
+        loop {
             let used = usize::try_from(stream.total_in()).unwrap_or(usize::MAX);
-            return Unpacked { cut: bytes.len() > most, bytes, used, ended };
+            if bytes.len() >= most {
+                return Unpacked { bytes, used, cut: !ended, ended };
+            }
+            bytes.reserve((packed.len() * 2).clamp(256, 64 << 10).min(most - bytes.len()));
+            let before = (stream.total_in(), stream.total_out());
+            let rest = packed.get(used..).unwrap_or_default();
+            let status = stream.decompress_vec(rest, &mut bytes, FlushDecompress::None);
+            let moved = (stream.total_in(), stream.total_out()) != before;
+            ended = matches!(status, Ok(Status::StreamEnd));
+            if ended || status.is_err() || !moved {
+                let used = usize::try_from(stream.total_in()).unwrap_or(usize::MAX);
+                return Unpacked { cut: bytes.len() > most, bytes, used, ended };
+            }
         }
     }
 }
@@ -337,7 +358,8 @@ pub(super) fn zip_entry(bytes: &[u8]) -> Option<(u16, usize)> {
 pub(super) fn uuencoded(text: &[u8]) -> Vec<Run> {
     let mut runs = Vec::new();
     let mut at = 0;
-    while let Some(ahead) = memchr::memmem::find(text.get(at..).unwrap_or_default(), b"begin ") {
+    let begin = memchr::memmem::Finder::new(b"begin ");
+    while let Some(ahead) = begin.find(text.get(at..).unwrap_or_default()) {
         let start = at + ahead;
         at = start + 6;
         let Some(end_of_line) =

@@ -151,7 +151,7 @@ pub(super) fn unescape(source: &[u8], syntax: Syntax) -> Option<Derived> {
     let mut deriver: Option<Deriver<'_>> = None;
     let mut copied = 0;
     let mut at = 0;
-    let mut begins = Begins { source, syntax, rare: None };
+    let mut begins = Begins { source, syntax, word: memchr::memmem::Finder::new(b"=?"), rare: None };
     while let Some(next) = begins.next(at) {
         at = next;
         let rest = source.get(at..).unwrap_or_default();
@@ -185,6 +185,7 @@ pub(super) fn unescape(source: &[u8], syntax: Syntax) -> Option<Derived> {
 struct Begins<'a> {
     source: &'a [u8],
     syntax: Syntax,
+    word: memchr::memmem::Finder<'static>,
     /// Where the next beginning is that is looked for apart from the others, if it is known.
     rare: Option<usize>,
 }
@@ -214,7 +215,7 @@ impl Begins<'_> {
 
     fn rare_in(&self, rest: &[u8]) -> Option<usize> {
         match self.syntax {
-            Syntax::Common => memchr::memmem::find(rest, b"=?"),
+            Syntax::Common => self.word.find(rest),
             Syntax::Shown => memchr::memchr2_iter(b'^', 0xc2, rest)
                 .find(|at| matches!(rest.get(*at..), Some([b'^', b'[', b'[', ..] | [0xc2, 0x9b, ..]))),
             Syntax::Css | Syntax::Quoted => None,
