@@ -44,12 +44,16 @@ impl From<Mint> for Written {
 /// Who mints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Provider {
+    /// What AWS Secrets Manager keeps, by `GetSecretValue`.
+    AwsSecret,
     /// Keys of a role, by AWS STS `AssumeRole`.
     AwsSts,
     /// An installation's token of a GitHub App.
     GithubApp,
     /// An access token of a Google service account.
     Google,
+    /// What Google Secret Manager keeps, by `access`.
+    GoogleSecret,
     /// A JSON Web Token that the credential proxy signs itself (RFC 7519).
     Jwt,
     /// A token of a Kubernetes service account, by `TokenRequest`.
@@ -90,10 +94,12 @@ const TTL: Parameter = optional("ttl", "for how many seconds, if the provider le
 
 impl Provider {
     /// All there are.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
+        Self::AwsSecret,
         Self::AwsSts,
         Self::GithubApp,
         Self::Google,
+        Self::GoogleSecret,
         Self::Jwt,
         Self::Kubernetes,
         Self::OauthClient,
@@ -107,9 +113,11 @@ impl Provider {
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
+            Self::AwsSecret => "aws-secret",
             Self::AwsSts => "aws-sts",
             Self::GithubApp => "github-app",
             Self::Google => "google",
+            Self::GoogleSecret => "google-secret",
             Self::Jwt => "jwt",
             Self::Kubernetes => "kubernetes",
             Self::OauthClient => "oauth-client",
@@ -124,9 +132,9 @@ impl Provider {
     #[must_use]
     pub const fn value(self) -> &'static str {
         match self {
-            Self::AwsSts => "ACCESS_KEY_ID:SECRET_ACCESS_KEY",
+            Self::AwsSecret | Self::AwsSts => "ACCESS_KEY_ID:SECRET_ACCESS_KEY",
             Self::GithubApp => "the App's private key, in PEM",
-            Self::Google => "the service account's key file, in JSON",
+            Self::Google | Self::GoogleSecret => "the service account's key file, in JSON",
             Self::Jwt => "the private key in PEM (PKCS #8), or the shared key of HS256",
             Self::Kubernetes => "a token that may create tokens",
             Self::OauthClient => "the client's secret",
@@ -141,14 +149,14 @@ impl Provider {
         }
     }
 
-    /// The parts of what it mints, the one that is meant where no part is named first. OpenBao names its own.
+    /// The parts of what it mints, the one that is meant where no part is named first. What others keep has names of its own.
     #[must_use]
     pub const fn parts(self) -> &'static [&'static str] {
         match self {
             Self::AwsSts => &["session_token", "access_key_id", "secret_access_key"],
             Self::Postgres => &["url", "user", "password"],
             Self::SshCertificate => &["key", "certificate"],
-            Self::Openbao => &[],
+            Self::AwsSecret | Self::GoogleSecret | Self::Openbao => &[],
             Self::GithubApp
             | Self::Google
             | Self::Jwt
@@ -179,6 +187,16 @@ impl Provider {
                     ]
                 }
             }
+            Self::AwsSecret => {
+                const {
+                    &[
+                        needed("secret_id", "the secret's name or ARN"),
+                        optional("region", "the region [default: us-east-1]"),
+                        optional("url", "where the service is [default: the region's]"),
+                        TTL,
+                    ]
+                }
+            }
             Self::GithubApp => {
                 const {
                     &[
@@ -204,6 +222,25 @@ impl Provider {
                         ),
                         optional("iam_url", "where IAM is [default: https://iamcredentials.googleapis.com]"),
                         optional("sts_url", "where STS is [default: https://sts.googleapis.com]"),
+                        TTL,
+                    ]
+                }
+            }
+            Self::GoogleSecret => {
+                const {
+                    &[
+                        needed(
+                            "name",
+                            "the secret: `projects/P/secrets/S`, or with `/versions/V` [default: latest]",
+                        ),
+                        optional(
+                            "token_url",
+                            "where tokens are [default: https://oauth2.googleapis.com/token]",
+                        ),
+                        optional(
+                            "url",
+                            "where the service is [default: https://secretmanager.googleapis.com]",
+                        ),
                         TTL,
                     ]
                 }
@@ -306,7 +343,9 @@ impl Provider {
             Self::AwsSts => (900, 43_200),
             Self::Kubernetes => (600, 86_400),
             Self::Jwt
+            | Self::AwsSecret
             | Self::Google
+            | Self::GoogleSecret
             | Self::GithubApp
             | Self::OauthClient
             | Self::OauthExchange
@@ -336,7 +375,7 @@ impl FromStr for Provider {
 pub enum MintError {
     /// Nobody of this name mints.
     #[error(
-        "nothing is minted by `{0}`; there are aws-sts, github-app, google, jwt, kubernetes, oauth-client, \
+        "nothing is minted by `{0}`; there are aws-secret, aws-sts, github-app, google, google-secret, jwt, kubernetes, oauth-client, \
          oauth-exchange, openbao, postgres and ssh-certificate"
     )]
     Provider(String),

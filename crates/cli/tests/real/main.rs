@@ -225,6 +225,44 @@ fn a_certificate_lets_one_log_in_as_it_says_and_nothing_else() {
 }
 
 #[test]
+fn what_another_vault_keeps_is_read_from_there() {
+    let moto = Moto::start();
+    let port = moto.port;
+    let url = format!("url=http://127.0.0.1:{port}/");
+    let mint = [
+        "--mint",
+        "aws-secret",
+        "--with",
+        &url,
+        "--with",
+        "secret_id=prod/db",
+        "--slot",
+        "env:DB_PASSWORD=password",
+        "--slot",
+        "file:first",
+    ];
+    let tell = "echo \"${#DB_PASSWORD} $DB_PASSWORD $(cat /run/secrets/first)\"";
+    let (home, gate) = gate("real-aws-secret", port, &moto.keys(), &mint, &[("tell", tell)]);
+    let told = gate.call("real__tell", &json!({}));
+    assert!(told.contains("22 ⟦secret:root#") && !told.contains("kept-Zq83"), "{told}");
+    assert_eq!(told.matches("⟦secret:root#").count(), 2, "{told}");
+    let minted = leases(&home, "minted");
+    assert_eq!(minted[0]["granted"], "secret_id=prod/db", "{minted:?}");
+    no_longer(&home, &gate, &moto);
+}
+
+/// Whoever signs with another key gets nothing.
+fn no_longer(home: &Home, gate: &Gate, moto: &Moto) {
+    let (access, secret) = moto.keys().split_once(':').map(|(a, s)| (a.to_owned(), s.to_owned())).unwrap();
+    let wrong = format!("{access}:{}", secret.chars().rev().collect::<String>());
+    assert!(home.fed(&["secret", "rotate", "root"], wrong.as_bytes()).status.success());
+    wait("the new keys", || {
+        gate.call("real__tell", &json!({}));
+        leases(home, "failed").iter().any(|failed| failed["why"].as_str().unwrap().contains("403"))
+    });
+}
+
+#[test]
 fn keys_of_a_role_are_minted_for_who_signs_as_he_should() {
     let moto = Moto::start();
     let port = moto.port;
@@ -256,12 +294,5 @@ fn keys_of_a_role_are_minted_for_who_signs_as_he_should() {
     assert!(told.contains("assumed-role/") && told.contains("/toolgate"), "{told}");
     let minted = leases(&home, "minted");
     assert!(minted[0]["granted"].as_str().unwrap().contains("policy=sha256:"), "{minted:?}");
-    // Whoever signs with another key gets nothing.
-    let (access, secret) = moto.keys().split_once(':').map(|(a, s)| (a.to_owned(), s.to_owned())).unwrap();
-    let wrong = format!("{access}:{}", secret.chars().rev().collect::<String>());
-    assert!(home.fed(&["secret", "rotate", "root"], wrong.as_bytes()).status.success());
-    wait("the new keys", || {
-        gate.call("real__tell", &json!({}));
-        leases(&home, "failed").iter().any(|failed| failed["why"].as_str().unwrap().contains("403"))
-    });
+    no_longer(&home, &gate, &moto);
 }

@@ -242,11 +242,12 @@ def client(name):
 iam = client("iam")
 iam.create_user(UserName="gate")
 keys = iam.create_access_key(UserName="gate")["AccessKey"]
-allow = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:*", "Resource": "*"}]})
+allow = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": ["sts:*", "secretsmanager:*"], "Resource": "*"}]})
 iam.put_user_policy(UserName="gate", PolicyName="p", PolicyDocument=allow)
 trust = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]})
 role = iam.create_role(RoleName="deploy", AssumeRolePolicyDocument=trust)["Role"]
 iam.put_role_policy(RoleName="deploy", PolicyName="p", PolicyDocument=allow)
+client("secretsmanager").create_secret(Name="prod/db", SecretString=json.dumps({"login": "app", "password": "kept-Zq83-elsewhere-7b", "port": 5432}))
 print(keys["AccessKeyId"] + ":" + keys["SecretAccessKey"])
 print(role["Arn"])
 "#;
@@ -255,7 +256,7 @@ impl Moto {
     pub(crate) fn start() -> Self {
         let (folder, port) = (folder("moto"), port());
         let mut command = Command::new(installed("moto_server"));
-        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).env("INITIAL_NO_AUTH_ACTION_COUNT", "5");
+        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).env("INITIAL_NO_AUTH_ACTION_COUNT", "6");
         let running = Running::start(folder, port, &mut command);
         let mut python = Command::new(installed("python"));
         python.args(["-", &format!("http://127.0.0.1:{port}")]).stdin(Stdio::piped()).stdout(Stdio::piped());

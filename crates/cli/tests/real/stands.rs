@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::home::{Gate, Home};
@@ -213,6 +215,41 @@ fn a_token_of_kubernetes_is_bound_to_a_secret_that_is_deleted() {
     let line = format!("DELETE /api/v1/namespaces/ci/secrets/{name}");
     wait("the end", || seen.lock().unwrap().iter().any(|(said, _, _)| *said == line));
     wait("its record", || leases(&home, "revoked").len() >= 2);
+}
+
+#[test]
+fn what_google_keeps_is_read_from_there() {
+    let key = Key::new("PKCS8");
+    let token = |which: &str| ["ya29", which, "Xq7vN20e5bW9aK"].join("-");
+    let answer = move |asked: &Asked| match asked.path() {
+        "/token" => {
+            let token = json!({ "access_token": token("own"), "expires_in": 3599, "token_type": "Bearer" });
+            Some(Reply::json(200, &token))
+        }
+        "/v1/projects/p/secrets/api/versions/latest:access" => {
+            let data = STANDARD.encode(token("kept"));
+            Some(Reply::json(200, &json!({ "name": "n", "payload": { "data": data, "dataCrc32c": "1" } })))
+        }
+        _ => None,
+    };
+    let file =
+        json!({ "type": "service_account", "client_email": "gate@p.example", "private_key": key.private });
+    let mint = [
+        "--mint",
+        "google-secret",
+        "--with",
+        "name=projects/p/secrets/api",
+        "--with",
+        "token_url=http://127.0.0.1:{port}/token",
+        "--with",
+        "url=http://127.0.0.1:{port}",
+    ];
+    let (_home, gate, seen) = gate("stand-google-secret", &file.to_string(), &mint, answer);
+    assert_eq!(gate.call("api__read", &json!({ "repo": "logs" })), "done");
+    let (own, _) = last(&seen, "GET /v1/projects/p/secrets/api/versions/latest:access");
+    assert!(own.contains("-own-"), "{own}");
+    let (kept, _) = last(&seen, "POST /mcp");
+    assert!(kept.contains("-kept-") && !kept.contains("-own-"), "{kept}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use toolgate_core::hex;
 use zeroize::Zeroizing;
 
 use super::super::attach::encoded;
-use super::fetch::{Get, form};
+use super::fetch::{Get, Got, form};
 use super::time::{basic, now_s, rfc3339};
 use super::{Asked, Handle, Lease, Minted};
 
@@ -40,14 +40,59 @@ impl<'a> Keys<'a> {
     }
 }
 
-pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
+/// What Secrets Manager keeps: its members, if it is an object of JSON.
+pub(super) async fn read(asked: &Asked<'_>) -> Result<Minted, String> {
+    let id = asked.need("secret_id")?;
+    let region = region(asked)?;
+    let usual = format!("https://secretsmanager.{region}.amazonaws.com/");
+    let url = asked.get("url").unwrap_or(&usual);
+    let body = Zeroizing::new(serde_json::json!({ "SecretId": id }).to_string().into_bytes());
+    let target = [("x-amz-target", "secretsmanager.GetSecretValue")];
+    let got = ask(asked, url, "secretsmanager", &target, ("application/x-amz-json-1.1", body)).await?;
+    let answer = got.json(StatusCode::OK)?;
+    let text = answer.root().get("SecretString").and_then(|text| text.as_str());
+    super::kept(asked, text.ok_or("it keeps no text under this name")?, format!("secret_id={id}"))
+}
+
+fn region<'a>(asked: &'a Asked<'_>) -> Result<&'a str, String> {
+    let region = asked.get("region").unwrap_or("us-east-1");
+    let plain = region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if plain { Ok(region) } else { Err("`region` is no region".to_owned()) }
+}
+
+/// Asks a service, signed with the secret's keys.
+async fn ask(
+    asked: &Asked<'_>,
+    url: &str,
+    service: &str,
+    more: &[(&'static str, &str)],
+    (kind, body): (&'static str, Zeroizing<Vec<u8>>),
+) -> Result<Got, String> {
     let keys = Keys::of_secret(asked.root);
     let keys = keys.ok_or_else(|| format!("the secret is not {}", asked.provider.value()))?;
-    let region = asked.get("region").unwrap_or("us-east-1");
-    if !region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
-        return Err("`region` is no region".to_owned());
+    let mut request =
+        Request::builder().method(Method::POST).uri(url).body(()).map_err(|error| error.to_string())?;
+    let host = request.uri().authority().map(ToString::to_string).ok_or("the address has no host")?;
+    let value = |text: &str| HeaderValue::from_str(text).map_err(|error| error.to_string());
+    request.headers_mut().insert("host", value(&host)?);
+    request.headers_mut().insert("content-type", value(kind)?);
+    for (name, text) in more {
+        request.headers_mut().insert(*name, value(text)?);
     }
-    let usual = format!("https://sts.{region}.amazonaws.com/");
+    sign_request(&mut request, &body, &keys, region(asked)?, service)
+        .ok_or("the request cannot be signed")?;
+    let names = ["x-amz-date", "x-amz-content-sha256", "x-amz-target", "authorization"];
+    let signed = names.into_iter().filter_map(|name| {
+        let value = request.headers().get(name)?.to_str().ok()?;
+        Some((name, Zeroizing::new(value.to_owned())))
+    });
+    let headers = signed.collect();
+    let get = Get { method: Method::POST, url: url.to_owned(), headers, body: Some((kind, body)), ca: None };
+    asked.fetch.send(get).await
+}
+
+pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
+    let usual = format!("https://sts.{}.amazonaws.com/", region(asked)?);
     let url = asked.get("sts_url").unwrap_or(&usual);
     let (role, ttl) = (asked.need("role_arn")?, asked.ttl.to_string());
     let mut fields = vec![
@@ -59,24 +104,7 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
     ];
     fields.extend(asked.get("policy").map(|policy| ("Policy", policy)));
     fields.extend(asked.get("external_id").map(|id| ("ExternalId", id)));
-    let (kind, body) = form(&fields);
-    let mut request =
-        Request::builder().method(Method::POST).uri(url).body(()).map_err(|error| error.to_string())?;
-    let host = request.uri().authority().map(ToString::to_string).ok_or("`sts_url` has no host")?;
-    let value = |text: &str| HeaderValue::from_str(text).map_err(|error| error.to_string());
-    request.headers_mut().insert("host", value(&host)?);
-    request.headers_mut().insert("content-type", value(kind)?);
-    sign_request(&mut request, &body, &keys, region, "sts").ok_or("the request cannot be signed")?;
-    let signed = ["x-amz-date", "x-amz-content-sha256", "authorization"].into_iter().filter_map(|name| {
-        let value = request.headers().get(name)?.to_str().ok()?;
-        Some((name, Zeroizing::new(value.to_owned())))
-    });
-    let accept = ("accept", Zeroizing::new("text/xml".to_owned()));
-    let headers = signed.chain([accept]).collect();
-    let got = asked
-        .fetch
-        .send(Get { method: Method::POST, url: url.to_owned(), headers, body: Some((kind, body)), ca: None })
-        .await?;
+    let got = ask(asked, url, "sts", &[], form(&fields)).await?;
     let text = std::str::from_utf8(&got.body).map_err(|_bytes| "its answer is no text".to_owned())?;
     if got.status != StatusCode::OK {
         let code = element(text, "Code")

@@ -1,6 +1,8 @@
 //! Access tokens of a Google service account: by an assertion (RFC 7523), perhaps of an account that it impersonates, perhaps cut to a
 //! resource. None of them can be revoked by itself; they end.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hyper::{Method, StatusCode};
 use serde_json::json;
 use toolgate_core::json::{Document, Limits};
@@ -13,6 +15,7 @@ use super::{Asked, Handle, Minted, part, sign};
 const TOKENS: &str = "https://oauth2.googleapis.com/token";
 const IAM: &str = "https://iamcredentials.googleapis.com";
 const STS: &str = "https://sts.googleapis.com";
+const SECRETS: &str = "https://secretmanager.googleapis.com";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 /// What lets one impersonate, and nothing else.
 const PLATFORM: &str = "https://www.googleapis.com/auth/cloud-platform";
@@ -45,6 +48,38 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
         handle: Handle::None,
         unfit: None,
     })
+}
+
+/// What Secret Manager keeps: its members, if it is an object of JSON.
+pub(super) async fn read(asked: &Asked<'_>) -> Result<Minted, String> {
+    let name = asked.need("name")?.trim_matches('/');
+    let fits = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    let parts: Vec<&str> = name.split('/').collect();
+    let version = match *parts {
+        ["projects", project, "secrets", secret] if fits(project) && fits(secret) => "/versions/latest",
+        ["projects", project, "secrets", secret, "versions", version]
+            if fits(project) && fits(secret) && fits(version) =>
+        {
+            ""
+        }
+        _ => return Err("`name` is no name such as `projects/P/secrets/S`".to_owned()),
+    };
+    let (token, _until) = own(asked, PLATFORM).await?;
+    let url = asked.get("url").unwrap_or(SECRETS).trim_end_matches('/');
+    let got = asked.fetch.send(Get {
+        method: Method::GET,
+        url: format!("{url}/v1/{name}{version}:access"),
+        headers: vec![bearer(&token)],
+        body: None,
+        ca: None,
+    });
+    let answer = got.await?.json(StatusCode::OK)?;
+    let data = answer.root().path(&["payload", "data"]).and_then(|data| data.as_str());
+    let kept = data.and_then(|data| STANDARD.decode(data).ok()).map(Zeroizing::new);
+    let kept = kept.as_ref().and_then(|kept| str::from_utf8(kept).ok());
+    super::kept(asked, kept.ok_or("it keeps no text under this name")?, format!("name={name}"))
 }
 
 async fn own(asked: &Asked<'_>, scope: &str) -> Result<Token, String> {

@@ -28,9 +28,7 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
         .collect();
     let empty = parts.is_empty().then(|| "its answer has no text in its data".to_owned());
     let unfit = empty.or(lasts.clone().err());
-    // What is meant where no part is named.
-    let usual = |name: &str| !matches!(name, "password" | "token" | "secret_key" | "signed_key" | "value");
-    parts.sort_by_key(|(name, _)| usual(name));
+    super::usual_first(&mut parts);
     let handle = if lease.is_empty() { Handle::None } else { Handle::Openbao { lease: lease.to_owned() } };
     let lasts = lasts.ok().flatten().filter(|_| !lease.is_empty()).unwrap_or(asked.ttl);
     Ok(Minted { parts, until_ms: in_seconds(lasts), granted: format!("path={path}"), handle, unfit })
