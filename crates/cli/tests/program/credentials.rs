@@ -158,7 +158,7 @@ fn with_echo(home: &Home, echo: &Echo) -> Gate {
 }
 
 /// All spellings that the echo uses.
-fn spellings(secret: &str) -> Vec<String> {
+pub(crate) fn spellings(secret: &str) -> Vec<String> {
     let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
     let percent: String = secret.bytes().map(|byte| format!("%{byte:02X}")).collect();
     let reversed: String = secret.chars().rev().collect();
@@ -173,7 +173,7 @@ pub(crate) fn assert_clean(what: &str, secret: &str) {
 }
 
 /// Everything that a process has in its memory, as far as it can be read.
-fn memory(process: u32) -> Vec<u8> {
+pub(crate) fn memory(process: u32) -> Vec<u8> {
     let Ok(maps) = fs::read_to_string(format!("/proc/{process}/maps")) else { return Vec::new() };
     let Ok(memory) = File::open(format!("/proc/{process}/mem")) else { return Vec::new() };
     let mut all = Vec::new();
@@ -192,12 +192,12 @@ fn memory(process: u32) -> Vec<u8> {
     all
 }
 
-fn contains(all: &[u8], part: &str) -> bool {
-    all.windows(part.len()).any(|window| window == part.as_bytes())
+pub(crate) fn contains(all: &[u8], part: &str) -> bool {
+    memchr::memmem::find(all, part.as_bytes()).is_some()
 }
 
 /// The processes that a gate has started, by the name that they were started with.
-fn child(gate: &Gate, name: &str) -> u32 {
+pub(crate) fn child(gate: &Gate, name: &str) -> u32 {
     let tasks = fs::read_dir(format!("/proc/{}/task", gate.process.id())).unwrap();
     let mut children = tasks.flat_map(|task| {
         let children = fs::read_to_string(task.unwrap().path().join("children")).unwrap();
@@ -265,7 +265,7 @@ fn a_server_gets_the_credential_and_the_agent_never_does() {
 }
 
 /// All files below a folder, in one.
-fn files(folder: &std::path::Path) -> Vec<u8> {
+pub(crate) fn files(folder: &std::path::Path) -> Vec<u8> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         match entry.file_type().unwrap() {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::credentials::{assert_clean, keep, up, value};
+use crate::credentials::{assert_clean, child, contains, files, keep, memory, spellings, up, value};
 use crate::home::{Gate, Home};
 use crate::http::{Asked, Reply, mcp, serve};
 
@@ -323,5 +323,96 @@ fn leases_are_revoked_when_somebody_says_so_and_when_their_gate_is_gone() {
     until(&home, "revoked", revoked + left);
     assert_eq!(provider.good(), 0);
     drop(again);
+    home.done(&["log", "verify"]);
+}
+
+/// Ends a process as a bug would, with a core dump if it leaves one.
+fn abort(process: u32) {
+    let process = rustix::process::Pid::from_raw(i32::try_from(process).unwrap()).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::ABORT).unwrap();
+}
+
+/// All processes that came from one, with itself.
+fn family(process: u32) -> Vec<u32> {
+    let mut all = vec![process];
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    for task in tasks {
+        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        all.extend(children.split_whitespace().flat_map(|child| family(child.parse().unwrap())));
+    }
+    all
+}
+
+/// Whatever goes wrong, and whoever dies of it: secret and leases are in no file, no dump, no environment, no arguments, no answer, and
+/// in the memory of nobody but the two processes that have them.
+#[test]
+fn after_faults_no_value_is_anywhere() {
+    // Whoever may leave a core dump does.
+    let core = rustix::process::getrlimit(rustix::process::Resource::Core);
+    let core = rustix::process::Rlimit { current: core.maximum, ..core };
+    rustix::process::setrlimit(rustix::process::Resource::Core, core).unwrap();
+    let (home, provider, mut gate) = gate("leases-faults", "repo:{args.repo}:read");
+    let secrets: Vec<String> =
+        ["client", "minted"].iter().flat_map(|which| spellings(&value(which))).collect();
+    let mut heard = String::new();
+    let troubles =
+        ["", "down", "tells", "ok-error", "html", "wider", "past", "now", "text", "ever", "revoke"];
+    let all = |gate: &Gate, heard: &mut String, round: &str| {
+        for trouble in troubles {
+            provider.trouble(trouble);
+            *heard += &gate.call("api__read", &json!({ "repo": format!("{round}{trouble}") }));
+        }
+        // Somebody who does not wait for the end.
+        provider.trouble("slow");
+        drop(gate.begin("api__read", &json!({ "repo": format!("{round}slow") })));
+        provider.trouble("");
+    };
+    all(&gate, &mut heard, "a");
+    let look = |gate: &Gate| {
+        let holders = [child(gate, "toolgate-vault"), child(gate, "toolgate-proxy")];
+        for process in family(gate.process.id()) {
+            for place in ["environ", "cmdline"] {
+                let text = std::fs::read(format!("/proc/{process}/{place}")).unwrap_or_default();
+                assert!(!secrets.iter().any(|secret| contains(&text, secret)), "{place} of {process}");
+            }
+            if !holders.contains(&process) {
+                let memory = memory(process);
+                let found = secrets.iter().find(|secret| contains(&memory, secret));
+                assert!(found.is_none(), "{found:?} in the memory of {process}");
+            }
+        }
+    };
+    look(&gate);
+    // Whether memory can be read at all: only by root, if this is run by root.
+    let is_root = rustix::process::geteuid().is_root();
+    assert_eq!(contains(&memory(gate.process.id()), "called by"), is_root);
+    // The proxy dies with everything in its hands, then the vault of another gate, then that gate.
+    abort(child(&gate, "toolgate-proxy"));
+    all(&gate, &mut heard, "b");
+    let mut said = format!("{}{}", gate.out.all(), gate.err.all());
+    drop(gate);
+    gate = home.up(&[]);
+    gate.token = Some(home.done(&["agent", "rotate", "support"]).trim().to_owned());
+    while gate.hello().is_err() {}
+    all(&gate, &mut heard, "c");
+    look(&gate);
+    abort(child(&gate, "toolgate-vault"));
+    all(&gate, &mut heard, "d");
+    abort(gate.process.id());
+    let ended = gate.process.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(6), "{ended}");
+    said += &format!("{}{}", gate.out.all(), gate.err.all());
+    said += &home.done(&["log", "tail", "-n", "500", "--json"]);
+    for secret in &secrets {
+        for (place, text) in [("what an agent heard", &heard), ("what was printed", &said)] {
+            assert!(!text.contains(secret), "{secret} in {place}");
+        }
+    }
+    assert!(heard.contains("called by ⟦secret:client#") && provider.minted.lock().unwrap().len() > 10);
+    // A core dump would lie there too.
+    let left = files(home.path());
+    for secret in &secrets {
+        assert!(!contains(&left, secret), "{secret} in a file");
+    }
     home.done(&["log", "verify"]);
 }
