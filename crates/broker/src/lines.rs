@@ -13,7 +13,7 @@ use toolgate_ledger::record::{
     AgentInfo, AgentProof, Body, CallInfo, Cell as CellRecord, CellCut, CellEnd as CellEndRecord, Connection,
     Connections as ConnectionsRecord, Delivered as DeliveredRecord, EncodeRecordError, Field, Intent, Judged,
     Lease, Outcome as OutcomeRecord, OutcomeUnknown, Per as PerRecord, QuestionAsked, Record,
-    Refusal as RefusalRecord, Status, Tier, VerdictWord, commit,
+    Refusal as RefusalRecord, Secret, Status, Tier, VerdictWord, commit,
 };
 use toolgate_ledger::tree::Hash;
 use toolgate_sandbox::cell::{Connections, Cut, Ended, Enforced, Gauge, Limits, Tier as Strength};
@@ -339,6 +339,11 @@ pub(crate) fn connection<C: Clock>(clock: &C, connection: Connection) -> Result<
 /// What happened to a lease.
 pub(crate) fn lease<C: Clock>(clock: &C, lease: Lease) -> Result<Line, LineError> {
     line(clock, lease.into(), Vec::new(), "gate".to_owned())
+}
+
+/// What happened to a secret.
+pub(crate) fn secret<C: Clock>(clock: &C, secret: Secret) -> Result<Line, LineError> {
+    line(clock, secret.into(), Vec::new(), "gate".to_owned())
 }
 
 /// A question with the statement that people sign, and its record.

@@ -158,6 +158,23 @@ The exit status is the command's own; 124: its time was over; 127: it could not 
   toolgate secret rotate github"
     )]
     Secret(SecretCommand),
+    /// Log in to a server in your browser, and keep what is got in the vault
+    #[command(
+        arg_required_else_help = true,
+        after_help = "Examples:
+  toolgate login tracker                          prints the address to open, and waits for the browser
+  toolgate login tracker --open --scope 'issues:read issues:write'
+  toolgate login tracker --no-browser             for a machine without one: paste the address that it ends at
+  toolgate login tracker --client-id my-client --client-secret-file secret
+  toolgate login --list                           who is logged in where
+
+The server is one of toolgate.toml with an `url`. It gets `secrets = [\"login-SERVER\"]` there."
+    )]
+    Login(Login),
+    /// End a login: it is revoked where it was got, and removed here
+    #[command(after_help = "Examples:
+  toolgate logout tracker")]
+    Logout(Logout),
     /// Show and revoke credentials that are minted from secrets
     #[command(
         subcommand,
@@ -205,6 +222,49 @@ through to the end.")]
     /// The demo's own MCP server, over standard input and output
     #[command(hide = true)]
     DemoServer,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Login {
+    /// The server
+    #[arg(required_unless_present = "list")]
+    pub(crate) server: Option<String>,
+    /// List the servers that somebody is logged in to
+    #[arg(long, conflicts_with = "server")]
+    pub(crate) list: bool,
+    /// Ask for these scopes, whatever the server says
+    #[arg(long, value_name = "SCOPES")]
+    pub(crate) scope: Option<String>,
+    /// Be this client, which is known there; else one is registered
+    #[arg(long, value_name = "ID")]
+    pub(crate) client_id: Option<String>,
+    /// Read the secret of that client from a file; `-` is the first line of standard input
+    #[arg(long, value_name = "FILE", requires = "client_id")]
+    pub(crate) client_secret_file: Option<PathBuf>,
+    /// Log in there, where the server names several authorization servers
+    #[arg(long, value_name = "URL")]
+    pub(crate) issuer: Option<String>,
+    /// Have the browser come back to this port [default: any]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// Open the address with `xdg-open`
+    #[arg(long)]
+    pub(crate) open: bool,
+    /// Do not wait for a browser: read the address that it ends at from standard input
+    #[arg(long, conflicts_with = "open")]
+    pub(crate) no_browser: bool,
+    /// Read the passphrase of the vault from a file with mode 600
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logout {
+    /// The server
+    pub(crate) server: String,
+    /// Read the passphrase of the vault from a file with mode 600
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

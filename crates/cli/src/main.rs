@@ -14,6 +14,7 @@ mod image;
 mod init;
 mod lease;
 mod log;
+mod login;
 mod out;
 mod person;
 mod place;
@@ -113,6 +114,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Question(command) => question::run(&here()?, command),
         Command::Mcp(mcp) => up::run_mcp(&here()?, &mcp),
         Command::Scrub(arguments) => secret_scan::scrub(&arguments, cli.json),
+        Command::Login(login) => login::run(&here()?, &login),
+        Command::Logout(logout) => login::out(&here()?, &logout),
         Command::Lease(command) => lease::run(&here()?, command),
         Command::Secret(SecretCommand::Vault(command)) => secret::run(&here()?, command),
         Command::Up(up) => up::run(&here()?, &up),

@@ -9,6 +9,7 @@ use toolgate_broker::store::ManageError;
 use toolgate_broker::vault::VaultError;
 use toolgate_broker::vault::process::ProcessError;
 pub(crate) use toolgate_core::time::to_rfc3339 as time;
+use toolgate_gateway::login::LoginError;
 use toolgate_sandbox::image::ImageError;
 
 /// How much of a text of strangers is shown on one line.
@@ -54,6 +55,9 @@ pub(crate) fn hint_of(error: &anyhow::Error) -> Option<String> {
         }
         if let Some(error) = cause.downcast_ref::<ManageError>() {
             return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<LoginError>() {
+            return error.hint();
         }
         if let Some(error) = cause.downcast_ref::<ImageError>() {
             return error.hint().map(str::to_owned);

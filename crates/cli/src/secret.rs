@@ -220,6 +220,66 @@ fn remove(place: &Place, name: &str) -> anyhow::Result<()> {
     place.tell(|| json!({ "secret": name.as_str(), "removed": true }))
 }
 
+/// Keeps what somebody has got who logged in: in the place of what there was before, and for the same agents and tools.
+pub(crate) fn keep_login(
+    place: &Place,
+    name: &SecretName,
+    mut uses: Uses,
+    value: &[u8],
+    passphrase: Option<&Path>,
+) -> anyhow::Result<()> {
+    let state = place.open_or_make()?;
+    if !state.folder.vault().exists() {
+        make(place, &state)?;
+    }
+    // A gate that renews it meanwhile would ask for nothing.
+    let _turn = Held::take_turn(&state.folder.vault(), name)?;
+    let mut opened = Opened::unlocked(place, state, passphrase)?;
+    let action = match login_of(&opened.vault, name) {
+        Ok((before, _)) => {
+            (uses.agents, uses.tools) = (before.agents, before.tools);
+            opened.vault.rotate(name, value, now_ms())?;
+            opened.vault.set_uses(name, uses)?;
+            SecretAction::Rotated
+        }
+        Err(VaultError::NoSecret(_)) => {
+            opened.vault.add(name, uses, value, now_ms())?;
+            SecretAction::Added
+        }
+        Err(error) => return Err(error.into()),
+    };
+    opened.save(place, action, Some(name)).map(drop)
+}
+
+/// Takes a login out of the vault: what it was good for, and its value.
+pub(crate) fn take_login(
+    place: &Place,
+    name: &SecretName,
+    passphrase: Option<&Path>,
+) -> anyhow::Result<(Uses, Zeroizing<Vec<u8>>)> {
+    let state = place.open()?;
+    let _turn = Held::take_turn(&state.folder.vault(), name)?;
+    let mut opened = Opened::unlocked(place, state, passphrase)?;
+    let login = login_of(&opened.vault, name)?;
+    opened.vault.remove(name)?;
+    opened.save(place, SecretAction::Removed, Some(name))?;
+    Ok(login)
+}
+
+/// The login of this name; something else may have it.
+fn login_of(vault: &Vault, name: &SecretName) -> Result<(Uses, Zeroizing<Vec<u8>>), VaultError> {
+    let sealed = vault.secrets().get(name).ok_or_else(|| VaultError::NoSecret(name.clone()))?;
+    if !is_login(&sealed.uses) {
+        return Err(VaultError::SecretThere(name.clone()));
+    }
+    Ok((sealed.uses.clone(), vault.value(name)?))
+}
+
+/// Whether it is what somebody has got who logged in.
+pub(crate) fn is_login(uses: &Uses) -> bool {
+    uses.mint.as_ref().is_some_and(|mint| mint.provider() == Provider::OauthRefresh)
+}
+
 /// What is said of a secret: never its value, nor how long that is.
 fn told(name: &SecretName, sealed: &Sealed, config: &Config) -> Value {
     json!({
@@ -234,7 +294,7 @@ fn servers<'c>(config: &'c Config, name: &SecretName) -> Vec<&'c str> {
     wants.map(|(server, _)| server.as_str()).collect()
 }
 
-fn locked(place: &Place) -> Result<Locked, VaultError> {
+pub(crate) fn locked(place: &Place) -> Result<Locked, VaultError> {
     Locked::read(&place.home.state.join("vault"), &place.surroundings)
 }
 

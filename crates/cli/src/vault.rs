@@ -16,6 +16,7 @@ use toolgate_gateway::upstream::HttpServer;
 use toolgate_sandbox::cell::Lent;
 use toolgate_sandbox::guarded;
 
+use crate::login;
 use crate::out::{hinted, note};
 
 /// What secrets serve that are used by `toolgate exec`: `exec/*`.
@@ -44,7 +45,7 @@ impl Vault {
         Ok(vault)
     }
 
-    /// Takes up the vault as it was written last. Says whether there was anything to take up.
+    /// Takes up the vault as it was written last. Says whether anything is otherwise than before: a login whose token was renewed is not.
     pub(crate) fn follow(&mut self, store: &Arc<SqliteStore>) -> anyhow::Result<bool> {
         let noted = store.vault()?;
         if noted == self.noted && (self.credentials.is_some() || !self.path.exists()) {
@@ -52,7 +53,8 @@ impl Vault {
         }
         let last = noted.clone().map(|row| Noted { id: row.id, generation: row.generation });
         // What cannot be read is taken for gone: nobody is served with what somebody may have taken back.
-        self.known.clear();
+        let before = std::mem::take(&mut self.known);
+        let is_first = self.credentials.is_none();
         match (&self.credentials, last) {
             (Some(credentials), Some(last)) => self.known = credentials.reload(&self.path, last)?,
             (_, last) => {
@@ -65,7 +67,7 @@ impl Vault {
             }
         }
         self.noted = noted;
-        Ok(true)
+        Ok(is_first || before != self.known)
     }
 
     /// What servers say passes this.
@@ -143,7 +145,10 @@ impl Vault {
                 else {
                     return Err(hinted(
                         format!("server `{name}` gets the secret `{secret}`, and there is none in the vault"),
-                        format!("`toolgate secret add {secret}` puts it there"),
+                        match *secret == login::secret_of(name)? {
+                            true => format!("`toolgate login {name}` puts it there"),
+                            false => format!("`toolgate secret add {secret}` puts it there"),
+                        },
                     ));
                 };
                 let anew = |what: &str| format!("`toolgate secret use-where {secret} {what}` says so");

@@ -9,6 +9,7 @@ pub mod front;
 pub mod fuzzing;
 pub mod headers;
 pub mod line;
+pub mod login;
 pub mod port;
 pub mod proxy;
 pub mod replay;

@@ -118,6 +118,9 @@ pub enum VaultError {
     /// There is such a secret.
     #[error("there is a secret `{0}` already")]
     SecretThere(SecretName),
+    /// It is another value, or another kind of secret, than the one that was to be renewed.
+    #[error("the secret `{0}` has another value by now, or does not renew itself")]
+    NotThis(SecretName),
     /// The value is empty or too long.
     #[error("the value is empty, or longer than {MAX_VALUE} bytes")]
     Value,
@@ -181,6 +184,7 @@ impl VaultError {
             | Self::Key { .. }
             | Self::Memory(_)
             | Self::NoRandomness(_)
+            | Self::NotThis(_)
             | Self::TooMany(_)
             | Self::Unanswered(_)
             | Self::Value => return None,
@@ -531,6 +535,11 @@ impl Vault {
     }
 
     fn write(&self) -> Result<(), VaultError> {
+        replace(&self.path, &self.bytes()?)
+    }
+
+    /// The file as it is written.
+    fn bytes(&self) -> Result<Vec<u8>, VaultError> {
         let io = |source| VaultError::Io { what: "write", path: self.path.clone(), source };
         let mut bytes = serde_json::to_vec(&self.body).map_err(|error| io(error.into()))?;
         let mac = file_mac(&self.root, &bytes).finalize().into_bytes();
@@ -540,19 +549,29 @@ impl Vault {
         if bytes.len() as u64 > MAX_FILE {
             return Err(VaultError::TooMany("secrets"));
         }
-        let folder = self.path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let draft = folder.join(format!("vault.{}.new", std::process::id()));
-        let written = (|| {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&draft, &self.path)?;
-            File::open(folder)?.sync_all()
-        })();
-        if written.is_err() {
-            let _gone = fs::remove_file(&draft);
+        Ok(bytes)
+    }
+
+    /// The file as it is after a secret that renews itself ([`Mint::renews_itself`](super::Mint::renews_itself)) has got another value, in
+    /// place of its `version`th; it is to be written by whoever holds the lock.
+    ///
+    /// # Errors
+    /// It has another value already, is gone, or is none of those.
+    pub(super) fn renewed(
+        mut self,
+        name: &SecretName,
+        version: u32,
+        value: &[u8],
+        now_ms: u64,
+    ) -> Result<Vec<u8>, VaultError> {
+        let sealed = self.body.secrets.get(name).ok_or_else(|| VaultError::NoSecret(name.clone()))?;
+        let renews = sealed.uses.mint.as_ref().is_some_and(super::Mint::renews_itself);
+        if !renews || sealed.version != version {
+            return Err(VaultError::NotThis(name.clone()));
         }
-        written.map_err(io)
+        self.rotate(name, value, now_ms)?;
+        self.body.generation += 1;
+        self.bytes()
     }
 
     fn put(
@@ -592,6 +611,35 @@ impl Vault {
     }
 }
 
+/// Puts a vault in the place of the one at this path: it is durable and whole when this returns, and whoever reads meanwhile sees the
+/// old one. What it is, whoever reads it finds out.
+///
+/// # Errors
+/// It cannot be written; the file is as it was.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), VaultError> {
+    let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let draft = folder.join(format!("vault.{}.new", std::process::id()));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&draft, path)?;
+        File::open(folder)?.sync_all()
+    })();
+    if written.is_err() {
+        let _gone = fs::remove_file(&draft);
+    }
+    written.map_err(|source| VaultError::Io { what: "write", path: path.to_owned(), source })
+}
+
+/// How often the vault of these bytes says that it was written.
+///
+/// # Errors
+/// They are no vault.
+pub(super) fn generation_of(bytes: &[u8]) -> Result<u64, VaultError> {
+    Ok(Locked::parse(Path::new("vault"), bytes)?.body.generation)
+}
+
 /// The right to change the vault: one process at a time.
 #[derive(Debug)]
 pub struct Held {
@@ -604,7 +652,19 @@ impl Held {
     /// # Errors
     /// The lock cannot be made.
     pub fn take(vault: &Path) -> Result<Self, VaultError> {
-        let path = vault.with_extension("lock");
+        Self::at(vault.with_extension("lock"))
+    }
+
+    /// Waits until nobody else asks for another value of this secret, which renews itself: of two that ask with the same one, a server
+    /// may take the second for a thief.
+    ///
+    /// # Errors
+    /// The lock cannot be made.
+    pub fn take_turn(vault: &Path, secret: &SecretName) -> Result<Self, VaultError> {
+        Self::at(vault.with_extension(format!("{secret}.lock")))
+    }
+
+    fn at(path: PathBuf) -> Result<Self, VaultError> {
         let io = |source| VaultError::Io { what: "lock", path: path.clone(), source };
         let lock = OpenOptions::new()
             .write(true)

@@ -62,6 +62,8 @@ pub enum Provider {
     OauthClient,
     /// An access token in exchange for another one (RFC 8693).
     OauthExchange,
+    /// An access token for a refresh token (RFC 6749, section 6), which is another one afterwards where the server says so.
+    OauthRefresh,
     /// Dynamic credentials of an OpenBao or a HashiCorp Vault.
     Openbao,
     /// A role of a PostgreSQL, with a password.
@@ -94,7 +96,7 @@ const TTL: Parameter = optional("ttl", "for how many seconds, if the provider le
 
 impl Provider {
     /// All there are.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AwsSecret,
         Self::AwsSts,
         Self::GithubApp,
@@ -104,6 +106,7 @@ impl Provider {
         Self::Kubernetes,
         Self::OauthClient,
         Self::OauthExchange,
+        Self::OauthRefresh,
         Self::Openbao,
         Self::Postgres,
         Self::SshCertificate,
@@ -122,6 +125,7 @@ impl Provider {
             Self::Kubernetes => "kubernetes",
             Self::OauthClient => "oauth-client",
             Self::OauthExchange => "oauth-exchange",
+            Self::OauthRefresh => "oauth-refresh",
             Self::Openbao => "openbao",
             Self::Postgres => "postgres",
             Self::SshCertificate => "ssh-certificate",
@@ -140,6 +144,9 @@ impl Provider {
             Self::OauthClient => "the client's secret",
             Self::OauthExchange => {
                 "the token to exchange, and on a second line the client's secret if it has one"
+            }
+            Self::OauthRefresh => {
+                "the refresh token that `toolgate login` got, and on a second line the client's secret if it has one"
             }
             Self::Openbao => "a token that may read the path",
             Self::Postgres => "postgres://ADMIN:PASSWORD@HOST:PORT/DATABASE",
@@ -162,7 +169,8 @@ impl Provider {
             | Self::Jwt
             | Self::Kubernetes
             | Self::OauthClient
-            | Self::OauthExchange => &["token"],
+            | Self::OauthExchange
+            | Self::OauthRefresh => &["token"],
         }
     }
 
@@ -301,6 +309,24 @@ impl Provider {
                     ]
                 }
             }
+            Self::OauthRefresh => {
+                const {
+                    &[
+                        needed("token_url", "where tokens are"),
+                        needed("client_id", "the client"),
+                        needed("server", "the server that somebody has logged in to"),
+                        optional("ca", "the certificate authority of the authorization server, in PEM"),
+                        optional("client_auth", "`post`: the client's secret is part of the form"),
+                        optional("issuer", "where somebody has logged in"),
+                        optional("login", "tells one login from another"),
+                        optional("revoke_url", "where `toolgate logout` revokes it (RFC 7009)"),
+                        optional("until_ms", "when an access token ends that nothing renews, since 1970"),
+                        SCOPE,
+                        RESOURCE,
+                        TTL,
+                    ]
+                }
+            }
             Self::Openbao => {
                 const {
                     &[
@@ -349,6 +375,7 @@ impl Provider {
             | Self::GithubApp
             | Self::OauthClient
             | Self::OauthExchange
+            | Self::OauthRefresh
             | Self::Openbao => (10, 3_600),
             Self::Postgres | Self::SshCertificate => (10, 86_400),
         }
@@ -376,7 +403,7 @@ pub enum MintError {
     /// Nobody of this name mints.
     #[error(
         "nothing is minted by `{0}`; there are aws-secret, aws-sts, github-app, google, google-secret, jwt, kubernetes, oauth-client, \
-         oauth-exchange, openbao, postgres and ssh-certificate"
+         oauth-exchange, oauth-refresh, openbao, postgres and ssh-certificate"
     )]
     Provider(String),
     /// A parameter is missing.
@@ -433,7 +460,19 @@ fn names(provider: Provider) -> String {
 const IDLE: &str = "idle.";
 
 /// What a call has no say in: whom a secret is sent to, and for how long.
-const FIXED: [&str; 6] = ["algorithm", "ca", "client_id", "region", "revocable", "ttl"];
+const FIXED: [&str; 11] = [
+    "algorithm",
+    "ca",
+    "client_auth",
+    "client_id",
+    "issuer",
+    "login",
+    "region",
+    "revocable",
+    "server",
+    "ttl",
+    "until_ms",
+];
 
 /// How long a lease is where nothing says so, in seconds.
 const USUAL_TTL: u64 = 600;
@@ -483,6 +522,8 @@ impl Mint {
             }
             let fits = match plain {
                 "revocable" => text == "yes",
+                "client_auth" => text == "post",
+                "until_ms" => text.parse::<u64>().is_ok(),
                 "algorithm" => ["RS256", "ES256", "EdDSA", "HS256"].contains(&text.as_str()),
                 "connections" => text.parse::<u16>().is_ok_and(|connections| connections > 0),
                 "region" => text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
@@ -550,6 +591,12 @@ impl Mint {
             filled.insert(name.clone(), text);
         }
         Ok(filled)
+    }
+
+    /// Whether what is minted from it has its value replaced, by the provider itself: it is the same login all the same.
+    #[must_use]
+    pub fn renews_itself(&self) -> bool {
+        self.provider == Provider::OauthRefresh && !self.with.contains_key("until_ms")
     }
 
     /// Whether it has such a part.
@@ -632,7 +679,10 @@ fn is_itself(text: &str) -> bool {
 }
 
 /// An address that a secret may be sent to: over TLS, or on this machine.
-fn is_url(text: &str) -> Result<(), &'static str> {
+///
+/// # Errors
+/// It is none; says what it has to be.
+pub fn is_url(text: &str) -> Result<(), &'static str> {
     let (rest, plain) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
         (Some(rest), _) => (rest, false),
         (None, Some(rest)) => (rest, true),

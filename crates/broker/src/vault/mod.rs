@@ -8,6 +8,7 @@ pub mod file;
 pub mod keys;
 pub mod mint;
 pub mod process;
+pub mod turns;
 pub mod uses;
 
 pub use file::{Locked, Sealed, Vault, VaultError};

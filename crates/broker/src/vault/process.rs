@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -22,10 +22,12 @@ use toolgate_sandbox::guarded::{self, KEY_BYTES};
 use toolgate_sandbox::messages::{self, MAX_MESSAGE};
 use zeroize::Zeroizing;
 
-use super::file::{Locked, MAX_VALUE, Vault, VaultError, b64, file};
-use super::keys::Opener;
+use super::file::{Locked, MAX_VALUE, Sealed, Vault, VaultError, b64, file};
+use super::keys::{Opener, derive, unseal};
+use super::mint::Mint;
 use super::uses::Uses;
 use crate::home::Surroundings;
+use crate::port::{Clock as _, SystemClock};
 
 /// The name (`argv[0]`) by which this program knows that it is to be the vault's process.
 pub const VAULT: &str = "toolgate-vault";
@@ -42,6 +44,9 @@ enum Ask {
     },
     /// The vault was written again: here it is.
     Reload { noted: Noted },
+    /// The vault as it is; and another value for a secret in it that renews itself, as the credential proxy has sealed it. What is
+    /// wanted is the file to write.
+    Renew { noted: Noted, name: String, version: u32 },
 }
 
 /// Which vault was written last, and how often.
@@ -58,7 +63,7 @@ pub struct Noted {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Said {
-    /// It is unlocked. What it has comes in the file with it.
+    /// It is done. What it has comes in messages after it.
     Open,
     /// It cannot be used.
     Failed { why: String, hint: Option<String> },
@@ -69,8 +74,18 @@ enum Said {
 pub struct Known {
     /// What it is called.
     pub name: String,
+    /// How often somebody gave its value; nothing where that renews itself.
+    pub version: Option<u32>,
     /// What it is good for.
     pub uses: Uses,
+}
+
+impl Known {
+    fn of(name: &SecretName, sealed: &Sealed) -> Self {
+        let renews = sealed.uses.mint.as_ref().is_some_and(Mint::renews_itself);
+        let version = (!renews).then_some(sealed.version);
+        Self { name: name.to_string(), version, uses: sealed.uses.clone() }
+    }
 }
 
 /// Becomes the vault's process, if this program was started as one; to be called before anything else in `main`. `ask` asks for
@@ -114,21 +129,62 @@ fn serve(ask: &dyn Fn() -> Result<Zeroizing<String>, VaultError>) -> io::Result<
     confine::to_what_is_open().map_err(io::Error::other)?;
     give(&vault, &mut proxy)?;
     told(gate, &vault)?;
-    while let Some((ask, mut descriptors)) = next(gate)? {
-        let (Ask::Reload { noted }, Some(file)) = (ask, descriptors.pop()) else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        match vault.reread(File::from(file)).and_then(|vault| follows(vault, Some(&noted))) {
-            Ok(new) => {
-                vault = new;
-                give(&vault, &mut proxy)?;
-                told(gate, &vault)?;
+    while let Some((ask, descriptors)) = next(gate)? {
+        let mut files = descriptors.into_iter().map(File::from);
+        let file = files.next().ok_or(io::ErrorKind::InvalidInput)?;
+        let read = |noted| vault.reread(file).and_then(|vault| follows(vault, Some(noted)));
+        match (ask, files.next()) {
+            (Ask::Reload { noted }, None) => match read(&noted) {
+                Ok(new) => {
+                    vault = new;
+                    give(&vault, &mut proxy)?;
+                    told(gate, &vault)?;
+                }
+                // What was there before stays.
+                Err(error) => say(gate, &failed(&error), None)?,
+            },
+            // What is made here is in force once it was written, and read again.
+            (Ask::Renew { noted, name, version }, Some(sealed)) => {
+                match read(&noted).and_then(|vault| renewed(vault, &name, version, sealed)) {
+                    Ok(bytes) => told_bytes(gate, &bytes)?,
+                    Err(error) => say(gate, &failed(&error), None)?,
+                }
             }
-            // What was there before stays.
-            Err(error) => say(gate, &failed(&error), None)?,
+            (Ask::Open { .. } | Ask::Reload { .. } | Ask::Renew { .. }, _) => {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
         }
     }
     Ok(())
+}
+
+/// The file of a vault in which this secret has the value that is sealed here.
+fn renewed(vault: Vault, name: &str, version: u32, sealed: File) -> Result<Vec<u8>, VaultError> {
+    let name: SecretName = name.parse().map_err(|_name| VaultError::Damaged("a name of a secret"))?;
+    let mut bytes = Vec::new();
+    let most = MAX_VALUE as u64 + 1024;
+    sealed.take(most).read_to_end(&mut bytes).map_err(|source| VaultError::Io {
+        what: "take over",
+        path: PathBuf::from(name.as_str()),
+        source,
+    })?;
+    let tokens = vault.derived("tokens");
+    let value = unseal(&renewal_key(&tokens), &renewal_purpose(&name, version), &bytes);
+    let value = value.ok_or(VaultError::Damaged("a value that was renewed"))?;
+    vault.renewed(&name, version, &value, SystemClock.now_ms())
+}
+
+/// The key under which the credential proxy seals a value that a provider has renewed, on its way to the vault's process: it passes the
+/// gate, which writes it down and cannot read it.
+#[must_use]
+pub fn renewal_key(tokens: &[u8; KEY_BYTES]) -> Zeroizing<[u8; KEY_BYTES]> {
+    derive(tokens, &[b"renewal"])
+}
+
+/// What such a value is bound to: this secret, and the value that it replaces.
+#[must_use]
+pub fn renewal_purpose(name: &SecretName, version: u32) -> Vec<u8> {
+    [b"toolgate/vault/renewal/v1/", name.as_str().as_bytes(), b"/", &version.to_be_bytes()].concat()
 }
 
 fn follows(vault: Vault, noted: Option<&Noted>) -> Result<Vault, VaultError> {
@@ -156,19 +212,18 @@ fn say(gate: BorrowedFd<'_>, said: &Said, list: Option<BorrowedFd<'_>>) -> io::R
     Ok(messages::send(gate, &serde_json::to_vec(said)?, &descriptors)?)
 }
 
-/// Tells the gate what there is: through a pipe, since a list can be longer than a message.
+/// Tells the gate what there is: in several messages, since a list can be longer than one.
 fn told(gate: BorrowedFd<'_>, vault: &Vault) -> io::Result<()> {
+    let known: Vec<Known> = vault.secrets().iter().map(|(name, sealed)| Known::of(name, sealed)).collect();
+    told_bytes(gate, &serde_json::to_vec(&known)?)
+}
+
+fn told_bytes(gate: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
     say(gate, &Said::Open, None)?;
-    let known: Vec<Known> = vault
-        .secrets()
-        .iter()
-        .map(|(name, sealed)| Known { name: name.to_string(), uses: sealed.uses.clone() })
-        .collect();
-    let text = serde_json::to_vec(&known)?;
-    for part in text.chunks(MAX_MESSAGE) {
+    for part in bytes.chunks(MAX_MESSAGE) {
         messages::send(gate, part, &[])?;
     }
-    // A message of one byte that JSON cannot end with.
+    // A message of one byte that is no part of a text.
     Ok(messages::send(gate, END, &[])?)
 }
 
@@ -347,7 +402,8 @@ impl VaultProcess {
         let process =
             Command::new(program).arg0(VAULT).stdin(Stdio::from(theirs)).stdout(Stdio::null()).spawn()?;
         let this = Self { socket: Mutex::new(ours), process: Mutex::new(process) };
-        let known = this.asked(&Ask::Open { path: vault.to_owned(), noted }, proxy)?;
+        let ask = Ask::Open { path: vault.to_owned(), noted };
+        let known = this.asked(&ask, vec![proxy]).and_then(|list| known(&list))?;
         Ok((this, known))
     }
 
@@ -356,15 +412,31 @@ impl VaultProcess {
     /// # Errors
     /// It is not as it should be; then what was there before stays.
     pub fn reload(&self, vault: &Path, noted: Noted) -> Result<Vec<Known>, ProcessError> {
-        let owner = rustix::process::geteuid().as_raw();
-        let file = file(vault, owner)
-            .map_err(|error| ProcessError::Vault { why: error.to_string(), hint: error.hint() })?;
-        self.asked(&Ask::Reload { noted }, file.into())
+        let ask = Ask::Reload { noted };
+        self.asked(&ask, vec![opened(vault)?]).and_then(|list| known(&list))
     }
 
-    fn asked(&self, ask: &Ask, given: OwnedFd) -> Result<Vec<Known>, ProcessError> {
+    /// Has it make the vault's file with another value for a secret that renews itself, as the credential proxy has sealed it. It is in
+    /// force once it was written, and taken up by [`reload`](Self::reload).
+    ///
+    /// # Errors
+    /// The value is not the one that was to be replaced, or the vault is not as it should be.
+    pub fn renew(
+        &self,
+        vault: &Path,
+        noted: Noted,
+        name: &SecretName,
+        version: u32,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, ProcessError> {
+        let sealed = messages::sealed("toolgate-renewed", sealed)?;
+        self.asked(&Ask::Renew { noted, name: name.to_string(), version }, vec![opened(vault)?, sealed])
+    }
+
+    fn asked(&self, ask: &Ask, given: Vec<OwnedFd>) -> Result<Vec<u8>, ProcessError> {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        messages::send(&*socket, &serde_json::to_vec(ask).map_err(io::Error::from)?, &[given.as_fd()])?;
+        let lent: Vec<_> = given.iter().map(AsFd::as_fd).collect();
+        messages::send(&*socket, &serde_json::to_vec(ask).map_err(io::Error::from)?, &lent)?;
         drop(given);
         let mut buffer = [0; MAX_MESSAGE];
         let mut next = |text: &mut Vec<u8>| -> io::Result<bool> {
@@ -383,10 +455,20 @@ impl VaultProcess {
                 let mut list = Vec::new();
                 while !next(&mut list)? {}
                 list.pop();
-                Ok(serde_json::from_slice(&list).map_err(io::Error::from)?)
+                Ok(list)
             }
         }
     }
+}
+
+fn known(list: &[u8]) -> Result<Vec<Known>, ProcessError> {
+    Ok(serde_json::from_slice(list).map_err(io::Error::from)?)
+}
+
+fn opened(vault: &Path) -> Result<OwnedFd, ProcessError> {
+    let owner = rustix::process::geteuid().as_raw();
+    let file = file(vault, owner);
+    Ok(file.map_err(|error| ProcessError::Vault { why: error.to_string(), hint: error.hint() })?.into())
 }
 
 impl Drop for VaultProcess {

@@ -177,6 +177,15 @@ impl Printed {
         }
     }
 
+    /// All of it, once it has ended.
+    pub(crate) fn to_end(&self) -> String {
+        let mut text = self.0.0.lock().unwrap();
+        while !text.1 {
+            text = self.0.1.wait(text).unwrap();
+        }
+        text.0.clone()
+    }
+
     /// All of it until now.
     pub(crate) fn all(&self) -> String {
         self.0.0.lock().unwrap().0.clone()

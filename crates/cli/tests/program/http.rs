@@ -96,6 +96,16 @@ pub(crate) fn mcp(asked: &Asked, call: impl FnOnce(&Value) -> String) -> Reply {
 
 /// Serves on a port of its own, until the test has ended.
 pub(crate) fn serve(answer: impl Fn(&Asked) -> Reply + Clone + Send + 'static) -> u16 {
+    serve_with(move |asked, mut out| {
+        let Reply { status, kind, body } = answer(asked);
+        let head =
+            format!("HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", body.len());
+        out.write_all(format!("{head}{body}").as_bytes()).ok()
+    })
+}
+
+/// The same, where whatever is answered is written by hand. The connection ends after `None`.
+pub(crate) fn serve_with(answer: impl Fn(&Asked, &TcpStream) -> Option<()> + Clone + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -107,7 +117,7 @@ pub(crate) fn serve(answer: impl Fn(&Asked) -> Reply + Clone + Send + 'static) -
     port
 }
 
-fn one(stream: &TcpStream, answer: &impl Fn(&Asked) -> Reply) -> Option<()> {
+fn one(stream: &TcpStream, answer: &impl Fn(&Asked, &TcpStream) -> Option<()>) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -118,8 +128,5 @@ fn one(stream: &TcpStream, answer: &impl Fn(&Asked) -> Reply) -> Option<()> {
     let mut asked = Asked { head, body: Vec::new() };
     asked.body = vec![0; asked.header("content-length").parse().unwrap_or(0)];
     reader.read_exact(&mut asked.body).ok()?;
-    let Reply { status, kind, body } = answer(&asked);
-    let mut out = stream;
-    write!(out, "HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-        .ok()
+    answer(&asked, stream)
 }

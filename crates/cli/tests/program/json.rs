@@ -133,6 +133,7 @@ fn every_command_prints_json_lines_and_nothing_else() {
     assert_eq!(run(&["secret", "scan", "notes.txt"])[0]["kind"], "password");
     assert_eq!(run(&["scrub"])[0]["text"], "");
     assert_eq!(run(&["secret", "providers"])[0][0]["provider"], "aws-sts");
+    assert_eq!(run(&["login", "--list"])[0], json!([]));
     assert_eq!(run(&["lease", "list"])[0], json!([]));
     assert_eq!(run(&["lease", "revoke", "--all"])[0]["revoke"], json!([]));
     assert_eq!(run(&["secret", "remove", "api"])[0]["removed"], true);
@@ -140,7 +141,7 @@ fn every_command_prints_json_lines_and_nothing_else() {
     run(&["man", "pages"]);
 
     // Each command was among them, but for those whose output is not theirs: `up` is above, `mcp` speaks MCP there, and
-    // `exec` prints what its command does.
+    // `exec` prints what its command does. `logout` is with what ends by it, in `login.rs`.
     let help = home.done(&["--help"]);
     let mut missing = Vec::new();
     for command in crate::help::below(&help) {
@@ -148,7 +149,7 @@ fn every_command_prints_json_lines_and_nothing_else() {
         let inner = inner.iter().map(|word| format!("{command} {word}"));
         missing.extend(inner.chain([command.clone()]).filter(|name| !done.contains(name)));
     }
-    assert_eq!(missing, ["up", "mcp", "exec"]);
+    assert_eq!(missing, ["up", "mcp", "exec", "logout"]);
 }
 
 #[test]

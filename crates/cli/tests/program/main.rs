@@ -14,6 +14,7 @@ mod init;
 mod inside;
 mod json;
 mod leases;
+mod login;
 mod mistakes;
 mod review;
 mod scan;

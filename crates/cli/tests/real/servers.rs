@@ -280,20 +280,27 @@ impl Moto {
 
 /// The npm package `oidc-provider`, with one client.
 pub(crate) struct Oidc {
-    _running: Running,
+    running: Running,
     pub(crate) port: u16,
 }
 
 const OIDC: &str = r#"
 import { Provider } from 'oidc-provider';
-const [port, secret] = process.argv.slice(2);
+import { appendFileSync } from 'node:fs';
+const [port, secret, told] = process.argv.slice(2);
 const provider = new Provider(`http://127.0.0.1:${port}`, {
   clients: [{ client_id: 'gate', client_secret: secret, grant_types: ['client_credentials'], redirect_uris: [],
     response_types: [], scope: 'read' }],
-  scopes: ['read', 'admin'],
+  scopes: ['openid', 'offline_access', 'read', 'admin'],
+  rotateRefreshToken: true,
+  pkce: { required: () => true },
+  findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
   features: { clientCredentials: { enabled: true }, introspection: { enabled: true }, revocation: { enabled: true },
-    devInteractions: { enabled: false } },
+    registration: { enabled: true }, devInteractions: { enabled: true },
+    resourceIndicators: { enabled: true, defaultResource: () => [], useGrantedResource: () => true,
+      getResourceServerInfo: (_, resource) => ({ scope: 'read admin', audience: resource, accessTokenTTL: 300 }) } },
 });
+provider.on('refresh_token.saved', (token) => appendFileSync(told, `${token.jti} ${token.clientId}\n`));
 provider.listen(Number(port), '127.0.0.1');
 "#;
 
@@ -310,7 +317,46 @@ impl Oidc {
         fs::write(&script, OIDC).unwrap();
         let mut command = Command::new("node");
         command.arg("--preserve-symlinks-main").arg(script).args([&port.to_string(), Self::SECRET]);
-        Self { _running: Running::start(folder, port, &mut command), port }
+        command.arg(folder.join("refresh-tokens"));
+        Self { running: Running::start(folder, port, &mut command), port }
+    }
+
+    /// The refresh tokens that it has given, each with its client.
+    pub(crate) fn refresh_tokens(&self) -> Vec<(String, String)> {
+        let text = fs::read_to_string(self.running.folder.join("refresh-tokens")).unwrap();
+        let mut all: Vec<(String, String)> = Vec::new();
+        for line in text.lines() {
+            let (token, client) = line.split_once(' ').unwrap();
+            // It saves one again when it is used up.
+            if !all.iter().any(|(known, _)| known == token) {
+                all.push((token.to_owned(), client.to_owned()));
+            }
+        }
+        all
+    }
+
+    /// Logs in and consents as a person with a browser does. The last page that is shown.
+    pub(crate) fn consents(&self, url: &str) -> String {
+        let jar = self.running.folder.join(format!("cookies-{}", port()));
+        let browse = |more: &[&str], url: &str| {
+            let mut curl = Command::new("curl");
+            curl.args(["-sS", "-L", "-c"]).arg(&jar).arg("-b").arg(&jar).args(more).arg(url);
+            done(&mut curl)
+        };
+        let action = |page: &str| {
+            let rest = page.split("action=\"").nth(1).unwrap_or_else(|| panic!("no form: {page}"));
+            rest.split('"').next().unwrap().to_owned()
+        };
+        let login = browse(&[], url);
+        let consent = browse(&["-d", "prompt=login&login=ada&password=x"], &action(&login));
+        browse(&["-d", "prompt=consent"], &action(&consent))
+    }
+
+    /// What it answers to whoever asks with a refresh token.
+    pub(crate) fn refreshed(&self, token: &str, client: &str) -> serde_json::Value {
+        let data = format!("grant_type=refresh_token&refresh_token={token}&client_id={client}");
+        let url = format!("http://127.0.0.1:{}/token", self.port);
+        serde_json::from_str(&done(Command::new("curl").args(["-sS", "-d", &data, &url]))).unwrap()
     }
 
     /// What the provider says of a token.

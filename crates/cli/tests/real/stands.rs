@@ -1,16 +1,17 @@
 //! Providers that mint what a server over HTTP gets: one of npm, and others, which cannot be had here, by their public wire formats.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::home::{Gate, Home};
-use crate::http::{Asked, Reply, mcp, serve};
+use crate::home::{Gate, Home, Printed};
+use crate::http::{Asked, Reply, mcp, serve, serve_with};
 use crate::servers::{Oidc, done, folder, installed};
 use crate::{POLICY, leases, up, wait};
 
@@ -343,4 +344,88 @@ fn a_token_of_a_provider_has_one_scope_and_is_revoked() {
     assert!(failed[0]["why"].as_str().unwrap().contains("invalid_scope"), "{failed:?}");
     gate.end_session();
     wait("the end", || oidc.says(&token)["active"] == false);
+}
+
+/// An MCP server that wants one to log in at this provider. The tokens that it was called with.
+fn wants_login(oidc: &Oidc) -> (u16, Arc<Mutex<Vec<String>>>) {
+    let (issuer, used) = (format!("http://127.0.0.1:{}", oidc.port), Arc::<Mutex<Vec<String>>>::default());
+    let noted = Arc::clone(&used);
+    let port = serve_with(move |asked, mut out| {
+        let host = asked.header("host");
+        let metadata = format!("http://{host}/.well-known/oauth-protected-resource/mcp");
+        let reply = match (asked.path(), asked.bearer()) {
+            ("/mcp", token) if !token.is_empty() => mcp(asked, |_arguments| {
+                noted.lock().unwrap().push(token);
+                "done".to_owned()
+            }),
+            ("/mcp", _) => Reply { status: 401, kind: "text/plain", body: String::new() },
+            _ => Reply::json(
+                200,
+                &json!({ "resource": format!("http://{host}/mcp"), "authorization_servers": [issuer], "scopes_supported": ["read"] }),
+            ),
+        };
+        let Reply { status, kind, body } = reply;
+        let text = format!(
+            "HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\nWWW-Authenticate: Bearer resource_metadata=\"{metadata}\"\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        out.write_all(text.as_bytes()).ok()
+    });
+    (port, used)
+}
+
+fn log_in(home: &Home, oidc: &Oidc) {
+    let mut command = home.command(&["login", "api"]);
+    let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let said = Printed::of(process.stderr.take().unwrap());
+    let page = oidc.consents(said.until("response_type=code").trim());
+    assert!(page.contains("Toolgate has got the answer"), "{page}");
+    assert!(process.wait().unwrap().success(), "{}", said.all());
+}
+
+#[test]
+fn a_login_is_renewed_and_its_replay_ends_it() {
+    let oidc = Oidc::start();
+    let (port, used) = wants_login(&oidc);
+    let home = Home::new("real-login");
+    home.config(&format!(
+        "[servers.api]\nurl = \"http://127.0.0.1:{port}/mcp\"\nsecrets = [\"login-api\"]\n"
+    ));
+    home.policy(POLICY);
+    log_in(&home, &oidc);
+    let mut gate = up(&home);
+    for _ in 0..2 {
+        gate.hello().unwrap();
+        assert_eq!(gate.call("api__read", &json!({})), "done");
+    }
+    let tokens: Vec<String> = used.lock().unwrap().clone();
+    let said = oidc.says(tokens.last().unwrap());
+    assert_eq!((&said["active"], &said["scope"]), (&json!(true), &json!("read")), "{said}");
+    assert_eq!(said["aud"], format!("http://127.0.0.1:{port}/mcp"));
+    let given = oidc.refresh_tokens();
+    assert!(given.len() >= 4, "each renewal gives another one: {}", given.len());
+    // A thief has an old one: the provider ends the login, and the gate says so.
+    let (old, client) = &given[0];
+    assert_eq!(oidc.refreshed(old, client)["error"], "invalid_grant");
+    gate.hello().unwrap();
+    assert_ne!(gate.call("api__read", &json!({})), "done");
+    let why = leases(&home, "failed");
+    assert!(why.iter().any(|lease| lease["why"].as_str().unwrap().contains("toolgate login api")), "{why:?}");
+    // Once more, and out.
+    log_in(&home, &oidc);
+    wait("the new login", || gate.call("api__read", &json!({})) == "done");
+    let token = used.lock().unwrap().last().unwrap().clone();
+    assert_eq!(oidc.says(&token)["active"], true);
+    let (newest, client) = oidc.refresh_tokens().last().unwrap().clone();
+    home.done(&["logout", "api"]);
+    assert_eq!(oidc.refreshed(&newest, &client)["error"], "invalid_grant");
+    assert_eq!(oidc.says(&token)["active"], false, "the login took its access tokens along");
+    let secrets: Vec<String> =
+        oidc.refresh_tokens().into_iter().map(|(token, _)| token).chain(tokens).collect();
+    drop(gate);
+    for secret in secrets {
+        let found = Command::new("grep").args(["-r", "-a", "-l", &secret]).arg(home.path()).output().unwrap();
+        assert_eq!(String::from_utf8(found.stdout).unwrap(), "");
+    }
 }

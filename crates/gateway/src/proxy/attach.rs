@@ -107,7 +107,7 @@ pub(super) fn handed(slot: &Slot) -> Option<Handed> {
 }
 
 /// Percent-encoded: all but letters, digits and `-._~` (RFC 3986, section 2.3).
-pub(super) fn encoded(bytes: &[u8]) -> Zeroizing<String> {
+pub(crate) fn encoded(bytes: &[u8]) -> Zeroizing<String> {
     let mut out = Zeroizing::new(String::with_capacity(bytes.len() * 3));
     for byte in bytes {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {

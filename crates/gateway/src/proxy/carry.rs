@@ -40,10 +40,10 @@ const WAITING: usize = 4;
 
 /// What the system believes, once somebody needs it.
 #[derive(Default)]
-pub(super) struct Roots(Mutex<Option<Arc<ClientConfig>>>);
+pub(crate) struct Roots(Mutex<Option<Arc<ClientConfig>>>);
 
 impl Roots {
-    pub(super) fn get(&self) -> Result<Arc<ClientConfig>, String> {
+    pub(crate) fn get(&self) -> Result<Arc<ClientConfig>, String> {
         let mut roots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(roots) = &*roots {
             return Ok(Arc::clone(roots));

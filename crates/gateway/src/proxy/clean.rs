@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use toolgate_broker::vault::Mint;
 use toolgate_broker::vault::keys::{derive, tag};
 use toolgate_broker::vault::process::{Value, Values};
 use toolgate_core::call::Carries;
@@ -76,6 +77,9 @@ impl Default for Holding {
     }
 }
 
+/// How many values of before are looked for where a secret renews itself: nobody takes those any more.
+const KEPT_OF_LOGINS: usize = 8;
+
 /// How short a word of a value with several lines may be to be looked for by itself.
 const WORD: usize = 8;
 
@@ -89,7 +93,10 @@ impl Holding {
         let values: Vec<Arc<Value>> = values.into_iter().map(Arc::new).collect();
         let mut all = values.clone();
         for old in &before.all {
-            if !all.iter().any(|value| value.name == old.name && value.value == old.value) {
+            let mut of_name = all.iter().filter(|value| value.name == old.name);
+            let renews = old.uses.mint.as_ref().is_some_and(Mint::renews_itself);
+            let many = renews && of_name.clone().count() > KEPT_OF_LOGINS;
+            if !many && !of_name.any(|value| value.value == old.value) {
                 all.push(Arc::clone(old));
             }
         }

@@ -5,7 +5,8 @@
 //! server it makes the connection itself, and puts a credential where that one's secret says, if the secret is for this server and
 //! this host. It has no files and starts no program.
 //!
-//! It also mints credentials from secrets, and revokes them; the gate writes down what it tells of that, before it goes on.
+//! It also mints credentials from secrets, and revokes them; the gate writes down what it tells of that, before it goes on. Where a
+//! provider gives another value for the secret itself, the gate keeps it, and cannot read it.
 //!
 //! The gate asks it over a socket for one of five things, and hands it the descriptors for it:
 //! - *HTTP*: speak HTTP on this socket, and carry its requests to that server;
@@ -27,13 +28,17 @@ mod placeholder;
 mod pointer;
 pub mod process;
 mod slots;
+mod turns;
+
+pub(crate) use carry::Roots;
+pub(crate) use mint::{Fetch, Get, Got, as_client, form, in_seconds, is_code, now_ms, seconds, value_of};
 
 pub(crate) use carry::NOT_SENT;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -44,6 +49,7 @@ use toolgate_broker::lease::Leases;
 use toolgate_broker::port::Clock;
 use toolgate_broker::store::SqliteStore;
 use toolgate_broker::vault::process::{Known, Noted, ProcessError, VaultProcess};
+use toolgate_broker::vault::turns::Turns;
 use toolgate_core::name::ServerName;
 use toolgate_sandbox::cell::Lent;
 use toolgate_sandbox::messages::{self, MAX_MESSAGE};
@@ -97,10 +103,13 @@ pub(crate) struct Destination {
 pub struct Credentials {
     /// Guards the order of messages.
     socket: Mutex<OwnedFd>,
-    vault: VaultProcess,
+    vault: Arc<VaultProcess>,
+    path: PathBuf,
     process: Mutex<Child>,
     /// Where leases are told of, until somebody keeps them.
     notes: Mutex<Option<StdStream>>,
+    /// Where turns are asked for, until somebody keeps what comes of them.
+    turns: Mutex<Option<OwnedFd>>,
     leases: OnceLock<Leases>,
 }
 
@@ -125,19 +134,27 @@ impl Credentials {
         let (ours, theirs) = messages::pair()?;
         let (take, give) = StdStream::pair()?;
         let (notes, tell) = StdStream::pair()?;
+        let (turns, take_turns) = messages::pair()?;
         let mut process = Command::new(program)
             .arg0(process::PROXY)
             .env_clear()
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .spawn()?;
-        messages::send(&ours, process::VALUES, &[take.as_fd(), tell.as_fd()])?;
-        drop((take, tell));
+        messages::send(&ours, process::VALUES, &[take.as_fd(), tell.as_fd(), take_turns.as_fd()])?;
+        drop((take, tell, take_turns));
         match VaultProcess::start(program, vault, noted, give.into()) {
-            Ok((vault, known)) => {
-                let (socket, process) = (Mutex::new(ours), Mutex::new(process));
-                let (notes, leases) = (Mutex::new(Some(notes)), OnceLock::new());
-                Ok((Arc::new(Self { socket, vault, process, notes, leases }), known))
+            Ok((started, known)) => {
+                let this = Self {
+                    socket: Mutex::new(ours),
+                    vault: Arc::new(started),
+                    path: vault.to_owned(),
+                    process: Mutex::new(process),
+                    notes: Mutex::new(Some(notes)),
+                    turns: Mutex::new(Some(turns)),
+                    leases: OnceLock::new(),
+                };
+                Ok((Arc::new(this), known))
             }
             Err(error) => {
                 end(&mut process);
@@ -150,7 +167,12 @@ impl Credentials {
     ///
     /// # Errors
     /// The socket cannot be used.
-    pub fn keep_leases<C: Clock>(&self, store: Arc<SqliteStore>, clock: C) -> io::Result<()> {
+    pub fn keep_leases<C: Clock + Clone>(&self, store: Arc<SqliteStore>, clock: C) -> io::Result<()> {
+        let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(turns) = turns {
+            let (vault, path) = (Arc::clone(&self.vault), self.path.clone());
+            Turns { path, vault, store: Arc::clone(&store), clock: clock.clone() }.serve(turns)?;
+        }
         let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(notes) = notes {
             drop(self.leases.set(Leases::keep(notes, store, clock)?));

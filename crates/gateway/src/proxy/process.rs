@@ -20,12 +20,14 @@ use super::attach::{self, AttachError, Credential};
 use super::clean::{self, Held, Holding, WHOLE};
 use super::mint::{Fetch, Leases};
 use super::notes::Notes;
+use super::turns::Turns;
 use super::{Ask, What, carry, cell};
 
 /// The name (`argv[0]`) by which this program knows that it is to be the credential proxy.
 pub const PROXY: &str = "toolgate-proxy";
 
-/// The gate's first message. With it comes the socket that the vault's process gives values on.
+/// The gate's first message. With it come the socket that the vault's process gives values on, the one on which leases are told of, and
+/// the one on which turns are asked for.
 pub(super) const VALUES: &[u8] = b"values";
 
 /// What the whole process has.
@@ -65,7 +67,7 @@ fn serve() -> io::Result<()> {
     let Some((_, given)) = first.filter(|(length, _)| buffer.get(..*length) == Some(VALUES)) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let Ok([vault, notes]) = <[OwnedFd; 2]>::try_from(given) else {
+    let Ok([vault, notes, turns]) = <[OwnedFd; 3]>::try_from(given) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let mut vault = StdStream::from(vault);
@@ -75,7 +77,8 @@ fn serve() -> io::Result<()> {
     let _entered = runtime.enter();
     let roots = Arc::new(carry::Roots::default());
     let (notes, words) = Notes::new(StdStream::from(notes))?;
-    let leases = Leases::new(Arc::clone(&held), notes.clone(), Fetch::new(Arc::clone(&roots)));
+    let (fetch, turns) = (Fetch::new(Arc::clone(&roots)), Turns::new(turns));
+    let leases = Leases::new(Arc::clone(&held), notes.clone(), turns, fetch);
     runtime.spawn(notes.hear(words, Arc::clone(&leases)));
     let proxy = Proxy { held, leases, roots };
     let (newest, handle) = (proxy.clone(), runtime.handle().clone());

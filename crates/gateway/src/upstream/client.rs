@@ -121,9 +121,12 @@ impl HttpClient {
             return shake(stream).await;
         }
         let opening = async {
-            let tcp = TcpStream::connect((self.server.host.as_str(), self.server.port))
-                .await
-                .map_err(|error| format!("could not connect: {error}"))?;
+            let port = self.server.port;
+            let tcp = match self.server.at {
+                Some(address) => TcpStream::connect((address, port)).await,
+                None => TcpStream::connect((self.server.host.as_str(), port)).await,
+            };
+            let tcp = tcp.map_err(|error| format!("could not connect: {error}"))?;
             tcp.set_nodelay(true).map_err(|error| format!("could not connect: {error}"))?;
             match (&self.tls, self.server.tls) {
                 (Some(tls), true) => {

@@ -125,6 +125,8 @@ pub struct HttpServer {
     pub(super) tls: bool,
     pub(super) host: String,
     pub(super) port: u16,
+    /// The address that is connected to, if somebody has looked it up.
+    pub(super) at: Option<IpAddr>,
     /// The `Host` header.
     pub(super) authority: HeaderValue,
     /// Path and query.
@@ -229,7 +231,7 @@ impl HttpServer {
             .map_err(|_invalid| HttpServerError::Url)?;
         let authority = HeaderValue::from_str(authority.as_str()).map_err(|_invalid| HttpServerError::Url)?;
         let headers = headers.iter().map(|(name, value)| header(name, value)).collect::<Result<_, _>>()?;
-        Ok(Self { tls, host, port, authority, target, headers, roots: None, pem: None })
+        Ok(Self { tls, host, port, at: None, authority, target, headers, roots: None, pem: None })
     }
 
     /// Believes the certificates that these (PEM) signed and no others, in place of what the system believes.
@@ -266,12 +268,18 @@ impl HttpServer {
         self.pem.as_deref()
     }
 
+    /// The same, at an address that was looked up.
+    pub(crate) fn at(self, at: Option<IpAddr>) -> Self {
+        Self { at, ..self }
+    }
+
     /// A server at this address, to which requests go as they come.
     pub(crate) fn carried(tls: bool, host: &str, port: u16) -> Self {
         Self {
             tls,
             host: host.to_owned(),
             port,
+            at: None,
             authority: HeaderValue::from_static(""),
             target: Uri::default(),
             headers: Vec::new(),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What an address belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
+pub enum Reach {
     /// Nobody may connect to it: metadata services, link-local, multicast, other spellings of IPv4, what is not in use.
     Never,
     /// This machine, or a private network: only where a rule says so.
@@ -21,8 +21,9 @@ const METADATA: [IpAddr; 4] = [
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
 ];
 
-/// Decides.
-pub(super) fn reach(address: IpAddr) -> Reach {
+/// What an address belongs to.
+#[must_use]
+pub fn reach(address: IpAddr) -> Reach {
     if METADATA.contains(&address) {
         return Reach::Never;
     }

@@ -47,6 +47,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs as _};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+pub use self::address::{Reach, reach};
 pub(crate) use self::engine::start;
 pub use self::hello::HelloError;
 pub use self::http::{HttpError, Requests, Step};

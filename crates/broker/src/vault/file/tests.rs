@@ -307,3 +307,38 @@ fn a_file_that_cannot_be_written_stays_as_it_was() {
     assert_eq!(vault.generation(), 1);
     assert_eq!(fs::read(scratch.path()).unwrap(), before);
 }
+
+#[test]
+fn a_renewed_value_replaces_the_one_it_was_got_with() {
+    let scratch = Scratch::new();
+    let mut vault = scratch.vault();
+    let login = |more: &[(&str, &str)]| {
+        let with = [("token_url", "https://id.example/token"), ("client_id", "c"), ("server", "api")];
+        let with =
+            with.iter().chain(more).map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        let mint = crate::vault::Mint::new(crate::vault::Provider::OauthRefresh, with).unwrap();
+        Uses { mint: Some(mint), ..uses("api.example.com") }
+    };
+    vault.add(&name("login"), login(&[]), b"the first token", 1).unwrap();
+    vault.add(&name("once"), login(&[("until_ms", "7")]), b"an access token", 1).unwrap();
+    vault.save(&scratch.hold()).unwrap();
+    let before = vault.generation();
+    let renewed =
+        |secret: &str, version: u32| scratch.open()?.renewed(&name(secret), version, b"the second token", 2);
+    // Another version, something that does not renew itself, and what is not there.
+    for (secret, version) in [("login", 0), ("login", 2), ("once", 1), ("github", 1)] {
+        assert!(matches!(renewed(secret, version), Err(VaultError::NotThis(_))), "{secret} {version}");
+    }
+    assert!(matches!(renewed("nothing", 1), Err(VaultError::NoSecret(_))));
+    assert_eq!(*scratch.open().unwrap().value(&name("login")).unwrap(), b"the first token");
+    let bytes = renewed("login", 1).unwrap();
+    assert_eq!(generation_of(&bytes).unwrap(), before + 1);
+    replace(&scratch.path(), &bytes).unwrap();
+    let now = scratch.open().unwrap();
+    now.follows(now.id(), before + 1).unwrap();
+    assert_eq!(*now.value(&name("login")).unwrap(), b"the second token");
+    assert_eq!(now.secrets()[&name("login")].version, 2);
+    assert_eq!(*now.value(&name("github")).unwrap(), b"a value of the test");
+    // A second one that was got with the first is too late.
+    assert!(matches!(renewed("login", 1), Err(VaultError::NotThis(_))));
+}

@@ -87,7 +87,14 @@ async fn ask(
         Some((name, Zeroizing::new(value.to_owned())))
     });
     let headers = signed.collect();
-    let get = Get { method: Method::POST, url: url.to_owned(), headers, body: Some((kind, body)), ca: None };
+    let get = Get {
+        method: Method::POST,
+        url: url.to_owned(),
+        headers,
+        body: Some((kind, body)),
+        ca: None,
+        at: None,
+    };
     asked.fetch.send(get).await
 }
 
@@ -135,6 +142,7 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
         ),
         handle: Handle::None,
         unfit: None,
+        renewed: None,
     })
 }
 

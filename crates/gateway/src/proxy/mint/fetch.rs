@@ -1,10 +1,13 @@
 //! Asking a provider over HTTP: once, without redirects, and with an end to everything.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
+};
 use hyper::{Method, Request, StatusCode, Uri};
 use rustls::ClientConfig;
 use toolgate_core::json::{Document, Limits};
@@ -21,29 +24,32 @@ const MAX_ANSWER: usize = 1 << 20;
 const MAX_ERROR: usize = 64;
 
 /// Asks providers.
-pub(in super::super) struct Fetch {
+pub(crate) struct Fetch {
     roots: Arc<Roots>,
 }
 
 /// What is asked.
-pub(super) struct Get<'a> {
-    pub(super) method: Method,
-    pub(super) url: String,
-    pub(super) headers: Vec<(&'static str, Zeroizing<String>)>,
+pub(crate) struct Get<'a> {
+    pub(crate) method: Method,
+    pub(crate) url: String,
+    pub(crate) headers: Vec<(&'static str, Zeroizing<String>)>,
     /// What it is, and the body.
-    pub(super) body: Option<(&'static str, Zeroizing<Vec<u8>>)>,
+    pub(crate) body: Option<(&'static str, Zeroizing<Vec<u8>>)>,
     /// The certificates that are believed, if not the system's.
-    pub(super) ca: Option<&'a str>,
+    pub(crate) ca: Option<&'a str>,
+    /// The address that is connected to, if it was looked up before.
+    pub(crate) at: Option<IpAddr>,
 }
 
 /// What was answered.
-pub(super) struct Got {
-    pub(super) status: StatusCode,
-    pub(super) body: Zeroizing<Vec<u8>>,
+pub(crate) struct Got {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Zeroizing<Vec<u8>>,
 }
 
 impl Fetch {
-    pub(in super::super) const fn new(roots: Arc<Roots>) -> Self {
+    pub(crate) const fn new(roots: Arc<Roots>) -> Self {
         Self { roots }
     }
 
@@ -53,7 +59,7 @@ impl Fetch {
     }
 
     /// Asks once.
-    pub(super) async fn send(&self, get: Get<'_>) -> Result<Got, String> {
+    pub(crate) async fn send(&self, get: Get<'_>) -> Result<Got, String> {
         let wrong = |_| format!("`{}` is no address", get.url);
         let uri: Uri = get.url.parse().map_err(wrong)?;
         let tls = uri.scheme_str() == Some("https");
@@ -84,19 +90,20 @@ impl Fetch {
             value.set_sensitive(true);
             headers.insert(HeaderName::from_static(name), value);
         }
-        let client = Arc::new(HttpClient::new(HttpServer::carried(tls, host, port), roots, CONNECT));
+        let client =
+            Arc::new(HttpClient::new(HttpServer::carried(tls, host, port).at(get.at), roots, CONNECT));
         let (response, _connection) =
             client.send(request).await.map_err(|failure| failure.why().to_owned())?;
-        let status = response.status();
+        let (status, headers) = (response.status(), response.headers().clone());
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
         let body = body.map_err(|error| format!("the answer broke off, or is too long: {error}"))?.to_bytes();
-        Ok(Got { status, body: Zeroizing::new(body.to_vec()) })
+        Ok(Got { status, headers, body: Zeroizing::new(body.to_vec()) })
     }
 }
 
 impl Got {
     /// The answer, if it is of this status, as JSON.
-    pub(super) fn json(&self, wanted: StatusCode) -> Result<Document, String> {
+    pub(crate) fn json(&self, wanted: StatusCode) -> Result<Document, String> {
         if self.status != wanted {
             return Err(self.refused());
         }
@@ -105,25 +112,30 @@ impl Got {
     }
 
     /// Why there is none. Of what a provider says only a short code is taken: the rest may repeat what was sent.
-    pub(super) fn refused(&self) -> String {
-        let document = Document::parse(self.body.to_vec(), &Limits::default()).ok();
-        let code = document.as_ref().and_then(|document| {
-            let root = document.root();
-            let said = root.get("error").or_else(|| root.get("message")).or_else(|| root.get("reason"))?;
-            said.as_str().or_else(|| said.get("status")?.as_str())
-        });
-        let plain = |code: &&str| {
-            code.len() <= MAX_ERROR && code.bytes().all(|b| b.is_ascii_alphabetic() || b" _-".contains(&b))
-        };
-        match code.filter(plain) {
+    pub(crate) fn refused(&self) -> String {
+        match self.code() {
             Some(code) => format!("it answered {}: {code}", self.status.as_u16()),
             None => format!("it answered {}", self.status.as_u16()),
         }
     }
+
+    /// The code of an error.
+    pub(crate) fn code(&self) -> Option<String> {
+        let document = Document::parse(self.body.to_vec(), &Limits::default()).ok()?;
+        let root = document.root();
+        let said = root.get("error").or_else(|| root.get("message")).or_else(|| root.get("reason"))?;
+        let code = said.as_str().or_else(|| said.get("status")?.as_str())?;
+        is_code(code).then(|| code.to_owned())
+    }
+}
+
+/// Whether this is a word or a few, as errors have.
+pub(crate) fn is_code(code: &str) -> bool {
+    code.len() <= MAX_ERROR && code.bytes().all(|b| b.is_ascii_alphabetic() || b" _-".contains(&b))
 }
 
 /// A form (`application/x-www-form-urlencoded`).
-pub(super) fn form(fields: &[(&str, &str)]) -> (&'static str, Zeroizing<Vec<u8>>) {
+pub(crate) fn form(fields: &[(&str, &str)]) -> (&'static str, Zeroizing<Vec<u8>>) {
     let mut body = Zeroizing::new(Vec::with_capacity(1_024));
     for (name, value) in fields {
         if !body.is_empty() {

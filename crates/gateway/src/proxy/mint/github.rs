@@ -36,6 +36,7 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
         headers: headers(&own),
         body: Some(("application/json", Zeroizing::new(body.to_string().into_bytes()))),
         ca: None,
+        at: None,
     });
     let answer = got.await?.json(StatusCode::CREATED)?;
     let root = answer.root();
@@ -75,6 +76,7 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
         granted: format!("repositories={} permissions={}", named.join(","), words.join(",")),
         handle: Handle::Github { api_url: api_url.to_owned(), token: token.to_owned() },
         unfit: wider.or_else(|| until.is_none().then(|| "its answer does not say when it ends".to_owned())),
+        renewed: None,
     })
 }
 
@@ -85,6 +87,7 @@ pub(super) async fn revoke(asked: &Asked<'_>, api_url: &str, token: &str) -> Res
         headers: headers(token),
         body: None,
         ca: None,
+        at: None,
     });
     let got = got.await?;
     match got.status {

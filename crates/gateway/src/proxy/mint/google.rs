@@ -47,6 +47,7 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
         granted,
         handle: Handle::None,
         unfit: None,
+        renewed: None,
     })
 }
 
@@ -74,6 +75,7 @@ pub(super) async fn read(asked: &Asked<'_>) -> Result<Minted, String> {
         headers: vec![bearer(&token)],
         body: None,
         ca: None,
+        at: None,
     });
     let answer = got.await?.json(StatusCode::OK)?;
     let data = answer.root().path(&["payload", "data"]).and_then(|data| data.as_str());
@@ -105,6 +107,7 @@ async fn own(asked: &Asked<'_>, scope: &str) -> Result<Token, String> {
         headers: Vec::new(),
         body: Some(form(&fields)),
         ca: None,
+        at: None,
     });
     answered(&got.await?.json(StatusCode::OK)?, asked)
 }
@@ -119,6 +122,7 @@ async fn impersonated(asked: &Asked<'_>, token: &str, email: &str, scope: &str) 
         headers: vec![bearer(token)],
         body: Some(("application/json", Zeroizing::new(body.to_string().into_bytes()))),
         ca: None,
+        at: None,
     });
     let answer = got.await?.json(StatusCode::OK)?;
     let text = |name| answer.root().get(name).and_then(|value| value.as_str());
@@ -147,6 +151,7 @@ async fn cut(asked: &Asked<'_>, token: &Token, resource: &str, role: &str) -> Re
         headers: Vec::new(),
         body: Some(form(&fields)),
         ca: None,
+        at: None,
     });
     let (cut, until) = answered(&got.await?.json(StatusCode::OK)?, asked)?;
     // It lasts no longer than what it was cut from, whatever is said.

@@ -55,6 +55,7 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
         granted: format!("account={}/{account}", asked.need("namespace")?),
         handle: bound.map_or(Handle::None, |(secret, _)| Handle::Kubernetes { secret }),
         unfit: None,
+        renewed: None,
     })
 }
 
@@ -75,6 +76,7 @@ async fn send(asked: &Asked<'_>, method: Method, what: &str, body: Option<Value>
         headers: vec![bearer(asked.root_text()?.trim())],
         body,
         ca: asked.get("ca"),
+        at: None,
     };
     asked.fetch.send(get).await
 }

@@ -35,9 +35,11 @@ use zeroize::Zeroizing;
 
 use super::clean::{Held, Holding, MintedValue};
 use super::notes::Notes;
+use super::turns::{Turn, Turns};
 pub(super) use aws::{Keys, sign_request};
-pub(super) use fetch::Fetch;
-use time::{in_seconds, now_ms};
+pub(crate) use fetch::{Fetch, Get, Got, form, is_code};
+pub(crate) use oauth::{as_client, value_of};
+pub(crate) use time::{in_seconds, now_ms, seconds};
 
 /// How long a provider may take to mint or to revoke.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -102,7 +104,7 @@ fn kept(asked: &Asked<'_>, text: &str, granted: String) -> Result<Minted, String
     }
     usual_first(&mut parts);
     let unfit = text.is_empty().then(|| "it keeps nothing under this name".to_owned());
-    Ok(Minted { parts, until_ms: in_seconds(asked.ttl), granted, handle: Handle::None, unfit })
+    Ok(Minted { parts, until_ms: in_seconds(asked.ttl), granted, handle: Handle::None, unfit, renewed: None })
 }
 
 /// What is meant where no part is named comes first.
@@ -128,6 +130,8 @@ struct Minted {
     handle: Handle,
     /// Why it is not to be used, if it is not: it is more than what was asked for.
     unfit: Option<String>,
+    /// What the secret is from now on, if the provider has renewed it.
+    renewed: Option<Zeroizing<Vec<u8>>>,
 }
 
 /// What a credential is revoked with. It is kept sealed.
@@ -207,7 +211,9 @@ impl Asked<'_> {
                 Provider::GoogleSecret => google::read(self).await,
                 Provider::Jwt => sign::mint(self),
                 Provider::Kubernetes => kubernetes::mint(self).await,
-                Provider::OauthClient | Provider::OauthExchange => oauth::mint(self).await,
+                Provider::OauthClient | Provider::OauthExchange | Provider::OauthRefresh => {
+                    oauth::mint(self).await
+                }
                 Provider::Openbao => openbao::mint(self).await,
                 Provider::Postgres => postgres::mint(self).await,
                 Provider::SshCertificate => ssh::mint(self),
@@ -306,6 +312,9 @@ type Place = Arc<tokio::sync::Mutex<Option<Arc<Lease>>>>;
 pub(super) struct Leases {
     held: Arc<Held>,
     notes: Notes,
+    turns: Turns,
+    /// Values that their provider takes no more, by name and version: nobody asks with them again.
+    spent: Mutex<HashMap<String, u32>>,
     fetch: Fetch,
     places: Mutex<HashMap<Key, Place>>,
     /// Those that a provider is being asked for, and whether nobody wants them any more.
@@ -318,10 +327,12 @@ pub(super) struct Leases {
 }
 
 impl Leases {
-    pub(super) fn new(held: Arc<Held>, notes: Notes, fetch: Fetch) -> Arc<Self> {
+    pub(super) fn new(held: Arc<Held>, notes: Notes, turns: Turns, fetch: Fetch) -> Arc<Self> {
         Arc::new(Self {
             held,
             notes,
+            turns,
+            spent: Mutex::default(),
             fetch,
             places: Mutex::default(),
             minting: Mutex::default(),
@@ -345,7 +356,8 @@ impl Leases {
             session: session.to_owned(),
             server: server.to_owned(),
             secret: root.name.to_string(),
-            version: root.version,
+            // Where it renews itself, it is the same login all the same.
+            version: if mint.renews_itself() { 0 } else { root.version },
             with,
         };
         let place = self.place(&key)?;
@@ -408,6 +420,15 @@ impl Leases {
         if let Some(why) = self.refused(&key.session) {
             return Err(why.to_owned());
         }
+        let turn = match mint.renews_itself() {
+            true => Some(self.turns.take(&root.name).await?),
+            false => None,
+        };
+        let root = &match &turn {
+            // Its value may be another one by now.
+            Some(_) => self.newest(root)?,
+            None => Arc::clone(root),
+        };
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|error| error.to_string())?;
         let (provider, ttl) = (mint.provider(), mint.ttl());
@@ -430,16 +451,23 @@ impl Leases {
         lock(&self.minting).insert(id, (told.clone(), false));
         let _done = Minting { leases: self, id };
         self.notes.tell(LeaseAction::Asked, &told).await?;
-        let minted = match asked.mint().await {
+        let minted = match (asked.mint().await, turn) {
+            (Ok(minted), Some(turn)) => self.kept(turn, root, minted).await,
+            (minted, _) => minted,
+        };
+        let minted = match minted {
             Ok(minted) => minted,
             Err(why) => {
+                if why == oauth::over(&asked) {
+                    lock(&self.spent).insert(root.name.to_string(), root.version);
+                }
                 // What went wrong may have left something behind all the same.
                 let owed = Owed { told, id, root: Arc::clone(root), with: with.clone(), handle: before };
                 tokio::spawn(Arc::clone(self).release(Arc::new(owed), LeaseAction::Failed, short(&why)));
                 return Err(why);
             }
         };
-        let Minted { parts, until_ms, granted, handle, unfit } = minted;
+        let Minted { parts, until_ms, granted, handle, unfit, renewed: _ } = minted;
         // Nobody says it from now on, not even in the answer that tells us of it.
         let values = parts.iter().enumerate().filter(|(at, (name, _))| is_secret(root, *at, name));
         let values = values.map(|(_, (_, value))| MintedValue {
@@ -481,6 +509,29 @@ impl Leases {
                 Ok(lease)
             }
         }
+    }
+
+    /// The secret as it is now.
+    fn newest(&self, root: &Arc<Value>) -> Result<Arc<Value>, String> {
+        let held = self.held.now();
+        let now = held.value(root.name.as_str()).filter(|now| now.uses == root.uses).ok_or(OTHER_SECRET)?;
+        if lock(&self.spent).get(root.name.as_str()) == Some(&now.version) {
+            return Err(oauth::log_in_again(
+                now.uses.mint.as_ref().and_then(|mint| mint.with().get("server")),
+            ));
+        }
+        Ok(Arc::clone(now))
+    }
+
+    /// Has the secret kept that is to be used next time. Before that, nobody uses what was minted: were this process to end, it would be
+    /// gone, and so would the login.
+    async fn kept(&self, turn: Turn, root: &Value, minted: Minted) -> Result<Minted, String> {
+        if let Some(renewed) = &minted.renewed {
+            let tokens = self.held.now();
+            let kept = turn.keep(root, tokens.key(), renewed).await;
+            kept.map_err(|why| format!("what it is renewed with next time could not be kept: {why}"))?;
+        }
+        Ok(minted)
     }
 
     /// Has a lease revoked, once: nobody gets it from now on, however long that takes.
@@ -637,8 +688,9 @@ impl Drop for Minting<'_> {
 
 /// Whether a secret is what it was.
 fn is_still(held: &Holding, before: &Value) -> bool {
+    let renews = before.uses.mint.as_ref().is_some_and(Mint::renews_itself);
     let now = held.value(before.name.as_str());
-    now.is_some_and(|now| (now.version, &now.uses) == (before.version, &before.uses))
+    now.is_some_and(|now| now.uses == before.uses && (renews || now.version == before.version))
 }
 
 /// Whether a part of what is minted is kept from agents: it goes somewhere, and is no certificate, which everybody may see.
@@ -663,7 +715,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What is asked for, for the log.
 fn in_words(with: &Filled, ttl: u64) -> String {
-    let of_whom = |name: &str| name.ends_with("url") || matches!(name, "ca" | "ttl" | "client_id");
+    let of_whom = |name: &str| {
+        name.ends_with("url")
+            || matches!(name, "ca" | "client_auth" | "client_id" | "issuer" | "server" | "ttl" | "until_ms")
+    };
     let said = with.iter().filter(|(name, _)| !of_whom(name)).map(|(name, text)| format!("{name}={text}"));
     let mut words: Vec<String> = said.collect();
     words.push(format!("ttl={ttl}"));

@@ -31,7 +31,14 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
     super::usual_first(&mut parts);
     let handle = if lease.is_empty() { Handle::None } else { Handle::Openbao { lease: lease.to_owned() } };
     let lasts = lasts.ok().flatten().filter(|_| !lease.is_empty()).unwrap_or(asked.ttl);
-    Ok(Minted { parts, until_ms: in_seconds(lasts), granted: format!("path={path}"), handle, unfit })
+    Ok(Minted {
+        parts,
+        until_ms: in_seconds(lasts),
+        granted: format!("path={path}"),
+        handle,
+        unfit,
+        renewed: None,
+    })
 }
 
 pub(super) async fn revoke(asked: &Asked<'_>, lease: &str) -> Result<bool, String> {
@@ -50,5 +57,5 @@ async fn send(asked: &Asked<'_>, method: Method, path: &str, body: Option<Vec<u8
     }
     let url = format!("{}/v1/{path}", asked.need("url")?.trim_end_matches('/'));
     let body = body.map(|body| ("application/json", Zeroizing::new(body)));
-    asked.fetch.send(Get { method, url, headers, body, ca: None }).await
+    asked.fetch.send(Get { method, url, headers, body, ca: None, at: None }).await
 }

@@ -76,6 +76,7 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
         granted: format!("role={role} in={} connections={connections}", roles.join(",")),
         handle: Handle::Postgres { heir: heir(asked), role },
         unfit: None,
+        renewed: None,
     })
 }
 

@@ -45,6 +45,7 @@ pub(super) fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
         granted: format!("aud={}", asked.need("audience")?),
         handle: Handle::None,
         unfit: None,
+        renewed: None,
     })
 }
 

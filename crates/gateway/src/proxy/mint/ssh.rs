@@ -67,6 +67,7 @@ pub(super) fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
         granted: format!("principals={}", principals.join(",")),
         handle: Handle::None,
         unfit: None,
+        renewed: None,
     })
 }
 

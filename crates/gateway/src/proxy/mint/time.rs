@@ -6,7 +6,7 @@ pub(super) use toolgate_core::time::from_rfc3339 as rfc3339;
 use toolgate_core::time::to_rfc3339;
 
 /// Now, in milliseconds since 1970.
-pub(super) fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     SystemClock.now_ms()
 }
 
@@ -16,12 +16,12 @@ pub(super) fn now_s() -> u64 {
 }
 
 /// When something ends that lasts so many seconds from now.
-pub(super) fn in_seconds(seconds: u64) -> u64 {
+pub(crate) fn in_seconds(seconds: u64) -> u64 {
     now_ms().saturating_add(seconds.saturating_mul(1_000))
 }
 
 /// For how many seconds something lasts that says so. What says anything else is not believed.
-pub(super) fn seconds(said: Option<Value<'_>>) -> Result<Option<u64>, String> {
+pub(crate) fn seconds(said: Option<Value<'_>>) -> Result<Option<u64>, String> {
     let read = |said: Value<'_>| said.as_i64().and_then(|seconds| u64::try_from(seconds).ok());
     said.map(|said| read(said).ok_or_else(|| "it says no number of seconds for how long it lasts".to_owned()))
         .transpose()
