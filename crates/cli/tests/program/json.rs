@@ -132,7 +132,7 @@ fn every_command_prints_json_lines_and_nothing_else() {
     home.write("work/notes.txt", &["DB_PASS", "WORD=", "Falcon", "9931!x"].concat());
     assert_eq!(run(&["secret", "scan", "notes.txt"])[0]["kind"], "password");
     assert_eq!(run(&["scrub"])[0]["text"], "");
-    assert_eq!(run(&["secret", "providers"])[0][0]["provider"], "aws-sts");
+    assert_eq!(run(&["secret", "providers"])[0][0]["provider"], "aws-secret");
     assert_eq!(run(&["login", "--list"])[0], json!([]));
     assert_eq!(run(&["lease", "list"])[0], json!([]));
     assert_eq!(run(&["lease", "revoke", "--all"])[0]["revoke"], json!([]));
