@@ -240,13 +240,31 @@ fn path<'p>(path: &'p str, service: &str) -> Cow<'p, str> {
     Cow::Owned(parts.join("/"))
 }
 
-/// The query as it is signed: by name, and then by value.
+/// The query as it is signed: each name and value encoded in the one way, by name, and then by value.
 fn query(query: &str) -> String {
+    let one_way = |text: &str| encoded(&decoded(text)).to_string();
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    let mut pairs: Vec<(&str, &str)> = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
+    let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let mut pairs: Vec<_> = pairs.map(|(name, value)| (one_way(name), one_way(value))).collect();
     pairs.sort_unstable();
     let pairs: Vec<String> = pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     pairs.join("&")
+}
+
+/// Without percent signs. One that encodes nothing stays.
+fn decoded(text: &str) -> Vec<u8> {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let byte = match (digit(tail.first()), digit(tail.get(1))) {
+            (Some(high), Some(low)) if *first == b'%' => u8::try_from(high * 16 + low).ok(),
+            _ => None,
+        };
+        out.push(byte.unwrap_or(*first));
+        rest = tail.get(if byte.is_some() { 2 } else { 0 }..).unwrap_or_default();
+    }
+    out
 }
 
 #[cfg(test)]
@@ -281,6 +299,7 @@ mod tests {
     #[test]
     fn what_is_signed_is_in_order() {
         assert_eq!(query("b=2&a=1&a=0&c"), "a=0&a=1&b=2&c=");
+        assert_eq!(query("k:=a/b%7ec%3a%2&x=%C3%A9"), "k%3A=a%2Fb~c%3A%252&x=%C3%A9");
         assert_eq!(path("/a%20b/c", "s3"), "/a%20b/c");
         assert_eq!(path("/a%20b/c", "service"), "/a%2520b/c");
         assert_eq!(path("", "service"), "/");
