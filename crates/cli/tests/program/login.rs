@@ -555,6 +555,16 @@ fn until_called(gate: &Gate) {
     panic!("{told}");
 }
 
+/// Calls the tool, during which the gate is killed.
+fn killed(gate: &mut Gate, stand: &Stand) {
+    // Whatever is answered: the connection ends with the gate.
+    let _cut = gate.begin("api__read", &json!({})).read_to_end(&mut Vec::new());
+    let given = stand.given();
+    assert!(given.kill_at_call.or(given.kill_at_token).is_none(), "nobody came to where it is killed");
+    drop(given);
+    gate.process.wait().unwrap();
+}
+
 #[test]
 fn what_is_renewed_is_kept_before_anybody_uses_what_came_with_it() {
     let (home, stand, mut gate) = gate("login-crash");
@@ -562,9 +572,7 @@ fn what_is_renewed_is_kept_before_anybody_uses_what_came_with_it() {
     gate.hello().unwrap();
     let spent = stand.given().spent.len();
     stand.given().kill_at_call = Some(gate.process.id());
-    let call = gate.begin("api__read", &json!({}));
-    gate.process.wait().unwrap();
-    drop(call);
+    killed(&mut gate, &stand);
     assert!(stand.given().spent.len() > spent);
     let newest = stand.given().refresh.clone().unwrap();
     let mut next = home.up(&[]);
@@ -577,9 +585,7 @@ fn what_is_renewed_is_kept_before_anybody_uses_what_came_with_it() {
     // It is killed after the server has taken the old one, and before it has heard the new one: nobody has that, and it says so.
     next.hello().unwrap();
     stand.given().kill_at_token = Some(next.process.id());
-    let call = next.begin("api__read", &json!({}));
-    next.process.wait().unwrap();
-    drop(call);
+    killed(&mut next, &stand);
     let mut last = home.up(&[]);
     last.token.clone_from(&gate.token);
     last.hello().unwrap();
