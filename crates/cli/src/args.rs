@@ -192,7 +192,9 @@ The server is one of toolgate.toml with an `url`. It gets `secrets = [\"login-SE
   kubectl get secret -o json | toolgate scrub --json
 
 JSON stays JSON. What was removed is counted on standard error; nothing is written if the text cannot be looked
-through to the end.")]
+through to the end.
+
+Rules of your own in toolgate.toml, `[scrub.rules]`, count too.")]
     Scrub(Scrub),
     /// What happened, and the proof of it
     #[command(
@@ -629,6 +631,8 @@ pub(crate) enum SecretCommand {
 
 No value is printed: each finding has its place, its kind, a masked excerpt, and a fingerprint that is the same for the
 same value. Files of JSON lines are read as such; `.git`, links and binary files are left out.
+
+Rules of your own in toolgate.toml, `[scrub.rules]`, count too.
 
 Exit codes: 0 nothing found; 1 something could not be looked into; 3 something was found.")]
     Scan(Scan),

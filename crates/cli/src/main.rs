@@ -100,7 +100,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         // The commands with an exit status of their own.
         Command::Exec(exec) => return exec::run(&exec, here),
-        Command::Secret(SecretCommand::Scan(arguments)) => return secret_scan::scan(&arguments, cli.json),
+        Command::Secret(SecretCommand::Scan(arguments)) => return secret_scan::scan(&here()?, &arguments),
         Command::Completions { shell } => extras::completions(shell, cli.json),
         Command::Demo(demo) => demo::run(&demo, cli.json),
         Command::DemoServer => demo_server::run(),
@@ -113,7 +113,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Person(command) => person::run(&here()?, command),
         Command::Question(command) => question::run(&here()?, command),
         Command::Mcp(mcp) => up::run_mcp(&here()?, &mcp),
-        Command::Scrub(arguments) => secret_scan::scrub(&arguments, cli.json),
+        Command::Scrub(arguments) => secret_scan::scrub(&here()?, &arguments),
         Command::Login(login) => login::run(&here()?, &login),
         Command::Logout(logout) => login::out(&here()?, &logout),
         Command::Lease(command) => lease::run(&here()?, command),

@@ -1,4 +1,5 @@
-//! `toolgate secret scan` and `toolgate scrub`: for people who want to know what is in a text, or to have it without.
+//! `toolgate secret scan` and `toolgate scrub`: for people who want to know what is in a text, or to have it without. The
+//! rules of the configuration, if there is one, count here too.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,11 +14,12 @@ use serde_json::{Value, json};
 use toolgate_core::digest::Digest;
 use toolgate_core::json::{Document, Limits};
 use toolgate_core::scrub::detect::{Classes, CustomRules, Detector};
-use toolgate_core::scrub::{Cleaned, Detect as _, Found, Kind, Place, Scrubber, Withheld};
+use toolgate_core::scrub::{self, Cleaned, Detect as _, Found, Kind, Scrubber, Withheld};
 use toolgate_core::text;
 
 use crate::args::{Scan, Scrub};
 use crate::out::{self, hinted, line, note};
+use crate::place::Place;
 
 /// Something was found.
 pub(crate) const FOUND: u8 = 3;
@@ -38,7 +40,7 @@ struct Finding {
     /// Where in the JSON of that line, for files of JSON lines.
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<String>,
-    kind: &'static str,
+    kind: String,
     /// The text around it, with all but its first characters left out.
     excerpt: String,
     /// The same for the same value: so one can say which ones are known.
@@ -56,10 +58,12 @@ struct Report {
     skipped: BTreeMap<&'static str, usize>,
 }
 
-pub(crate) fn scan(arguments: &Scan, as_json: bool) -> anyhow::Result<ExitCode> {
-    let detector = Detector::new(classes(&arguments.pii)?, CustomRules::default());
+pub(crate) fn scan(place: &Place, arguments: &Scan) -> anyhow::Result<ExitCode> {
+    let rules = place.config()?.scrub_rules;
+    let detector = Detector::new(classes(&arguments.pii)?, rules.clone());
     let max = arguments.max_size.saturating_mul(1 << 20);
-    let mut scanner = Scanner { detector, max, report: Report::default(), shows: io::stderr().is_terminal() };
+    let shows = io::stderr().is_terminal();
+    let mut scanner = Scanner { detector, rules, max, report: Report::default(), shows };
     for path in &arguments.paths {
         if path.as_os_str() == "-" {
             let bytes = bounded(&mut io::stdin().lock(), max).context("could not read standard input")?;
@@ -74,7 +78,7 @@ pub(crate) fn scan(arguments: &Scan, as_json: bool) -> anyhow::Result<ExitCode> 
     scanner.clear();
     let report = scanner.report;
     for finding in &report.findings {
-        if as_json {
+        if place.json {
             out::json(finding)?;
         } else {
             let Finding { file, line: number, at, kind, excerpt, fingerprint } = finding;
@@ -105,17 +109,20 @@ pub(crate) fn scan(arguments: &Scan, as_json: bool) -> anyhow::Result<ExitCode> 
 }
 
 /// Cleans standard input.
-pub(crate) fn scrub(arguments: &Scrub, as_json: bool) -> anyhow::Result<()> {
+pub(crate) fn scrub(place: &Place, arguments: &Scrub) -> anyhow::Result<()> {
+    let rules = place.config()?.scrub_rules;
     let max = arguments.max_size.saturating_mul(1 << 20);
     let bytes = bounded(&mut io::stdin().lock(), max).context("could not read standard input")?;
     let bytes = bytes.ok_or_else(|| too_large("standard input", arguments.max_size))?;
-    let detector = Detector::new(classes(&arguments.pii)?, CustomRules::default());
-    let tokens = |kind: Kind, value: &[u8]| format!("[{}#{}]", name_of(kind), fingerprint(value));
+    let detector = Detector::new(classes(&arguments.pii)?, rules.clone());
+    let named = rules.clone();
+    let tokens =
+        move |kind: Kind, value: &[u8]| format!("[{}#{}]", name_of(kind, &named), fingerprint(value));
     let scrubber = Scrubber::new(vec![Arc::new(detector)], Arc::new(tokens));
     let Cleaned { bytes: clean, removed } = cleaned(&scrubber, &bytes)?;
     let counts: BTreeMap<&str, usize> =
-        removed.iter().map(|(kind, count)| (name_of(*kind), *count)).collect();
-    if as_json {
+        removed.iter().map(|(kind, count)| (name_of(*kind, &rules), *count)).collect();
+    if place.json {
         let text = String::from_utf8(clean).map_err(|_bytes| {
             hinted("the text is not UTF-8, so it cannot stand in JSON", "leave out `--json`")
         })?;
@@ -158,6 +165,7 @@ const LINK: &str = "links and devices";
 
 struct Scanner {
     detector: Detector,
+    rules: CustomRules,
     max: u64,
     report: Report,
     shows: bool,
@@ -219,17 +227,17 @@ impl Scanner {
             && lines().take(2).count() > 1
             && lines().take(4).all(|line| serde_json::from_slice::<Value>(line).is_ok());
         if !transcript {
-            return self.look(file, 1, None, bytes, &Place::default());
+            return self.look(file, 1, None, bytes, &scrub::Place::default());
         }
         for (number, line) in (1..).zip(bytes.split(|&byte| byte == b'\n')) {
             match serde_json::from_slice::<Value>(line) {
-                Ok(value) => self.value(file, number, &mut String::new(), &value, &Place::default()),
-                Err(_) => self.look(file, number, None, line, &Place::default()),
+                Ok(value) => self.value(file, number, &mut String::new(), &value, &scrub::Place::default()),
+                Err(_) => self.look(file, number, None, line, &scrub::Place::default()),
             }
         }
     }
 
-    fn value(&mut self, file: &str, number: usize, at: &mut String, value: &Value, place: &Place<'_>) {
+    fn value(&mut self, file: &str, number: usize, at: &mut String, value: &Value, place: &scrub::Place<'_>) {
         let length = at.len();
         match value {
             Value::String(text) => self.look(file, number, Some(at), text.as_bytes(), place),
@@ -246,7 +254,7 @@ impl Scanner {
                     at.push_str(if length == 0 { "" } else { "." });
                     at.push_str(key);
                     let sibling = says.filter(|_| key == "value");
-                    self.value(file, number, at, value, &Place { key: Some(key), sibling });
+                    self.value(file, number, at, value, &scrub::Place { key: Some(key), sibling });
                     at.truncate(length);
                 }
             }
@@ -254,7 +262,7 @@ impl Scanner {
         }
     }
 
-    fn look(&mut self, file: &str, first: usize, at: Option<&str>, bytes: &[u8], place: &Place<'_>) {
+    fn look(&mut self, file: &str, first: usize, at: Option<&str>, bytes: &[u8], place: &scrub::Place<'_>) {
         let mut found = Vec::new();
         if self.detector.find(bytes, place, &mut found).is_err() {
             return self.skip("takes too much work");
@@ -280,7 +288,7 @@ impl Scanner {
                 file: file.to_owned(),
                 line: counted.1,
                 at: at.map(str::to_owned),
-                kind: name_of(kind),
+                kind: name_of(kind, &self.rules).to_owned(),
                 excerpt: excerpt(bytes, &range),
                 fingerprint: fingerprint(value),
             });
@@ -289,10 +297,10 @@ impl Scanner {
 }
 
 /// What something is called in reports.
-const fn name_of(kind: Kind) -> &'static str {
+fn name_of(kind: Kind, rules: &CustomRules) -> &str {
     match kind {
         Kind::Detected(name) | Kind::Opaque(name) => name,
-        Kind::Custom(_) => "custom",
+        Kind::Custom(number) => rules.name(number).unwrap_or("custom"),
         Kind::Known(_) => "known",
     }
 }

@@ -91,3 +91,27 @@ fn standard_input_is_cleaned() {
     assert_eq!((out.as_str(), code), ("", Some(1)), "{err}");
     assert!(err.contains("standard input has more than 1 MiB"), "{err}");
 }
+
+#[test]
+fn rules_of_the_configuration_count() {
+    let home = Home::new("scan-rules");
+    let text = "the badge acme-0123abcd is lost\n";
+    let (out, err, code) = texts(&home.fed(&["scrub"], text.as_bytes()));
+    assert_eq!((out.as_str(), code), (text, Some(0)), "without a rule it is nothing: {err}");
+
+    let rule = "[scrub.rules.acme-badge]\nprefix = \"acme-\"\ncharset = \"a-f0-9\"\nlength = 8\n";
+    home.config(&format!("{rule}examples = [\"acme-89abcdef\"]\n"));
+    let (out, err, code) = texts(&home.fed(&["scrub"], text.as_bytes()));
+    assert!(out.starts_with("the badge [acme-badge#") && out.ends_with("] is lost\n"), "{out}");
+    assert!(err.contains("     1  acme-badge") && code == Some(0), "{err}");
+    let (out, err, code) = texts(&home.fed(&["secret", "scan", "-"], text.as_bytes()));
+    assert!(out.starts_with("-:1  acme-badge  ") && !out.contains("0123abcd"), "{out}");
+    assert_eq!(code, Some(3), "{err}");
+
+    home.config(rule);
+    for command in [["scrub", "--json"].as_slice(), &["secret", "scan", "-"]] {
+        let (out, err, code) = texts(&home.fed(command, text.as_bytes()));
+        assert_eq!((out.as_str(), code), ("", Some(1)), "a broken rule is not left out: {err}");
+        assert!(err.contains("acme-badge") && err.contains("example"), "{err}");
+    }
+}

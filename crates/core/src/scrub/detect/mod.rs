@@ -15,6 +15,7 @@ mod special;
 mod table;
 mod value;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -59,15 +60,16 @@ struct Service {
     shapes: Vec<Shape>,
 }
 
-/// What begins with the same three bytes, and what is done where it stands.
-type Bucket = Vec<(Vec<u8>, Action)>;
+/// What begins with the same three bytes: its fourth byte if it has one, all of it, and what is done where it stands.
+type Bucket = Vec<(Option<u32>, Vec<u8>, Action)>;
 
 /// Everything that is known, ready for use: made once.
 ///
-/// Words are found by their first three bytes: a table of bits says of nearly all places in a text that none begins
+/// Words are found by their first four bytes: a table of bits says of nearly all places in a text that none begins
 /// there. Reading on does not wait for what was read before, which makes it faster than an automaton of so many words.
 struct Known {
-    bits: [u64; 1 << 10],
+    /// For three bytes, a bit for each byte that can be the fourth, by its lower half of the letters.
+    fourths: Vec<u32>,
     numbers: Vec<u16>,
     buckets: Vec<Bucket>,
     tokens: Vec<(&'static str, Shape)>,
@@ -79,6 +81,12 @@ static KNOWN: LazyLock<Option<Known>> = LazyLock::new(Known::new);
 /// Where the bit for three bytes is.
 const fn slot(three: u32) -> u16 {
     (three.wrapping_mul(0x9e37_79b1) >> 16) as u16
+}
+
+/// Where the bits for the fourth bytes are.
+const FOURTHS: u32 = 14;
+const fn place(three: u32) -> usize {
+    (three.wrapping_mul(0x9e37_79b1) >> (32 - FOURTHS)) as usize
 }
 
 /// In lower case, without a branch.
@@ -110,8 +118,13 @@ impl Known {
         words.extend(
             SPECIAL.iter().map(|(word, handler)| (word.as_bytes().to_vec(), Action::Special(*handler))),
         );
-        let mut known =
-            Self { bits: [0; 1 << 10], numbers: vec![0; 1 << 16], buckets: Vec::new(), tokens, services };
+        let mut known = Self {
+            fourths: vec![0; 1 << FOURTHS],
+            numbers: vec![0; 1 << 16],
+            buckets: Vec::new(),
+            tokens,
+            services,
+        };
         for (word, action) in words {
             known.add(word, action)?;
         }
@@ -120,31 +133,33 @@ impl Known {
 
     fn add(&mut self, word: Vec<u8>, action: Action) -> Option<()> {
         let key = |third: u8| lower(at(&word, 0)) << 16 | lower(at(&word, 1)) << 8 | lower(third);
-        // A word of two bytes begins with three of which the last can be any.
-        let slots: Vec<u16> = match word.get(2) {
-            Some(&third) => vec![slot(key(third))],
-            None => (0..=255).map(|third| slot(key(third))).collect(),
-        };
-        for slot in slots {
+        // A word of two bytes begins with three of which the last can be any; so is the fourth of one of three.
+        let thirds = word.get(2).map_or(0..=255, |third| *third..=*third);
+        let keys: Vec<u32> = thirds.map(key).collect();
+        let fourth = word.get(3).map(|fourth| lower(*fourth));
+        let fourths = fourth.map_or(u32::MAX, |fourth| 1 << (fourth & 31));
+        for three in &keys {
+            *self.fourths.get_mut(place(*three))? |= fourths;
+        }
+        for slot in keys.into_iter().map(slot).collect::<BTreeSet<_>>() {
             let number = self.numbers.get_mut(usize::from(slot))?;
             if *number == 0 {
                 self.buckets.push(Bucket::new());
                 *number = u16::try_from(self.buckets.len()).ok()?;
-                *self.bits.get_mut(usize::from(slot >> 6))? |= 1 << (slot & 63);
             }
-            self.buckets.get_mut(usize::from(*number) - 1)?.push((word.clone(), action));
+            self.buckets.get_mut(usize::from(*number) - 1)?.push((fourth, word.clone(), action));
         }
         Some(())
     }
 
-    /// Whether a word may begin with these three bytes.
-    fn may_begin(&self, three: u32) -> bool {
-        let slot = slot(three);
-        self.bits.get(usize::from(slot >> 6)).is_some_and(|word| word >> (slot & 63) & 1 == 1)
+    /// Whether a word may begin with these four bytes.
+    fn may_begin(&self, four: u32) -> bool {
+        let fourths = self.fourths.get(place(four >> 8)).copied().unwrap_or_default();
+        fourths >> (four & 31) & 1 == 1
     }
 
     /// What may begin with these three bytes.
-    fn beginning(&self, three: u32) -> &[(Vec<u8>, Action)] {
+    fn beginning(&self, three: u32) -> &[(Option<u32>, Vec<u8>, Action)] {
         let number = self.numbers.get(usize::from(slot(three))).copied().unwrap_or(0);
         let bucket = usize::from(number).checked_sub(1).and_then(|number| self.buckets.get(number));
         bucket.map_or(&[], Vec::as_slice)
@@ -199,6 +214,17 @@ impl Scan<'_> {
                 }
             }
         }
+    }
+
+    /// Looks at the words that begin with these four bytes.
+    #[inline(never)]
+    fn words(&mut self, known: &Known, four: u32, start: usize, allowed: usize) -> Result<(), Withheld> {
+        for (fourth, word, action) in known.beginning(four >> 8) {
+            if fourth.is_none_or(|fourth| fourth == four & 0xff) && goes_on(self.text, start, word) {
+                self.act(known, action, start..start + word.len());
+            }
+        }
+        if self.work > allowed { Err(Withheld::TooMuch) } else { Ok(()) }
     }
 
     fn token(&mut self, kind: &'static str, shape: &Shape, anchor: usize) {
@@ -455,21 +481,18 @@ fn secrets(
     let allowed = looked.bytes.saturating_mul(WORK_PER_BYTE).saturating_add(WORK);
     let mut scan = Scan { text, found, work: looked.work, done: 0, lines: 0, paired: 0, named: 0, stored: 0 };
     named_by_place(&mut scan, place);
-    let mut three = 0;
+    let mut four = 0;
     for (last, &byte) in text.iter().enumerate() {
-        three = (three << 8 | lower(byte)) & 0xff_ffff;
-        if !known.may_begin(three) {
-            continue;
+        four = four << 8 | lower(byte);
+        if known.may_begin(four)
+            && let Some(start) = last.checked_sub(3)
+        {
+            scan.words(known, four, start, allowed)?;
         }
-        let Some(start) = last.checked_sub(2) else { continue };
-        for (word, action) in known.beginning(three) {
-            if goes_on(text, start, word) {
-                scan.act(known, action, start..start + word.len());
-            }
-        }
-        if scan.work > allowed {
-            return Err(Withheld::TooMuch);
-        }
+    }
+    // A word of three bytes may stand at the end.
+    if let Some(start) = text.len().checked_sub(3) {
+        scan.words(known, four << 8, start, allowed)?;
     }
     looked.work = scan.work;
     Ok(())

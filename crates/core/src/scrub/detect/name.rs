@@ -4,6 +4,7 @@
 //! something decides; words before it may take that back.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::LazyLock;
 
 /// What a name says about its value.
@@ -199,8 +200,8 @@ pub(crate) fn one_time(name: &[u8]) -> bool {
 }
 
 /// The lists that a word is on, as bits.
-static LISTS: LazyLock<HashMap<&'static [u8], u16>> = LazyLock::new(|| {
-    let mut words: HashMap<&'static [u8], u16> = HashMap::new();
+static LISTS: LazyLock<HashMap<&'static [u8], u16, BuildHasherDefault<Quick>>> = LazyLock::new(|| {
+    let mut words: HashMap<&'static [u8], u16, _> = HashMap::default();
     for (bit, list) in
         [PASSWORDS, SECRETS, KEY_OF, NOT_KEY_OF, NOT_TOKEN_OF, ASKS, AFTERTHOUGHTS, ABOUT, SESSIONS, PINS]
             .iter()
@@ -212,6 +213,24 @@ static LISTS: LazyLock<HashMap<&'static [u8], u16>> = LazyLock::new(|| {
     }
     words
 });
+
+/// FNV-1a: what is in the table is known, so that nobody can fill it with collisions.
+#[derive(Default)]
+struct Quick(u64);
+
+impl Hasher for Quick {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_usize(usize::from(*byte)));
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.0 = (self.0 ^ number as u64).wrapping_mul(0x100_0000_01b3);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// One word of a name, and the lists it is on.
 #[derive(Clone, Copy)]
