@@ -166,6 +166,7 @@ impl<S: Store, E: Executor, C: Clock> Broker<S, E, C> {
         let Some(_under_way) = self.enter(&call.agent.id) else {
             return Err(self.refuse(&self.rulebook(), &call, None, RefusedBy::Busy).await);
         };
+        self.rulebook().scrub.begin_session(&call.session);
         let revealed = match self.reveal(&mut call).await {
             Ok(revealed) => revealed,
             Err(why) => return Err(self.refuse(&self.rulebook(), &call, None, why).await),

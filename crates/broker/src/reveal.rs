@@ -5,12 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use toolgate_core::call::Revealed;
 use toolgate_core::json::{Canonical, Document, FieldPath, Limits};
 use toolgate_core::scrub::detect::{Class, Classes};
-use toolgate_core::scrub::known::{Known, KnownValue};
+use toolgate_core::scrub::known::{Concern, Known, KnownValue};
+use toolgate_core::scrub::{Detect, Found, Place, Withheld};
 use zeroize::Zeroizing;
 
 /// The arguments of a tool in which tokens are turned back, and the classes of what may stand there.
@@ -18,12 +20,15 @@ pub type Sinks = BTreeMap<FieldPath, Classes>;
 
 /// How many values of a session are remembered. The token of a further one stands for nothing.
 const MAX_VALUES: usize = 1_000;
-/// The longest that is.
-const MAX_VALUE: usize = 4 << 10;
-/// Of how many sessions.
+/// The longest that is: what was sent is looked for in all spellings, which takes time and memory by its length.
+const MAX_VALUE: usize = 1 << 10;
+/// Of how many sessions. Then the one is forgotten that began first and has sent nothing.
 const MAX_SESSIONS: usize = 4_096;
-/// How many different ones can be sent in a session, since what servers say is searched for all of them.
+/// How many different ones can be sent in a session, and how many bytes, since what servers say is searched for all of them.
 const MAX_SENT: usize = 64;
+const MAX_SENT_BYTES: usize = 16 << 10;
+/// How much longer a call may become.
+const MAX_ADDED: usize = 256 << 10;
 
 /// What tokens begin and end with.
 pub(crate) const OPENING: char = '⟦';
@@ -46,9 +51,26 @@ pub enum RevealError {
         /// The token.
         token: String,
     },
+    /// The value would not be recognized when it comes back.
+    #[error(
+        "what the token {token} in `{at}` stands for is too short to be found again in what servers say, so it is not sent"
+    )]
+    TooShort {
+        /// The argument.
+        at: FieldPath,
+        /// The token.
+        token: String,
+    },
+    /// Too much would be sent at once.
+    #[error(
+        "with values in the place of its tokens the call would be more than {} KiB longer: send fewer at once",
+        MAX_ADDED >> 10
+    )]
+    TooLong,
     /// Too many values were sent.
     #[error(
-        "{MAX_SENT} different values were sent in the place of tokens in this session, and no more are: begin another one"
+        "{MAX_SENT} different values, or {} KiB, were sent in the place of tokens in this session, and no more are",
+        MAX_SENT_BYTES >> 10
     )]
     TooMany,
 }
@@ -58,6 +80,10 @@ pub enum RevealError {
 pub struct Kept {
     /// Guards nothing else.
     sessions: Mutex<HashMap<String, Session>>,
+    /// Held by who makes a finder: the others would make the same one.
+    finding: Mutex<()>,
+    /// How many sessions there were.
+    began: AtomicU64,
 }
 
 impl fmt::Debug for Kept {
@@ -68,6 +94,8 @@ impl fmt::Debug for Kept {
 
 #[derive(Default)]
 struct Session {
+    /// Which one it was.
+    number: u64,
     /// By token; none where two values have the same.
     values: HashMap<String, Option<Arc<Zeroizing<String>>>>,
     /// What was sent in the place of tokens, in order. It only grows.
@@ -78,7 +106,7 @@ struct Session {
 
 /// Finds what was sent in the place of tokens.
 pub(crate) struct Sent {
-    pub(crate) known: Arc<Known>,
+    pub(crate) known: Known,
     /// By the numbers of the values.
     pub(crate) tokens: Vec<String>,
 }
@@ -88,14 +116,28 @@ impl Kept {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A session has begun something. One that is over does not come back by what still arrives.
+    pub(crate) fn begin(&self, session: &str) {
+        let mut sessions = self.sessions();
+        if sessions.contains_key(session) {
+            return;
+        }
+        if sessions.len() >= MAX_SESSIONS {
+            let unsent = sessions.iter().filter(|(_, session)| session.sent.is_empty());
+            let oldest = unsent.min_by_key(|(_, session)| session.number).map(|(name, _)| name.clone());
+            let Some(oldest) = oldest else { return };
+            sessions.remove(&oldest);
+        }
+        let number = self.began.fetch_add(1, Ordering::Relaxed);
+        sessions.insert(session.to_owned(), Session { number, ..Session::default() });
+    }
+
     /// Remembers what a token stands for.
     pub(crate) fn keep(&self, session: &str, token: &str, value: &[u8]) {
         let Ok(value) = str::from_utf8(value) else { return };
         let mut sessions = self.sessions();
-        if value.len() > MAX_VALUE || (sessions.len() >= MAX_SESSIONS && !sessions.contains_key(session)) {
-            return;
-        }
-        let values = &mut sessions.entry(session.to_owned()).or_default().values;
+        let Some(session) = sessions.get_mut(session).filter(|_| value.len() <= MAX_VALUE) else { return };
+        let values = &mut session.values;
         let full = values.len() >= MAX_VALUES;
         match values.get_mut(token) {
             Some(before) => drop(before.take_if(|before| before.as_str() != value)),
@@ -122,25 +164,31 @@ impl Kept {
     ) -> Result<Option<(Canonical, BTreeSet<Revealed>)>, RevealError> {
         let mut revealed = BTreeSet::new();
         let mut turned = arguments.document().clone();
+        let most = arguments.as_bytes().len() + MAX_ADDED;
         for (at, classes) in sinks {
             let mut failed = None;
             let bytes = turned.root().with_strings(at, &mut |text| {
-                self.turned(session, at, *classes, text, &mut revealed).unwrap_or_else(|error| {
-                    failed.get_or_insert(error);
+                if failed.is_some() {
+                    return String::new();
+                }
+                self.turned(session, at, *classes, (text, most), &mut revealed).unwrap_or_else(|error| {
+                    failed = Some(error);
                     String::new()
                 })
             });
             if let Some(error) = failed {
                 return Err(error);
             }
-            turned = reparsed(bytes);
+            if bytes.len() > most {
+                return Err(RevealError::TooLong);
+            }
+            turned = reparsed(bytes)?;
         }
         if revealed.is_empty() {
             return Ok(None);
         }
         self.find_what_was_sent(session);
-        // INVARIANT: strings of a canonical document were replaced by strings.
-        let turned = turned.root().canonical().unwrap_or_else(|_error| Canonical::empty_object());
+        let turned = turned.root().canonical().map_err(|_error| RevealError::TooLong)?;
         Ok(Some((turned, revealed)))
     }
 
@@ -150,7 +198,7 @@ impl Kept {
         session: &str,
         at: &FieldPath,
         classes: Classes,
-        text: &str,
+        (text, most): (&str, usize),
         revealed: &mut BTreeSet<Revealed>,
     ) -> Result<String, RevealError> {
         let mut out = String::new();
@@ -164,6 +212,9 @@ impl Kept {
                 continue;
             };
             out.push_str(&self.value(session, at, token)?);
+            if out.len() > most {
+                return Err(RevealError::TooLong);
+            }
             revealed.insert(Revealed { at: at.clone(), kind: kind.to_owned() });
             rest = tail.get(token.len()..).unwrap_or_default();
         }
@@ -178,11 +229,28 @@ impl Kept {
         token: &str,
     ) -> Result<Arc<Zeroizing<String>>, RevealError> {
         let unknown = || RevealError::Unknown { at: at.clone(), token: token.to_owned() };
+        let there = |sessions: &HashMap<String, Session>| {
+            let session = sessions.get(session)?;
+            let sent = session.sent.iter().any(|(sent, _)| sent == token);
+            Some((session.values.get(token).cloned().flatten()?, sent))
+        };
+        let (value, is_sent) = there(&self.sessions()).ok_or_else(unknown)?;
+        if is_sent {
+            return Ok(value);
+        }
+        let alone = [KnownValue { id: 0, value: value.as_bytes(), names: &[] }];
+        let (_known, concerns) = Known::new(&alone);
+        if concerns
+            .iter()
+            .any(|(_, concern)| matches!(concern, Concern::NotRemoved | Concern::OnlyBesideItsName))
+        {
+            return Err(RevealError::TooShort { at: at.clone(), token: token.to_owned() });
+        }
         let mut sessions = self.sessions();
         let session = sessions.get_mut(session).ok_or_else(unknown)?;
-        let value = session.values.get(token).cloned().flatten().ok_or_else(unknown)?;
         if !session.sent.iter().any(|(sent, _)| sent == token) {
-            if session.sent.len() >= MAX_SENT {
+            let bytes: usize = session.sent.iter().map(|(_, value)| value.len()).sum();
+            if session.sent.len() >= MAX_SENT || bytes + value.len() > MAX_SENT_BYTES {
                 return Err(RevealError::TooMany);
             }
             session.sent.push((token.to_owned(), Arc::clone(&value)));
@@ -193,6 +261,7 @@ impl Kept {
     fn find_what_was_sent(&self, session: &str) {
         let sent =
             |sessions: &HashMap<String, Session>| sessions.get(session).map(|session| session.sent.clone());
+        let _finding = self.finding.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(all) = sent(&self.sessions()) else { return };
         if self.sent(session).is_some_and(|finder| finder.tokens.len() == all.len()) {
             return;
@@ -203,7 +272,7 @@ impl Kept {
             .collect();
         let (known, _short) = Known::new(&values);
         let tokens: Vec<_> = all.into_iter().map(|(token, _)| token).collect();
-        let finder = Arc::new(Sent { known: Arc::new(known), tokens });
+        let finder = Arc::new(Sent { known, tokens });
         if let Some(session) = self.sessions().get_mut(session) {
             // One that another call made meanwhile may find more.
             let before = session.finder.as_ref().map_or(0, |before| before.tokens.len());
@@ -219,11 +288,53 @@ impl Kept {
     }
 }
 
-/// Less or more text in strings of what was parsed can be parsed.
-fn reparsed(bytes: Vec<u8>) -> Document {
+/// What was parsed, with other strings.
+fn reparsed(bytes: Vec<u8>) -> Result<Document, RevealError> {
     let limits = Limits { max_bytes: Limits::LARGEST, max_depth: Limits::DEEPEST, max_nodes: usize::MAX };
-    // INVARIANT: only strings were replaced; if it is too large, nothing of it is sent.
-    Document::parse(bytes, &limits).unwrap_or_else(|_error| Canonical::empty_object().document().clone())
+    Document::parse(bytes, &limits).map_err(|_error| RevealError::TooLong)
+}
+
+/// Looks for what was sent in a session until now, however long ago who looks began to.
+pub(crate) struct LookForSent {
+    pub(crate) kept: Arc<Kept>,
+    pub(crate) session: String,
+}
+
+impl fmt::Debug for LookForSent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LookForSent({})", self.session)
+    }
+}
+
+impl LookForSent {
+    pub(crate) fn now(&self) -> Option<Arc<Sent>> {
+        self.kept.sent(&self.session)
+    }
+
+    /// Whether something of it is in a text, or could be.
+    pub(crate) fn is_in(&self, text: &[u8]) -> bool {
+        let mut found = Vec::new();
+        let looked = self.find(text, &Place::default(), &mut found);
+        looked.is_err() || !found.is_empty()
+    }
+}
+
+impl Detect for LookForSent {
+    fn find(&self, text: &[u8], place: &Place<'_>, found: &mut Vec<Found>) -> Result<(), Withheld> {
+        self.now().map_or(Ok(()), |sent| sent.known.find(text, place, found))
+    }
+
+    fn across(&self) -> bool {
+        true
+    }
+
+    fn settled(&self, text: &[u8]) -> Result<usize, Withheld> {
+        self.now().map_or(Ok(text.len()), |sent| sent.known.settled(text))
+    }
+
+    fn may_begin(&self, text: &[u8]) -> bool {
+        self.now().is_some_and(|sent| sent.known.may_begin(text))
+    }
 }
 
 /// The token that a text begins with, and the kind that it names.
@@ -256,9 +367,10 @@ mod tests {
 
     fn kept() -> Kept {
         let kept = Kept::default();
+        ["one", "two"].into_iter().for_each(|session| kept.begin(session));
         kept.keep("one", "⟦pii.email#aaaa⟧", b"ann@bank.example");
         kept.keep("one", "⟦pii.id.fr-nir#bbbb⟧", b"1 85 05 78 006 084 36");
-        kept.keep("one", "⟦secret:github-pat#cccc⟧", b"a \"b\"\\\n");
+        kept.keep("one", "⟦secret:github-pat#cccc⟧", b"abc \"def\"\\ghi\n");
         kept.keep("two", "⟦pii.email#dddd⟧", b"bob@bank.example");
         kept
     }
@@ -283,11 +395,15 @@ mod tests {
                 r#"{"m":{"cc":["x","ann@bank.example"]}}"#,
             ),
             (&[("id", &["pii.id"])], r#"{"id":"⟦pii.id.fr-nir#bbbb⟧"}"#, r#"{"id":"1 85 05 78 006 084 36"}"#),
-            (&[("t", &["secrets"])], r#"{"t":"⟦⟦secret:github-pat#cccc⟧⟧"}"#, r#"{"t":"⟦a \"b\"\\\n⟧"}"#),
+            (
+                &[("t", &["secrets"])],
+                r#"{"t":"⟦⟦secret:github-pat#cccc⟧⟧"}"#,
+                r#"{"t":"⟦abc \"def\"\\ghi\n⟧"}"#,
+            ),
             (
                 &[("a", &["pii"]), ("b", &["secrets"])],
                 r#"{"a":"⟦pii.email#aaaa⟧","b":"⟦secret:github-pat#cccc⟧"}"#,
-                r#"{"a":"ann@bank.example","b":"a \"b\"\\\n"}"#,
+                r#"{"a":"ann@bank.example","b":"abc \"def\"\\ghi\n"}"#,
             ),
         ] {
             let (got, revealed) = kept.reveal("one", &sinks(sinks_of), &arguments(text)).unwrap().unwrap();
@@ -353,6 +469,7 @@ mod tests {
     #[test]
     fn how_much_is_remembered_is_bounded() {
         let kept = Kept::default();
+        kept.begin("one");
         let to = sinks(&[("to[]", &["pii"])]);
         let token = |number: usize| format!("⟦pii.email#t{number}⟧");
         for number in 0..=MAX_VALUES {
@@ -369,9 +486,28 @@ mod tests {
         assert!(reveal(0, 1).is_ok(), "those that were sent can be sent again");
         kept.keep("one", "⟦pii.email#long⟧", &[b'a'; MAX_VALUE + 1]);
         assert!(kept.reveal("one", &to, &arguments(r#"{"to":["⟦pii.email#long⟧"]}"#)).is_err());
+        // A token that stands for nearly a KiB, often.
+        kept.begin("two");
+        kept.keep("two", "⟦pii.email#long⟧", "ann@bank.example ".repeat(60).as_bytes());
+        let all = vec![r#""⟦pii.email#long⟧""#; 1_000].join(",");
+        let long = kept.reveal("two", &to, &arguments(&format!(r#"{{"to":[{all}]}}"#)));
+        assert_eq!(long.unwrap_err(), RevealError::TooLong);
+        let all = "⟦pii.email#long⟧".repeat(1_000);
+        let long = kept.reveal("two", &to, &arguments(&format!(r#"{{"to":["{all}"]}}"#)));
+        assert_eq!(long.unwrap_err(), RevealError::TooLong);
+        // What would not be found again.
+        kept.keep("two", "⟦pii.ip#short⟧", b"8.8.8.8");
+        let short = kept.reveal("two", &to, &arguments(r#"{"to":["⟦pii.ip#short⟧"]}"#));
+        assert!(matches!(short, Err(RevealError::TooShort { .. })), "{short:?}");
         for number in 0..=MAX_SESSIONS {
+            kept.begin(&number.to_string());
             kept.keep(&number.to_string(), "⟦pii.email#aaaa⟧", b"ann@bank.example");
         }
-        assert!(kept.sessions().len() <= MAX_SESSIONS);
+        assert_eq!(kept.sessions().len(), MAX_SESSIONS);
+        assert!(kept.sent("one").is_some(), "one that has sent something is not forgotten");
+        // One that is over does not come back.
+        kept.end("one");
+        kept.keep("one", "⟦pii.email#aaaa⟧", b"ann@bank.example");
+        assert!(!kept.sessions().contains_key("one"));
     }
 }

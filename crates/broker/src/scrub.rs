@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::outcome::Answer;
 use crate::port::{AgentLine, Agentward, BoxFuture, Client, UnsearchableError};
 use crate::randomness;
-use crate::reveal::{CLOSING, Kept, OPENING, SECRET, Sent, Sinks};
+use crate::reveal::{CLOSING, Kept, LookForSent, OPENING, SECRET, Sinks};
 use crate::vault::keys::tag;
 
 /// How many of each kind were taken out, by the names of the kinds.
@@ -38,6 +38,8 @@ pub struct ScrubRules {
     servers: HashMap<ServerName, Classes>,
     tools: HashMap<ToolName, Classes>,
     sinks: HashMap<ToolName, Sinks>,
+    /// The classes that servers get in the place of tokens.
+    given: HashMap<ServerName, Classes>,
     /// All classes that can stand somewhere in the place of their tokens.
     revealed: Classes,
     kept: Arc<Kept>,
@@ -49,16 +51,20 @@ impl ScrubRules {
     pub fn new(config: &Config) -> Self {
         let servers = config.servers.iter().map(|(name, server)| (name.clone(), server.scrub));
         let tools = config.scrub_tools.iter().map(|(name, classes)| (name.clone(), *classes));
-        let sinks: HashMap<_, _> = config.reveal_tools.clone().into_iter().collect();
-        let revealed = Class::ALL.iter().map(|(_, class)| *class).filter(|class| {
-            sinks.values().flat_map(|sinks: &Sinks| sinks.values()).any(|classes| classes.has(*class))
-        });
+        let sinks: HashMap<ToolName, Sinks> = config.reveal_tools.clone().into_iter().collect();
+        let mut given = HashMap::<ServerName, Classes>::new();
+        for (tool, classes) in sinks.iter().flat_map(|(tool, sinks)| sinks.values().map(move |of| (tool, of)))
+        {
+            let of = given.entry(tool.server().clone()).or_insert(Classes::NONE);
+            *of = of.and(*classes);
+        }
         Self {
             custom: config.scrub_rules.clone(),
             servers: servers.collect(),
             tools: tools.collect(),
-            revealed: revealed.fold(Classes::NONE, Classes::with),
+            revealed: given.values().fold(Classes::NONE, |all, of| all.and(*of)),
             sinks,
+            given,
             kept: Arc::default(),
         }
     }
@@ -67,6 +73,13 @@ impl ScrubRules {
     #[must_use]
     pub fn after(self, before: &Self) -> Self {
         Self { kept: Arc::clone(&before.kept), ..self }
+    }
+
+    /// A session has begun something: what is taken out in it is kept.
+    pub(crate) fn begin_session(&self, session: &str) {
+        if self.revealed != Classes::NONE {
+            self.kept.begin(session);
+        }
     }
 
     /// Forgets what was taken out in a session.
@@ -112,20 +125,25 @@ impl ScrubRules {
     pub fn cleaning(&self, server: &ServerName, action: &Action, session: &str) -> Cleaning {
         let of_tool = action.tool().and_then(|tool| self.tools.get(tool));
         let classes = of_tool.or_else(|| self.servers.get(server)).copied().unwrap_or_default();
+        // What a server is sent in the place of tokens, no tool of it says.
+        let given = self.given.get(server).copied().unwrap_or(Classes::NONE);
+        let classes = classes.and(given);
         let custom = self.custom.clone();
         let detector = Arc::new(Detector::new(classes, custom.clone()));
-        let sent = self.kept.sent(session);
+        let looks = self.revealed != Classes::NONE && !session.is_empty();
+        let sent = looks
+            .then(|| Arc::new(LookForSent { kept: Arc::clone(&self.kept), session: session.to_owned() }));
         let mut detectors: Vec<Arc<dyn Detect>> = Vec::new();
-        detectors.extend(sent.iter().map(|sent| Arc::clone(&sent.known) as Arc<dyn Detect>));
+        detectors.extend(sent.iter().map(|sent| Arc::clone(sent) as Arc<dyn Detect>));
         if classes != Classes::NONE {
             detectors.push(detector);
         }
         let (names, session) = (custom.clone(), session.to_owned());
-        let (revealed, kept) = (self.revealed, Arc::clone(&self.kept));
+        let (revealed, kept, finder) = (self.revealed, Arc::clone(&self.kept), sent.clone());
         let token = move |kind: Kind, value: &[u8]| {
             if let Kind::Known(number) = kind {
-                let token = |sent: &Arc<Sent>| sent.tokens.get(number as usize).cloned();
-                return sent.as_ref().and_then(token).unwrap_or_default();
+                let sent = finder.as_ref().and_then(|finder| finder.now());
+                return sent.and_then(|sent| sent.tokens.get(number as usize).cloned()).unwrap_or_default();
             }
             let name = name_of(kind, &names);
             let token = token(&name, &session, value);
@@ -135,7 +153,12 @@ impl ScrubRules {
             }
             token
         };
-        Cleaning { scrubber: Scrubber::new(detectors, Arc::new(token)), custom, removed: Arc::default() }
+        Cleaning {
+            scrubber: Scrubber::new(detectors, Arc::new(token)),
+            custom,
+            sent,
+            removed: Arc::default(),
+        }
     }
 }
 
@@ -176,6 +199,8 @@ fn token(name: &str, session: &str, value: &[u8]) -> String {
 pub struct Cleaning {
     scrubber: Scrubber,
     custom: CustomRules,
+    /// What was sent in the place of tokens: it stays nowhere.
+    sent: Option<Arc<LookForSent>>,
     /// Guards what was taken out so far.
     removed: Arc<Mutex<Removed>>,
 }
@@ -197,7 +222,11 @@ impl Cleaning {
             return Ok(document.clone());
         }
         let root = document.root();
-        let own: Vec<(&str, Value<'_>)> = own.iter().filter_map(|key| Some((*key, root.get(key)?))).collect();
+        let own: Vec<(&str, Value<'_>)> = own
+            .iter()
+            .filter_map(|key| Some((*key, root.get(key)?)))
+            .filter(|(_, value)| self.may_stay(*value))
+            .collect();
         let with = |document: &Document, edit: &dyn Fn(Value<'_>) -> Vec<u8>| {
             if own.is_empty() { Ok(document.clone()) } else { parse(edit(document.root())) }
         };
@@ -212,10 +241,22 @@ impl Cleaning {
         with(&parse(cleaned.bytes)?, &|root| root.rewrite(&back))
     }
 
+    fn may_stay(&self, value: Value<'_>) -> bool {
+        self.sent.as_ref().is_none_or(|sent| !sent.is_in(value.raw()))
+    }
+
     /// The agent's end of the line, with everything cleaned that is told it or asked of it.
     #[must_use]
     pub fn line(&self, line: AgentLine) -> AgentLine {
         Arc::new(CleanLine { line, cleaning: self.clone() })
+    }
+
+    /// What an agent is told, or asked.
+    fn told(&self, method: &str, params: &Bytes) -> Option<Bytes> {
+        let params = parse(params.to_vec()).ok()?;
+        // The agent's own.
+        let own: &[&str] = if method == "notifications/progress" { &["progressToken"] } else { &[] };
+        Some(self.object(&params, own).ok()?.to_bytes())
     }
 
     /// What was taken out so far.
@@ -243,25 +284,16 @@ struct CleanLine {
     cleaning: Cleaning,
 }
 
-impl CleanLine {
-    fn cleaned(&self, params: &Bytes) -> Option<Bytes> {
-        let params = parse(params.to_vec()).ok()?;
-        // The agent's own.
-        let cleaned = self.cleaning.object(&params, &["progressToken"]).ok()?;
-        Some(cleaned.to_bytes())
-    }
-}
-
 impl Agentward for CleanLine {
     fn notify(&self, method: &str, params: Bytes) {
         // What cannot be looked through is dropped, like what cannot be queued.
-        if let Some(params) = self.cleaned(&params) {
+        if let Some(params) = self.cleaning.told(method, &params) {
             self.line.notify(method, params);
         }
     }
 
     fn ask(&self, method: &str, params: Bytes) -> BoxFuture<'_, Answer> {
-        match self.cleaned(&params) {
+        match self.cleaning.told(method, &params) {
             Some(params) => self.line.ask(method, params),
             None => Box::pin(std::future::ready(unasked())),
         }
@@ -348,6 +380,48 @@ mod tests {
             let want = want.into_iter().filter(|(_, gone)| *gone).map(|(kind, _)| (kind.to_owned(), 1));
             assert_eq!(cleaning.counts(), want.collect(), "{config} {tool}");
         }
+    }
+
+    /// What was sent in the place of a token does not come back: not in the answer to a call that had begun before, nor in what
+    /// stays as it is otherwise, nor by another tool of that server.
+    #[test]
+    fn what_was_sent_comes_back_nowhere() {
+        let rules = rules(&format!(
+            "{SERVER}scrub = []\n[tools.\"s/look\"]\nscrub = [\"pii.email\"]\n[tools.\"s/send\"]\nreveal = {{ to = [\"pii.email\"] }}\n"
+        ));
+        let (email, encoded) = ("ann.lee@bank.example", "YW5uLmxlZUBiYW5rLmV4YW1wbGU=");
+        rules.begin_session("one");
+        let looked = cleaned(&cleaning(&rules, "s/look", "one"), &format!(r#"{{"a":"{email}"}}"#));
+        let begun = cleaning(&rules, "s/other", "one");
+        let state = format!(r#"{{"requestState":"{encoded}","a":"x"}}"#);
+        let state = Document::parse(state.as_bytes(), &Limits::default()).unwrap();
+        let stays = |cleaning: &Cleaning| cleaning.object(&state, &["requestState"]).unwrap();
+        assert_eq!(stays(&begun).bytes(), state.bytes());
+        let argument = looked.replace("\"a\"", "\"to\"");
+        let argument = Document::parse(argument.as_bytes(), &Limits::default()).unwrap();
+        let sinks = rules.sinks(&"s/send".parse().unwrap()).unwrap();
+        let sent =
+            rules.kept().reveal("one", sinks, &argument.root().canonical().unwrap()).unwrap().unwrap().0;
+        assert_eq!(sent.as_str(), format!(r#"{{"to":"{email}"}}"#));
+        let after = cleaning(&rules, "s/other", "one");
+        for cleaning in [&begun, &after] {
+            assert!(!cleaned(cleaning, &format!(r#"{{"a":"{encoded}"}}"#)).contains(encoded));
+            assert!(!stays(cleaning).root().raw_str().contains(encoded));
+        }
+        // In other runs too, where it is written as such: the server that was given it says none of its class.
+        let other = cleaned(&cleaning(&rules, "s/other", "two"), &format!(r#"{{"a":"{email}"}}"#));
+        assert!(!other.contains(email), "{other}");
+    }
+
+    #[test]
+    fn only_progress_has_a_token_of_the_agents_own() {
+        let (cleaning, secret) = (cleaning(&ScrubRules::default(), "s/t", "one"), pat());
+        let params = Bytes::from(format!(r#"{{"progressToken":"{secret}","data":"x"}}"#));
+        for method in ["notifications/message", "elicitation/create", "notifications/resources/updated"] {
+            let told = cleaning.told(method, &params).unwrap();
+            assert!(!String::from_utf8_lossy(&told).contains(&secret), "{method}");
+        }
+        assert_eq!(cleaning.told("notifications/progress", &params).unwrap(), params);
     }
 
     #[test]

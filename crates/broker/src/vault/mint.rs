@@ -156,6 +156,12 @@ impl Provider {
         }
     }
 
+    /// Whether what comes of it may be kept elsewhere, and not minted.
+    #[must_use]
+    pub const fn keeps(self) -> bool {
+        matches!(self, Self::AwsSecret | Self::GoogleSecret | Self::Openbao)
+    }
+
     /// The parts of what it mints, the one that is meant where no part is named first. What others keep has names of its own.
     #[must_use]
     pub const fn parts(self) -> &'static [&'static str] {

@@ -214,16 +214,19 @@ fn sensitive(text: &[u8]) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// The address with another segment in the path, for one that is there.
+/// The address with another segment in the path, for one that is there once.
 pub(super) fn with_segment(uri: &Uri, marked: &str, segment: &str) -> Option<Uri> {
-    let changes = uri.path().split('/').any(|one| one == marked) && !matches!(segment, "" | "." | "..");
+    let is_once = uri.path().split('/').filter(|one| *one == marked).count() == 1;
+    if !is_once || matches!(segment, "" | "." | "..") {
+        return None;
+    }
     let segments: Vec<_> =
         uri.path().split('/').map(|one| if one == marked { segment } else { one }).collect();
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let text = Zeroizing::new(format!("{}{query}", *Zeroizing::new(segments.join("/"))));
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(text.as_str()).ok()?);
-    if changes { Uri::from_parts(parts).ok() } else { None }
+    Uri::from_parts(parts).ok()
 }
 
 /// The query with this parameter, and without others of its name.

@@ -57,6 +57,8 @@ pub(super) struct Holding {
 pub(super) struct MintedValue {
     /// The secret that it was minted from.
     pub(super) name: SecretName,
+    /// The hosts that it is for.
+    pub(super) hosts: Vec<String>,
     /// The value.
     pub(super) value: Zeroizing<Vec<u8>>,
     /// When it is good for nothing any more, in milliseconds since 1970.
@@ -123,12 +125,23 @@ impl Holding {
     /// The same, and what was minted just now. What is good for nothing any more is let go of.
     pub(super) fn with_minted(&self, new: Vec<MintedValue>, now_ms: u64) -> Self {
         let still = self.minted.iter().filter(|minted| minted.until_ms > now_ms).cloned();
-        let minted: Vec<_> = still.chain(new.into_iter().map(Arc::new)).collect();
+        let mut minted: Vec<_> = still.collect();
+        for new in new {
+            // What another vault keeps is read again and again.
+            minted.retain(|old: &Arc<MintedValue>| old.name != new.name || old.value != new.value);
+            minted.push(Arc::new(new));
+        }
+        let names: Vec<Vec<&str>> = minted
+            .iter()
+            .map(|minted| {
+                std::iter::once(minted.name.as_str()).chain(minted.hosts.iter().map(String::as_str)).collect()
+            })
+            .collect();
         let known: Vec<KnownValue<'_>> = (MINTED..)
-            .zip(&minted)
-            .flat_map(|(id, minted)| {
+            .zip(minted.iter().zip(&names))
+            .flat_map(|(id, (minted, names))| {
                 let whole = std::iter::once(minted.value.as_slice());
-                whole.chain(words(&minted.value)).map(move |value| KnownValue { id, value, names: &[] })
+                whole.chain(words(&minted.value)).map(move |value| KnownValue { id, value, names })
             })
             .collect();
         let known_minted = Arc::new(Known::new(&known).0);
@@ -274,6 +287,7 @@ mod tests {
     fn what_was_minted_is_taken_out_until_it_is_good_for_nothing() {
         let minted = |value: &[u8], until_ms| MintedValue {
             name: "app".parse().unwrap(),
+            hosts: Vec::new(),
             value: Zeroizing::new(value.to_vec()),
             until_ms,
         };

@@ -163,13 +163,21 @@ impl Talk {
             };
             let Some(head) = head else { return Ok(()) };
             let Head { mut request, waits, is_last, chunks } = head;
-            let usable = self.cell.usable(&self.connection).await;
+            let mut usable = self.cell.usable(&self.connection).await;
             let length =
                 request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
             let before_body =
                 usable.iter().any(Usable::is_in_body) && are_of(request.headers(), "application/json");
             let read = match length.filter(|length| before_body && (1..=DOCUMENT).contains(length)) {
-                Some(length) => Some(self.whole_body(length, waits).await?),
+                Some(length) => {
+                    let whole = tokio::select! {
+                        whole = timeout(AGREE, self.whole_body(length, waits)) => whole.map_err(|_late| Inside::Client)?,
+                        _closed = &mut closed => return Ok(()),
+                    };
+                    // It may be good for something else by now.
+                    usable = self.cell.usable(&self.connection).await;
+                    Some(whole?)
+                }
                 None => None,
             };
             let is_read = read.is_some();

@@ -73,6 +73,12 @@ impl Classes {
         self.0 & class.bit() != 0
     }
 
+    /// With all of another set.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// With a class.
     #[must_use]
     pub const fn with(self, class: Class) -> Self {

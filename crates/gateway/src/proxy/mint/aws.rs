@@ -48,7 +48,9 @@ pub(super) async fn read(asked: &Asked<'_>) -> Result<Minted, String> {
     let url = asked.get("url").unwrap_or(&usual);
     let body = Zeroizing::new(serde_json::json!({ "SecretId": id }).to_string().into_bytes());
     let target = [("x-amz-target", "secretsmanager.GetSecretValue")];
-    let got = ask(asked, url, "secretsmanager", &target, ("application/x-amz-json-1.1", body)).await?;
+    let got =
+        ask(asked, url, "secretsmanager", &target, ("application/x-amz-json-1.1", body), "application/json")
+            .await?;
     let answer = got.json(StatusCode::OK)?;
     let text = answer.root().get("SecretString").and_then(|text| text.as_str());
     super::kept(asked, text.ok_or("it keeps no text under this name")?, format!("secret_id={id}"))
@@ -67,6 +69,7 @@ async fn ask(
     service: &str,
     more: &[(&'static str, &str)],
     (kind, body): (&'static str, Zeroizing<Vec<u8>>),
+    accept: &str,
 ) -> Result<Got, String> {
     let keys = Keys::of_secret(asked.root);
     let keys = keys.ok_or_else(|| format!("the secret is not {}", asked.provider.value()))?;
@@ -86,7 +89,8 @@ async fn ask(
         let value = request.headers().get(name)?.to_str().ok()?;
         Some((name, Zeroizing::new(value.to_owned())))
     });
-    let headers = signed.collect();
+    let accept = ("accept", Zeroizing::new(accept.to_owned()));
+    let headers = signed.chain([accept]).collect();
     let get = Get {
         method: Method::POST,
         url: url.to_owned(),
@@ -111,7 +115,7 @@ pub(super) async fn mint(asked: &Asked<'_>) -> Result<Minted, String> {
     ];
     fields.extend(asked.get("policy").map(|policy| ("Policy", policy)));
     fields.extend(asked.get("external_id").map(|id| ("ExternalId", id)));
-    let got = ask(asked, url, "sts", &[], form(&fields)).await?;
+    let got = ask(asked, url, "sts", &[], form(&fields), "text/xml").await?;
     let text = std::str::from_utf8(&got.body).map_err(|_bytes| "its answer is no text".to_owned())?;
     if got.status != StatusCode::OK {
         let code = element(text, "Code")

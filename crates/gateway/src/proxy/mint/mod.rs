@@ -470,10 +470,13 @@ impl Leases {
         let Minted { parts, until_ms, granted, handle, unfit, renewed: _ } = minted;
         // Nobody says it from now on, not even in the answer that tells us of it.
         let values = parts.iter().enumerate().filter(|(at, (name, _))| is_secret(root, *at, name));
+        // What another vault keeps is good for as long as it is kept there: nobody here knows until when.
+        let ends = !asked.provider.keeps() || !matches!(handle, Handle::None);
         let values = values.map(|(_, (_, value))| MintedValue {
             name: root.name.clone(),
+            hosts: root.uses.hosts.iter().map(|host| host.host().to_owned()).collect(),
             value: value.clone(),
-            until_ms: until_ms + SLACK_MS,
+            until_ms: if ends { until_ms + SLACK_MS } else { u64::MAX },
         });
         let values: Vec<_> = values.collect();
         tokio::task::block_in_place(|| self.held.change(|held| held.with_minted(values, began_ms)));
