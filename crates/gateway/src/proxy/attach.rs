@@ -135,16 +135,20 @@ pub(super) fn lend(
     Ok(())
 }
 
-/// Puts it into each place of a request that is its own. What was there already goes. A signature comes last, since it is of all.
+/// Puts all of them into each place of a request that is theirs. What was there already goes. Signatures come last, since they are of
+/// all.
 pub(super) fn attach<B>(
     request: &mut Request<B>,
     body: &mut Bytes,
-    credential: &Credential,
+    credentials: &[Credential],
 ) -> Result<(), AttachError> {
-    let slots = &credential.value.uses.slots;
-    slots.iter().try_for_each(|slot| attach_at(request, body, credential, slot))?;
-    for slot in slots {
-        if let Slot::Sigv4 { region, service } = slot {
+    for credential in credentials {
+        let slots = &credential.value.uses.slots;
+        slots.iter().try_for_each(|slot| attach_at(request, body, credential, slot))?;
+    }
+    for credential in credentials {
+        for slot in &credential.value.uses.slots {
+            let Slot::Sigv4 { region, service } = slot else { continue };
             let keys = match credential.lease.as_deref() {
                 Some(lease) => Keys::of_lease(lease),
                 None => Keys::of_secret(&credential.value.value),
@@ -272,7 +276,7 @@ mod tests {
 
     /// Attaches a secret as it is.
     fn put(request: &mut Request<()>, secret: &Value) -> Result<(), AttachError> {
-        attach(request, &mut Bytes::new(), &Credential { value: Arc::new(copy(secret)), lease: None })
+        attach(request, &mut Bytes::new(), &[Credential { value: Arc::new(copy(secret)), lease: None }])
     }
 
     fn copy(secret: &Value) -> Value {

@@ -167,15 +167,16 @@ impl Carried {
             root.filter(|root| root.get("method").and_then(|method| method.as_str()) == Some("tools/call"));
         let nothing = Canonical::empty_object();
         let arguments = call.map(|call| call.path(&["params", "arguments"]).unwrap_or(nothing.root()));
+        let mut credentials = Vec::with_capacity(self.ask.secrets.len());
         for name in &self.ask.secrets {
             let value = held.value(name).ok_or_else(|| AttachError::None(name.clone()))?;
             permitted(value, &self.ask.server, host, *port)?;
             let credential = self.proxy.credential(name, &self.ask, arguments).await?;
             // It may be good for something else by now.
             permitted(&credential.value, &self.ask.server, host, *port)?;
-            attach(request, body, &credential)?;
+            credentials.push(credential);
         }
-        Ok(())
+        attach(request, body, &credentials)
     }
 }
 
