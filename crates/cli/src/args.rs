@@ -165,7 +165,7 @@ The exit status is the command's own; 124: its time was over; 127: it could not 
   toolgate login tracker                          prints the address to open, and waits for the browser
   toolgate login tracker --open --scope 'issues:read issues:write'
   toolgate login tracker --no-browser             for a machine without one: paste the address that it ends at
-  toolgate login tracker --client-id my-client --client-secret-file secret
+  toolgate login tracker --issuer https://id.example --client-id my-client --client-secret-file secret
   toolgate login --list                           who is logged in where
 
 The server is one of toolgate.toml with an `url`. It gets `secrets = [\"login-SERVER\"]` there."
@@ -237,13 +237,13 @@ pub(crate) struct Login {
     /// Ask for these scopes, whatever the server says
     #[arg(long, value_name = "SCOPES")]
     pub(crate) scope: Option<String>,
-    /// Be this client, which is known there; else one is registered
-    #[arg(long, value_name = "ID")]
+    /// Be this client, which is known there (name it by `--issuer`); else one is registered
+    #[arg(long, value_name = "ID", requires = "issuer")]
     pub(crate) client_id: Option<String>,
     /// Read the secret of that client from a file; `-` is the first line of standard input
     #[arg(long, value_name = "FILE", requires = "client_id")]
     pub(crate) client_secret_file: Option<PathBuf>,
-    /// Log in there, where the server names several authorization servers
+    /// Log in there and nowhere else, whatever authorization servers the server names besides
     #[arg(long, value_name = "URL")]
     pub(crate) issuer: Option<String>,
     /// Have the browser come back to this port [default: any]

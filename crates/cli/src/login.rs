@@ -128,7 +128,11 @@ async fn consent(
     let known = login.client_id.clone().map(|id| (id, secret));
     let attempt = Attempt::begin(found, known, listener.uri()).await?;
     let Found { issuer, scope, .. } = attempt.found();
-    note(format_args!("`{server}` wants you to log in at {issuer}"));
+    let there = HttpServer::new(&upstream.url, &[])?.address();
+    note(format_args!(
+        "`{server}` wants you to log in at {issuer}. What it gives goes to {}:{}.",
+        there.0, there.1
+    ));
     if let Some(scope) = scope {
         note(format_args!("and be able to do: {}", text::quoted(scope, LINE_CHARS)));
     }

@@ -60,8 +60,10 @@ impl Opened {
 
     fn unlocked(place: &Place, state: State, passphrase: Option<&Path>) -> anyhow::Result<Self> {
         let path = state.folder.vault();
-        let held = Held::take(&path)?;
+        // Whoever is asked for a passphrase holds nobody up meanwhile.
         let vault = opened(place, &state, passphrase)?;
+        let held = Held::take(&path)?;
+        let vault = vault.reread(File::open(&path)?)?;
         if let Some(noted) = state.store.vault()? {
             vault.follows(&noted.id, noted.generation)?;
         }
@@ -237,6 +239,13 @@ pub(crate) fn keep_login(
     let mut opened = Opened::unlocked(place, state, passphrase)?;
     let action = match login_of(&opened.vault, name) {
         Ok((before, _)) => {
+            let issuer = |uses: &Uses| uses.mint.as_ref().and_then(|mint| mint.with().get("issuer").cloned());
+            if before.hosts != uses.hosts || issuer(&before) != issuer(&uses) {
+                return Err(hinted(
+                    "this login is for another host, or from another authorization server, than the one before",
+                    "if that is as it should be, `toolgate logout SERVER` first",
+                ));
+            }
             (uses.agents, uses.tools) = (before.agents, before.tools);
             opened.vault.rotate(name, value, now_ms())?;
             opened.vault.set_uses(name, uses)?;

@@ -619,6 +619,8 @@ impl Vault {
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), VaultError> {
     let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let draft = folder.join(format!("vault.{}.new", std::process::id()));
+    // What somebody left who was cut off; one at a time is here.
+    let _left = fs::remove_file(&draft);
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         file.write_all(bytes)?;

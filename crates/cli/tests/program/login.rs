@@ -197,6 +197,10 @@ impl Stand {
             "odd-endpoint" => all["authorization_endpoint"] = json!("javascript:alert(1)"),
             "no-endpoint" => all["token_endpoint"] = Value::Null,
             "no-registration" => all["registration_endpoint"] = Value::Null,
+            "mix-up" => {
+                all["token_endpoint"] = json!("http://127.0.0.1:1/token");
+                all["authorization_response_iss_parameter_supported"] = json!(false);
+            }
             "no-iss" => all["authorization_response_iss_parameter_supported"] = json!(false),
             _ => {}
         }
@@ -620,7 +624,8 @@ fn whoever_lies_gets_nothing() {
         ("http-endpoint", "has to begin with `https://`"),
         ("odd-endpoint", "has to begin with `https://`"),
         ("no-endpoint", "there is no `token_endpoint`"),
-        ("no-registration", "--client-id ID"),
+        ("mix-up", "codes would go to another host than the one that gives them"),
+        ("no-registration", "--client-id ID --issuer URL"),
         ("register-error", "400: invalid_redirect_uri"),
         ("register-odd", "odd signs"),
         ("state", "the answer to something else (`state`)"),
@@ -693,7 +698,9 @@ fn a_client_that_is_known_logs_in_without_a_browser_here() {
     let stand = Stand::start();
     let home = home_of("login-paste", &stand);
     stand.lie("no-registration");
-    let more = ["--client-id", "known", "--client-secret-file", "-", "--no-browser", "--scope", "write"];
+    let issuer = stand.base();
+    let known = ["--client-id", "known", "--issuer", &issuer, "--client-secret-file", "-"];
+    let more = [known.as_slice(), &["--no-browser", "--scope", "write"]].concat();
     let (mut child, said, url) = {
         // The secret comes first, then what the browser has ended at.
         let mut command = home.command(&[&["login", "api", "--json"], &more[..]].concat());
@@ -738,6 +745,7 @@ fn what_cannot_be_logged_in_to_says_so() {
         (&["login"], "Usage"),
         (&["login", "api", "--scope", "a\"b"], "a scope has letters"),
         (&["login", "api", "--client-secret-file", "x"], "--client-id"),
+        (&["login", "api", "--client-id", "x"], "--issuer"),
         (&["logout", "api"], "there is no gate in"),
     ] {
         let told = home.shown(arguments);

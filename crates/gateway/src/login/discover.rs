@@ -66,13 +66,14 @@ impl Found {
         let unreachable = |why: String| LoginError::Unreachable { url: server.to_owned(), why };
         // Where the operator's server is, others may be too; and it itself, wherever it is.
         let addresses = resolved(&host, port).await.map_err(unreachable)?;
-        let private = addresses.iter().any(|ip| toolgate_sandbox::egress::reach(*ip) != super::Reach::Public);
+        let private = addresses.iter().all(|ip| toolgate_sandbox::egress::reach(*ip) != super::Reach::Public);
         let web = Web::new(wishes.ca, private);
         let asked_for = wishes.scope.as_deref().map(scope).transpose()?;
         let challenge = Challenge::of(&web, server).await?;
         let (url, resource) = metadata_of(&web, server, &challenge).await?;
         let unusable = |why: String| LoginError::Unusable { url: url.clone(), why };
-        let named = issuer(resource.root(), wishes.issuer.as_deref()).map_err(unusable)?;
+        let issuer = issuer(resource.root(), wishes.issuer.as_deref()).map_err(unusable)?;
+        let named = wishes.issuer.is_some();
         let offered = texts(resource.root(), "scopes_supported").map_err(unusable)?;
         let offered = offered.map(|scopes| scopes.into_iter().take(MAX_NAMED).collect::<Vec<_>>().join(" "));
         let hinted = challenge.scope.or(offered);
@@ -82,14 +83,14 @@ impl Found {
             (None, Some(hinted)) => (Some(scope(&hinted)?).filter(|scope| !scope.is_empty()), true),
             (None, None) => (None, true),
         };
-        Self::by(web, identifier, named, wanted).await
+        Self::by(web, identifier, (issuer, named), wanted).await
     }
 
     /// What the authorization server says of itself.
     async fn by(
         web: Web,
         resource: String,
-        issuer: String,
+        (issuer, named): (String, bool),
         (mut scope, more): (Option<String>, bool),
     ) -> Result<Self, LoginError> {
         let mut found = None;
@@ -129,15 +130,38 @@ impl Found {
         {
             scope = Some(scope.map_or_else(|| OFFLINE.to_owned(), |scope| format!("{scope} {OFFLINE}")));
         }
-        let ways = list("token_endpoint_auth_methods_supported")?.unwrap_or_default();
+        let (authorization_endpoint, token_endpoint) =
+            (needed("authorization_endpoint")?, needed("token_endpoint")?);
+        let (registration_endpoint, revocation_endpoint) =
+            (endpoint("registration_endpoint")?, endpoint("revocation_endpoint")?);
+        // One that nobody asks now is sealed, and asked later.
+        let all = [
+            Some(&authorization_endpoint),
+            Some(&token_endpoint),
+            registration_endpoint.as_ref(),
+            revocation_endpoint.as_ref(),
+        ];
+        for url in all.into_iter().flatten() {
+            let looked = web.address(url).await;
+            looked.map_err(|why| LoginError::Unusable { url: url.clone(), why })?;
+        }
         let says_who = root.get("authorization_response_iss_parameter_supported");
+        let says_who_it_is = says_who.and_then(|value| value.as_bool()).unwrap_or_default();
+        // What one host gives goes to no other, unless the answer says who gave it (RFC 9207): else it could be somebody else's.
+        let origin = |url: &str| taken_apart(url).map(|(origin, _)| origin);
+        if origin(&authorization_endpoint) != origin(&token_endpoint) && !says_who_it_is && !named {
+            return Err(unusable(
+                "its codes would go to another host than the one that gives them, and it does not say in its answers who it is; if that is as it should be, name it by `--issuer`".to_owned(),
+            ));
+        }
+        let ways = list("token_endpoint_auth_methods_supported")?.unwrap_or_default();
         Ok(Self {
             resource,
-            authorization_endpoint: needed("authorization_endpoint")?,
-            token_endpoint: needed("token_endpoint")?,
-            registration_endpoint: endpoint("registration_endpoint")?,
-            revocation_endpoint: endpoint("revocation_endpoint")?,
-            says_who_it_is: says_who.and_then(|value| value.as_bool()).unwrap_or_default(),
+            authorization_endpoint,
+            token_endpoint,
+            registration_endpoint,
+            revocation_endpoint,
+            says_who_it_is,
             post: !ways.contains(&"client_secret_basic") && ways.contains(&"client_secret_post"),
             scope,
             issuer,

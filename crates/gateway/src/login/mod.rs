@@ -108,7 +108,7 @@ impl LoginError {
             }
             Self::NoClient(_) => {
                 "register a native client there, with the redirect URI `http://127.0.0.1/callback`, and say which: \
-                 `--client-id ID`; with a fixed port in it, `--port PORT` too"
+                 `--client-id ID --issuer URL`; with a fixed port in it, `--port PORT` too"
             }
             Self::Denied(_) => "begin again, and say yes there if you want it",
             Self::Redirect(_) => {
@@ -244,8 +244,16 @@ pub async fn revoke(mint: &Mint, value: &[u8]) -> Result<bool, LoginError> {
     let kind = if mint.renews_itself() { "refresh_token" } else { "access_token" };
     let mut fields = vec![("token", token), ("token_type_hint", kind)];
     let headers = as_client(client, secret, of("client_auth") == Some("post"), &mut fields);
-    // It was looked at when somebody logged in, and is sealed since.
-    let web = Web::new(of("ca").map(str::to_owned), true);
+    // Where the tokens are from, this may be too.
+    let of_tokens = host_of(of("token_url").unwrap_or_default());
+    let private = match &of_tokens {
+        Some((host, port)) => {
+            let addresses = resolved(host, *port).await.unwrap_or_default();
+            !addresses.is_empty() && addresses.iter().all(|ip| reach(*ip) != Reach::Public)
+        }
+        None => false,
+    };
+    let web = Web::new(of("ca").map(str::to_owned), private);
     let got = web.ask(Method::POST, url, headers, Some(form(&fields))).await?;
     if got.status.is_success() {
         return Ok(true);

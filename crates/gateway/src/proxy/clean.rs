@@ -224,9 +224,12 @@ impl Holding {
 /// The words of a value with several lines, such as a file with a password among other things: each may be said alone.
 fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let several = value.contains(&b'\n');
+    // Two or three lines are as many values.
+    let few = value.iter().filter(|b| **b == b'\n').count() <= 2;
+    let lines = value.split(|b| *b == b'\n').filter(move |line| several && few && line.len() >= WORD);
     let words = value.split(|b| b.is_ascii_whitespace() || matches!(b, b'=' | b':' | b'"' | b'\'' | b','));
     let secret = |word: &&[u8]| word.len() >= WORD && word.iter().any(u8::is_ascii_digit);
-    words.filter(move |word| several && secret(word))
+    lines.chain(words.filter(move |word| several && secret(word)))
 }
 
 /// A whole message, cleaned: JSON stays JSON.

@@ -28,7 +28,7 @@ use toolgate_broker::lease::{LeaseAction, Told};
 use toolgate_broker::vault::keys::{derive, seal, unseal};
 use toolgate_broker::vault::mint::Filled;
 use toolgate_broker::vault::process::Value;
-use toolgate_broker::vault::{Mint, Provider, Slot};
+use toolgate_broker::vault::{Mint, Provider, Slot, Uses};
 use toolgate_core::hex;
 use toolgate_core::json;
 use zeroize::Zeroizing;
@@ -313,8 +313,8 @@ pub(super) struct Leases {
     held: Arc<Held>,
     notes: Notes,
     turns: Turns,
-    /// Values that their provider takes no more, by name and version: nobody asks with them again.
-    spent: Mutex<HashMap<String, u32>>,
+    /// Values that their provider takes no more, by name: which version, of which login. Nobody asks with them again.
+    spent: Mutex<HashMap<String, (u32, Uses)>>,
     fetch: Fetch,
     places: Mutex<HashMap<Key, Place>>,
     /// Those that a provider is being asked for, and whether nobody wants them any more.
@@ -459,7 +459,7 @@ impl Leases {
             Ok(minted) => minted,
             Err(why) => {
                 if why == oauth::over(&asked) {
-                    lock(&self.spent).insert(root.name.to_string(), root.version);
+                    lock(&self.spent).insert(root.name.to_string(), (root.version, root.uses.clone()));
                 }
                 // What went wrong may have left something behind all the same.
                 let owed = Owed { told, id, root: Arc::clone(root), with: with.clone(), handle: before };
@@ -486,7 +486,10 @@ impl Leases {
             let mac = derive(&*self.held.now().key_for("fingerprint"), &[value]);
             hex::encode(mac.first_chunk::<8>().map_or(&[], <[u8; 8]>::as_slice))
         });
-        told.granted = Some(granted.chars().take(MAX_GRANTED).collect());
+        // What it says that it grants may be anything.
+        let granted = self.held.now().scrubber(&key.session).scrub_text(granted.as_bytes());
+        let granted = granted.map_or_else(|_withheld| Vec::new(), |cleaned| cleaned.bytes);
+        told.granted = Some(String::from_utf8_lossy(&granted).chars().take(MAX_GRANTED).collect());
         told.why = unfit.clone();
         let used_until_ms = asked.used_until(until_ms);
         let owed = Arc::new(Owed { told, id, root: Arc::clone(root), with: with.clone(), handle });
@@ -518,7 +521,8 @@ impl Leases {
     fn newest(&self, root: &Arc<Value>) -> Result<Arc<Value>, String> {
         let held = self.held.now();
         let now = held.value(root.name.as_str()).filter(|now| now.uses == root.uses).ok_or(OTHER_SECRET)?;
-        if lock(&self.spent).get(root.name.as_str()) == Some(&now.version) {
+        let spent = |(version, uses): &(u32, Uses)| *version == now.version && *uses == now.uses;
+        if lock(&self.spent).get(root.name.as_str()).is_some_and(spent) {
             return Err(oauth::log_in_again(
                 now.uses.mint.as_ref().and_then(|mint| mint.with().get("server")),
             ));
