@@ -165,7 +165,7 @@ The exit status is the command's own; 124: its time was over; 127: it could not 
   toolgate login tracker                          prints the address to open, and waits for the browser
   toolgate login tracker --open --scope 'issues:read issues:write'
   toolgate login tracker --no-browser             for a machine without one: paste the address that it ends at
-  toolgate login tracker --issuer https://id.example --client-id my-client --client-secret-file secret
+  toolgate login tracker --issuer https://id.example --client-id mine
   toolgate login --list                           who is logged in where
 
 The server is one of toolgate.toml with an `url`. It gets `secrets = [\"login-SERVER\"]` there."
