@@ -12,6 +12,7 @@ mod http;
 mod servers;
 mod stands;
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -95,6 +96,18 @@ fn wait(what: &str, is_so: impl Fn() -> bool) -> Duration {
     begin.elapsed()
 }
 
+/// Ends the credential proxy of a gate at once.
+fn kill_proxy_of(gate: u32) {
+    let tasks = fs::read_dir(format!("/proc/{gate}/task")).unwrap();
+    let children = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")).unwrap());
+    let all = children.collect::<String>();
+    let is_it =
+        |child: &&str| fs::read(format!("/proc/{child}/cmdline")).unwrap().starts_with(b"toolgate-proxy");
+    let proxy = all.split_whitespace().find(is_it).unwrap().parse().unwrap();
+    let proxy = rustix::process::Pid::from_raw(proxy).unwrap();
+    rustix::process::kill_process(proxy, rustix::process::Signal::KILL).unwrap();
+}
+
 /// Uses roles that were minted, has them revoked while a session is open, and has them revoked after a crash.
 fn roles(name: &str, database: &Postgres, root: &str, uses: &[&str], theirs: &str, plants: bool) {
     let psql = format!("PGHOST=host.internal PGPORT={} psql -At -d postgres", database.port);
@@ -134,6 +147,8 @@ fn roles(name: &str, database: &Postgres, root: &str, uses: &[&str], theirs: &st
     let told = (0..50).map(|_| call(&gate, "who")).find(|told| told == "1|t");
     assert!(told.is_some());
     assert_eq!(roles(), "1");
+    // The credential proxy would still revoke what it could when its gate is gone.
+    kill_proxy_of(gate.process.id());
     gate.process.kill().unwrap();
     gate.process.wait().unwrap();
     assert_eq!(roles(), "1", "a crash leaves it");
