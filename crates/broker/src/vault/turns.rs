@@ -18,12 +18,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 use toolgate_core::hex;
 use toolgate_core::name::SecretName;
 use toolgate_ledger::record::{Secret, SecretAction};
@@ -60,6 +62,11 @@ pub struct Renewed {
     /// The new value, sealed, in hexadecimal.
     pub sealed: String,
 }
+
+/// How long a turn lasts at most between two things that are said.
+const LONGEST: Duration = Duration::from_secs(60);
+/// How many wait for one at most. Whoever else comes is hung up on.
+const MAX_TURNS: usize = 64;
 
 /// Why a value is not kept.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +122,9 @@ impl<C: Clock> Turns<C> {
                 let (Ok(name), Some(socket)) = (name.parse::<SecretName>(), given.pop()) else { return };
                 let (this, runtime) = (Arc::clone(&this), runtime.clone());
                 // Each waits for locks of files. There is one at a time for each secret.
+                if Arc::strong_count(&this) > MAX_TURNS {
+                    continue;
+                }
                 let turn = move || {
                     // Who hung up in its turn needs no answer.
                     let _over = this.turn(&name, socket, &runtime);
@@ -139,7 +149,9 @@ impl<C: Clock> Turns<C> {
             Err(error) => return say(Said::Failed(error.to_string())),
         };
         say(Said::Ready)?;
-        while let Some(renewed) = runtime.block_on(receive::<Renewed>(&mut from))? {
+        // Who has its turn asks its provider and comes back, or others get theirs.
+        let mut next = || runtime.block_on(async { timeout(LONGEST, receive::<Renewed>(&mut from)).await });
+        while let Some(renewed) = next().unwrap_or(Ok(None))? {
             say(match self.keep(name, &renewed, runtime) {
                 Ok(()) => Said::Kept,
                 Err(error) => Said::Failed(error.to_string()),
