@@ -601,6 +601,36 @@ fn what_is_renewed_is_kept_before_anybody_uses_what_came_with_it() {
     home.done(&["log", "verify"]);
 }
 
+/// The provider takes the old token no more, and the new one is in one place only: a disk that has no room for a moment loses no login.
+#[test]
+fn a_renewal_that_cannot_be_written_at_once_is_not_lost() {
+    let (home, stand, mut gate) = gate("login-full");
+    // What the vault is written to before it takes the old one's place cannot be made.
+    let draft = home.path().join(format!(".local/state/toolgate/vault.{}.new", gate.process.id()));
+    std::fs::create_dir(&draft).unwrap();
+    let before = stand.given().spent.len();
+    let (waits, of) = (Arc::clone(&stand), draft.clone());
+    let freed = std::thread::spawn(move || {
+        for _ in 0..600 {
+            if waits.given().spent.len() > before {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        std::fs::remove_dir(of).unwrap();
+    });
+    gate.hello().unwrap();
+    assert!(gate.call("api__read", &json!({})).starts_with("called with"));
+    freed.join().unwrap();
+    assert!(stand.given().spent.len() > before);
+    gate.hello().unwrap();
+    assert!(gate.call("api__read", &json!({})).starts_with("called with"));
+    assert_eq!(stand.given().replayed, 0);
+    drop(gate);
+    assert_nowhere(&home, &[]);
+}
+
 #[test]
 fn whoever_lies_gets_nothing() {
     let stand = Stand::start();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use toolgate_broker::lease::{message, receive};
 use toolgate_broker::vault::keys::seal;
 use toolgate_broker::vault::process::{Value, renewal_key, renewal_purpose};
@@ -18,6 +18,10 @@ use toolgate_sandbox::messages;
 
 /// How long others may take with theirs.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// After which times it is tried again to have a value kept.
+const AGAIN: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
 
 /// Where the gate is asked for turns.
 pub(super) struct Turns(OwnedFd);
@@ -69,11 +73,15 @@ impl Turn {
         let sealed = seal(&renewal_key(tokens), &purpose, value).map_err(|error| error.to_string())?;
         let renewed = Renewed { version: before.version, sealed: hex::encode(&sealed) };
         let line = message(&renewed).map_err(|error| error.to_string())?;
-        self.to.write_all(&line).await.map_err(|error| error.to_string())?;
-        match self.hear().await? {
-            Said::Kept => Ok(()),
-            Said::Failed(why) => Err(why),
-            Said::Ready => Err("the gate says what was not asked".to_owned()),
+        let mut pauses = AGAIN.into_iter();
+        loop {
+            self.to.write_all(&line).await.map_err(|error| error.to_string())?;
+            match self.hear().await? {
+                Said::Kept => return Ok(()),
+                // It is here alone by now, and a disk that is full may have room a moment later.
+                Said::Failed(why) => sleep(pauses.next().ok_or(why)?).await,
+                Said::Ready => return Err("the gate says what was not asked".to_owned()),
+            }
         }
     }
 }
